@@ -1,0 +1,75 @@
+//! Small identifiers that must not be confused with one another.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The part of a data set that a record belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Weights are fitted to these records.
+    Train,
+    /// Early stopping and the learning-rate schedule look at these.
+    Validation,
+    /// Looked at once, at the end.
+    Test,
+}
+
+impl Split {
+    /// All splits, in the order in which shards are written.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+
+    /// The name used in files, tables and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a batch teaches the network (the reference's task keys).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Task {
+    /// Responses of neurons in primary visual cortex.
+    #[serde(rename = "v1")]
+    V1,
+    /// Object recognition.
+    #[serde(rename = "img_classification")]
+    Classification,
+}
+
+impl Task {
+    /// The name used in files, tables and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::Classification => "img_classification",
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Position of a stream in its schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u32);
+
+/// Row of a record within its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId(pub u64);
+
+/// Number of an optimiser update, counted from the start of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StepIndex(pub u64);

@@ -1,0 +1,12 @@
+//! Words every layer may use: identifiers, element types, random numbers, digests.
+//! No input or output, no threads, no torch.
+
+pub mod digest;
+pub mod dtype;
+pub mod ids;
+pub mod rng;
+
+pub use digest::Fingerprint;
+pub use dtype::{DType, Shape};
+pub use ids::{RecordId, Split, StepIndex, StreamId, Task};
+pub use rng::{Purpose, Rng, RngKey};
