@@ -1,1 +1,26 @@
-//! Being written.
+//! The shard format: records in compressed, checksummed blocks with O(1) access, in a file that can
+//! be used in place from a memory map. `FORMAT.md` beside this file describes every byte.
+//!
+//! Absent: threads, clocks, knowledge of particular data sets.
+
+pub mod codec;
+mod error;
+pub mod layout;
+mod meta;
+mod mmap;
+mod reader;
+mod schema;
+mod set;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use error::ShardError;
+pub use meta::{Content, SessionMeta, ShardMeta};
+pub use mmap::Mapped;
+pub use reader::Shard;
+pub use schema::{Field, Schema};
+pub use set::{
+    ClassInfo, Dataset, MANIFEST, MANIFEST_VERSION, Manifest, MappedShard, SessionInfo, ShardInfo, ShardSet,
+};
+pub use writer::{BlockOptions, PackedBlock, ShardWriter, block_rows, pack};

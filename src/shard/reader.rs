@@ -1,0 +1,213 @@
+//! Reads a shard from any bytes. Trusts nothing: every offset, length and count is checked against
+//! the file before it is used, and every block against its checksum.
+
+use super::error::ShardError;
+use super::layout::{ALIGN, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES, MAX_META_BYTES};
+use super::{codec, meta::ShardMeta, schema::Field, writer::checksum};
+use crate::base::digest;
+use std::path::{Path, PathBuf};
+
+/// One immutable file of records.
+#[derive(Debug)]
+pub struct Shard<B> {
+    bytes: B,
+    path: PathBuf,
+    meta: ShardMeta,
+    n_rows: u64,
+    columns: Vec<Column>,
+}
+
+/// One field's blocks.
+#[derive(Debug)]
+struct Column {
+    row_bytes: u32,
+    block_rows: u32,
+    entries: Vec<Entry>,
+}
+
+impl<B: AsRef<[u8]>> Shard<B> {
+    /// Opens a shard: checks header, index and metadata, but no block. `path` is used in messages.
+    pub fn open(bytes: B, path: &Path) -> Result<Self, ShardError> {
+        let parsed = parse(bytes.as_ref());
+        let (meta, n_rows, columns) = parsed.map_err(|what| ShardError::damaged(path, what))?;
+        Ok(Self { path: path.to_path_buf(), meta, n_rows, columns, bytes })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Data set, split, fields, session.
+    pub fn meta(&self) -> &ShardMeta {
+        &self.meta
+    }
+
+    /// Number of records.
+    pub fn n_rows(&self) -> u64 {
+        self.n_rows
+    }
+
+    /// Position and description of a field, or an error that names those that exist.
+    pub fn field(&self, name: &str) -> Result<(usize, &Field), ShardError> {
+        self.meta.schema.find(name).ok_or_else(|| {
+            let names: Vec<&str> = self.meta.schema.0.iter().map(|f| f.name.as_str()).collect();
+            ShardError::damaged(&self.path, format!("no field {name}, only {}", names.join(", ")))
+        })
+    }
+
+    /// Bytes of one record's value in field `field`.
+    pub fn row_bytes(&self, field: usize) -> usize {
+        self.columns[field].row_bytes as usize
+    }
+
+    /// Records per block of field `field`.
+    pub fn block_rows(&self, field: usize) -> u64 {
+        u64::from(self.columns[field].block_rows)
+    }
+
+    /// Number of blocks of field `field`.
+    pub fn n_blocks(&self, field: usize) -> usize {
+        self.columns[field].entries.len()
+    }
+
+    /// Decoded size in bytes of a block.
+    pub fn block_bytes(&self, field: usize, block: usize) -> usize {
+        self.columns[field].entries[block].raw_bytes as usize
+    }
+
+    /// Bytes that the blocks of field `field` take in the file.
+    pub fn stored_bytes(&self, field: usize) -> u64 {
+        self.columns[field].entries.iter().map(|entry| u64::from(entry.stored_bytes)).sum()
+    }
+
+    /// Decodes a block into `out`, whose length is [`Self::block_bytes`]. Checks the block's checksum.
+    pub fn read_block(&self, field: usize, block: usize, out: &mut [u8]) -> Result<(), ShardError> {
+        let entry = &self.columns[field].entries[block];
+        let stored = &self.bytes.as_ref()[entry.at as usize..][..entry.stored_bytes as usize];
+        let place = || {
+            let name = &self.meta.schema.0[field].name;
+            format!("field {name}, block {block} at byte {}", entry.at)
+        };
+        let found = digest::crc32c(stored);
+        if found != entry.checksum {
+            let sums = format!("checksum {found:08x}, expected {:08x}", entry.checksum);
+            let what = format!("{}: {sums}; run `nct prepare --force` to make it again", place());
+            return Err(ShardError::damaged(&self.path, what));
+        }
+        codec::decode(entry.codec, stored, out)
+            .map_err(|what| ShardError::damaged(&self.path, format!("{}: {what}", place())))
+    }
+
+    /// Decodes a whole column.
+    pub fn read_column(&self, field: usize) -> Result<Vec<u8>, ShardError> {
+        let column = &self.columns[field];
+        let mut out = vec![0; self.n_rows as usize * column.row_bytes as usize];
+        let block_bytes = column.row_bytes as usize * column.block_rows as usize;
+        for (block, chunk) in out.chunks_mut(block_bytes).enumerate() {
+            self.read_block(field, block, chunk)?;
+        }
+        Ok(out)
+    }
+
+    /// Reads every byte: all blocks against their checksums, all padding against zero.
+    pub fn verify(&self) -> Result<(), ShardError> {
+        let mut used: Vec<(u64, u64)> = vec![(0, HEADER_BYTES as u64)];
+        let mut buffer = Vec::new();
+        for (field, column) in self.columns.iter().enumerate() {
+            for (block, entry) in column.entries.iter().enumerate() {
+                buffer.resize(entry.raw_bytes as usize, 0);
+                self.read_block(field, block, &mut buffer)?;
+                used.push((entry.at, entry.at + u64::from(entry.stored_bytes)));
+            }
+        }
+        used.sort_unstable();
+        let index_at = Header::parse(self.bytes.as_ref()).map(|header| header.index_at).unwrap_or_default();
+        used.push((index_at, index_at));
+        for pair in used.windows(2) {
+            let (end, next) = (pair[0].1, pair[1].0);
+            let gap = self.bytes.as_ref().get(end as usize..next as usize);
+            if gap.is_none_or(|gap| gap.len() as u64 >= ALIGN || gap.iter().any(|&b| b != 0)) {
+                let what = format!("bytes {end} to {next} should be padding");
+                return Err(ShardError::damaged(&self.path, what));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<(ShardMeta, u64, Vec<Column>), String> {
+    let header = Header::parse(bytes)?;
+    if header.file_bytes != bytes.len() as u64 {
+        let cut = if header.file_bytes > bytes.len() as u64 { ": it was cut short" } else { "" };
+        return Err(format!("{} bytes, and its header says {}{cut}", bytes.len(), header.file_bytes));
+    }
+    if header.meta_bytes > MAX_META_BYTES {
+        return Err(format!("metadata of {} bytes", header.meta_bytes));
+    }
+    let index =
+        section(bytes, header.index_at, header.index_bytes).ok_or("the index lies outside the file")?;
+    let meta =
+        section(bytes, header.meta_at, header.meta_bytes).ok_or("the metadata lie outside the file")?;
+    let found = checksum(&Header { checksum: 0, ..header }.encode(), index, meta);
+    if found != header.checksum {
+        let sums = format!("checksum {found:08x}, expected {:08x}", header.checksum);
+        return Err(format!("header, index or metadata are damaged: {sums}"));
+    }
+    let meta = ShardMeta::parse(meta)?;
+    let columns = columns(&header, &meta, index)?;
+    Ok((meta, header.n_rows, columns))
+}
+
+fn section(bytes: &[u8], at: u64, len: u64) -> Option<&[u8]> {
+    bytes.get(usize::try_from(at).ok()?..usize::try_from(at.checked_add(len)?).ok()?)
+}
+
+fn columns(header: &Header, meta: &ShardMeta, index: &[u8]) -> Result<Vec<Column>, String> {
+    let fields = &meta.schema.0;
+    if header.n_fields as usize != fields.len() || meta.block_rows.len() != fields.len() {
+        return Err(format!("{} fields in the header, {} in the metadata", header.n_fields, fields.len()));
+    }
+    let (entries, rest) = index.as_chunks::<ENTRY_BYTES>();
+    if !rest.is_empty() {
+        return Err("the index is cut".to_owned());
+    }
+    let mut entries = entries.iter();
+    let mut out = Vec::with_capacity(fields.len());
+    for (field, &block_rows) in fields.iter().zip(&meta.block_rows) {
+        let row_bytes = field.row_bytes().ok_or_else(|| format!("field {}: impossible size", field.name))?;
+        if block_rows == 0 {
+            return Err(format!("field {}: blocks of no records", field.name));
+        }
+        let n_blocks = header.n_rows.div_ceil(u64::from(block_rows));
+        if n_blocks > entries.len() as u64 {
+            return Err(format!("field {}: {n_blocks} blocks, and the index is shorter", field.name));
+        }
+        let parsed: Result<Vec<Entry>, String> =
+            entries.by_ref().take(n_blocks as usize).map(Entry::parse).collect();
+        let column = Column { row_bytes, block_rows, entries: parsed? };
+        check_blocks(header, &column).map_err(|what| format!("field {}: {what}", field.name))?;
+        out.push(column);
+    }
+    if entries.len() > 0 {
+        return Err(format!("the index has {} entries too many", entries.len()));
+    }
+    Ok(out)
+}
+
+fn check_blocks(header: &Header, column: &Column) -> Result<(), String> {
+    let full = u64::from(column.block_rows);
+    for (block, entry) in column.entries.iter().enumerate() {
+        let rows = full.min(header.n_rows - block as u64 * full);
+        let raw_bytes = rows * u64::from(column.row_bytes);
+        let end = entry.at.checked_add(u64::from(entry.stored_bytes));
+        if u64::from(entry.raw_bytes) != raw_bytes || entry.raw_bytes > MAX_BLOCK_BYTES {
+            return Err(format!("block {block} of {} bytes, expected {raw_bytes}", entry.raw_bytes));
+        }
+        let inside = entry.at >= HEADER_BYTES as u64 && end.is_some_and(|end| end <= header.index_at);
+        if !inside || entry.at % ALIGN != 0 {
+            return Err(format!("block {block} at byte {} lies outside its place", entry.at));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! What one record holds: named fields of fixed type and shape.
+
+use crate::base::{DType, Shape};
+use serde::{Deserialize, Serialize};
+
+/// One value of every record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Field {
+    /// Name: `image`, `label`, `id`, `row`, `responses`.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Extent of each axis; images are `[channels, height, width]`.
+    pub shape: Shape,
+}
+
+impl Field {
+    /// A field called `name`.
+    pub fn new(name: &str, dtype: DType, shape: &[u32]) -> Self {
+        Self { name: name.to_owned(), dtype, shape: Shape(shape.to_vec()) }
+    }
+
+    /// Bytes of one record's value, if it is between 1 byte and the limit of one block.
+    pub fn row_bytes(&self) -> Option<u32> {
+        let bytes = self.shape.bytes(self.dtype)?;
+        u32::try_from(bytes).ok().filter(|&n| n > 0 && n <= super::layout::MAX_BLOCK_BYTES)
+    }
+}
+
+/// The fields of a record, in file order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema(pub Vec<Field>);
+
+impl Schema {
+    /// Position and description of the field called `name`.
+    pub fn find(&self, name: &str) -> Option<(usize, &Field)> {
+        self.0.iter().enumerate().find(|(_, field)| field.name == name)
+    }
+}

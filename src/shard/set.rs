@@ -1,0 +1,268 @@
+//! Prepared data: a folder with one folder per data set, each with its shards and a manifest.
+//!
+//! The manifest is part of what is renamed into place, so a data set is there whole or not at all;
+//! a file that the manifest does not name does not exist.
+
+use super::error::ShardError;
+use super::meta::{Content, SessionMeta};
+use super::mmap::Mapped;
+use super::reader::Shard;
+use crate::base::{DType, Fingerprint, Split};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Name of the manifest within a data set's folder.
+pub const MANIFEST: &str = "manifest.json";
+/// Version of the manifest that this program writes and reads.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// A shard that is mapped from its file.
+pub type MappedShard = Shard<Mapped>;
+
+/// What a data set holds and where.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`MANIFEST_VERSION`].
+    pub version: u32,
+    /// Name of the data set: its folder's.
+    pub dataset: String,
+    /// The program that wrote it.
+    pub writer: String,
+    /// Settings it was prepared with, as `key = value` lines.
+    pub settings: Vec<String>,
+    /// Bytes of the raw files that were read.
+    pub raw_bytes: u64,
+    /// Extent of every image: channels, height, width.
+    pub image: [u32; 3],
+    /// Element type of the images: bytes, or floats that are on no fixed scale.
+    pub pixels: DType,
+    /// Mean and standard deviation of each channel over the training images, bytes divided by 255.
+    pub mean: Vec<f64>,
+    /// See `mean`.
+    pub std: Vec<f64>,
+    /// Classes, in the order of their labels; none for a purely neural set.
+    pub classes: Vec<ClassInfo>,
+    /// Recording sessions in name order; none for an image set.
+    pub sessions: Vec<SessionInfo>,
+    /// The shards.
+    pub shards: Vec<ShardInfo>,
+}
+
+/// A class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassInfo {
+    /// Folder name, a WordNet id.
+    pub id: String,
+    /// Words for people.
+    pub words: String,
+}
+
+/// A recording session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionInfo {
+    /// Name: the key of its readout.
+    pub id: String,
+    /// Number of neurons.
+    pub neurons: u32,
+}
+
+/// A shard's place and digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardInfo {
+    /// File name within the data set's folder.
+    pub file: String,
+    /// Split of its records; stimuli belong to all.
+    pub split: Option<Split>,
+    /// Session of its records, if they are responses.
+    pub session: Option<String>,
+    /// Number of records.
+    pub rows: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Digest of the whole file.
+    pub blake3: Fingerprint,
+}
+
+impl Manifest {
+    /// Number of records of `split`, of one session or (with `None`) of the images.
+    pub fn rows(&self, split: Split, session: Option<&str>) -> u64 {
+        let wanted = |s: &&ShardInfo| s.split == Some(split) && s.session.as_deref() == session;
+        self.shards.iter().filter(wanted).map(|s| s.rows).sum()
+    }
+
+    /// Digest of the data set: of its shards' digests.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_parts(self.shards.iter().map(|s| s.blake3.as_str().as_bytes()))
+    }
+}
+
+/// A prepared data set.
+#[derive(Debug)]
+pub struct Dataset {
+    root: PathBuf,
+    manifest: Manifest,
+}
+
+impl Dataset {
+    /// Opens the data set in folder `root`: reads its manifest and checks that every shard is there in full length.
+    pub fn open(root: &Path) -> Result<Self, ShardError> {
+        let path = root.join(MANIFEST);
+        let text = fs::read(&path).map_err(ShardError::io(&path, "read"))?;
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| {
+            ShardError::folder(&path, format!("{e}; run `nct prepare --force` to make it again"))
+        })?;
+        if manifest.version != MANIFEST_VERSION {
+            let what =
+                format!("manifest version {}, and this program reads {MANIFEST_VERSION}", manifest.version);
+            return Err(ShardError::folder(&path, what));
+        }
+        for shard in &manifest.shards {
+            let path = root.join(&shard.file);
+            if Path::new(&shard.file).components().count() != 1 {
+                return Err(ShardError::folder(
+                    root,
+                    format!("manifest names {:?}, which is no plain name", shard.file),
+                ));
+            }
+            let found = fs::metadata(&path).map_err(ShardError::io(&path, "open"))?.len();
+            if found != shard.bytes {
+                let what = format!(
+                    "{found} bytes, and the manifest says {}: it was cut or replaced; run `nct prepare --force` to make it again",
+                    shard.bytes
+                );
+                return Err(ShardError::damaged(&path, what));
+            }
+        }
+        Ok(Self { root: root.to_path_buf(), manifest })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What it holds.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Maps one shard and checks that it is the one the manifest means.
+    pub fn shard(&self, info: &ShardInfo) -> Result<MappedShard, ShardError> {
+        let path = self.root.join(&info.file);
+        let bytes = Mapped::open(&path).map_err(ShardError::io(&path, "map"))?;
+        let shard = Shard::open(bytes, &path)?;
+        let meta = shard.meta();
+        let session = match &meta.content {
+            Content::Session(session) => Some(session.id.as_str()),
+            Content::Images | Content::Stimuli => None,
+        };
+        if meta.dataset != self.manifest.dataset
+            || meta.split != info.split
+            || session != info.session.as_deref()
+        {
+            let what = "it holds another data set, split or session than the manifest says; was it renamed?";
+            return Err(ShardError::damaged(&path, what));
+        }
+        if shard.n_rows() != info.rows {
+            let what = format!("{} records, and the manifest says {}", shard.n_rows(), info.rows);
+            return Err(ShardError::damaged(&path, what));
+        }
+        Ok(shard)
+    }
+
+    /// Maps the shards of one split's images in order.
+    pub fn images(&self, split: Split) -> Result<Vec<MappedShard>, ShardError> {
+        self.matching(|s| s.split == Some(split) && s.session.is_none())
+    }
+
+    /// Maps the shards of the images that were shown to neurons.
+    pub fn stimuli(&self) -> Result<Vec<MappedShard>, ShardError> {
+        self.matching(|s| s.split.is_none())
+    }
+
+    /// Maps the shards of one session's responses in `split`.
+    pub fn session(&self, id: &str, split: Split) -> Result<Vec<MappedShard>, ShardError> {
+        self.matching(|s| s.split == Some(split) && s.session.as_deref() == Some(id))
+    }
+
+    /// Statistics of a session, from its first shard.
+    pub fn session_meta(&self, id: &str) -> Result<SessionMeta, ShardError> {
+        for info in self.manifest.shards.iter().filter(|s| s.session.as_deref() == Some(id)) {
+            if let Content::Session(session) = &self.shard(info)?.meta().content {
+                return Ok(session.clone());
+            }
+        }
+        Err(ShardError::folder(&self.root, format!("no session {id}")))
+    }
+
+    /// Reads every byte of every shard: digests, then blocks. `on_shard` is told after each.
+    pub fn verify(&self, on_shard: &dyn Fn(&ShardInfo)) -> Result<(), ShardError> {
+        for info in &self.manifest.shards {
+            let path = self.root.join(&info.file);
+            let bytes = Mapped::open(&path).map_err(ShardError::io(&path, "map"))?;
+            // Blocks first: a damaged block is named with its place, a digest only says "damaged".
+            self.shard(info)?.verify()?;
+            let found = Fingerprint::of(bytes.as_ref());
+            if found != info.blake3 {
+                let what = format!("digest {found}, and the manifest says {}", info.blake3);
+                return Err(ShardError::damaged(&path, what));
+            }
+            on_shard(info);
+        }
+        Ok(())
+    }
+
+    fn matching(&self, wanted: impl Fn(&ShardInfo) -> bool) -> Result<Vec<MappedShard>, ShardError> {
+        self.manifest.shards.iter().filter(|s| wanted(s)).map(|s| self.shard(s)).collect()
+    }
+}
+
+/// All data sets of a folder.
+#[derive(Debug)]
+pub struct ShardSet {
+    root: PathBuf,
+    datasets: Vec<Dataset>,
+}
+
+impl ShardSet {
+    /// Opens every data set under `root`, in name order. At least one must be there.
+    pub fn open(root: &Path) -> Result<Self, ShardError> {
+        if root.join(MANIFEST).is_file() {
+            return Ok(Self { root: root.to_path_buf(), datasets: vec![Dataset::open(root)?] });
+        }
+        let entries = fs::read_dir(root).map_err(ShardError::io(root, "open the folder of shards"))?;
+        let mut folders = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(ShardError::io(root, "list"))?.path();
+            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            if !hidden && path.join(MANIFEST).is_file() {
+                folders.push(path);
+            }
+        }
+        folders.sort();
+        if folders.is_empty() {
+            let what = "no prepared data set; make one with `nct prepare <data folder> --out` this folder";
+            return Err(ShardError::folder(root, what));
+        }
+        let datasets = folders.iter().map(|path| Dataset::open(path)).collect::<Result<_, _>>()?;
+        Ok(Self { root: root.to_path_buf(), datasets })
+    }
+
+    /// The data sets in name order.
+    pub fn datasets(&self) -> &[Dataset] {
+        &self.datasets
+    }
+
+    /// The data set called `name`, or an error that names those that are there.
+    pub fn dataset(&self, name: &str) -> Result<&Dataset, ShardError> {
+        self.datasets.iter().find(|d| d.manifest.dataset == name).ok_or_else(|| {
+            let names: Vec<&str> = self.datasets.iter().map(|d| d.manifest.dataset.as_str()).collect();
+            ShardError::folder(&self.root, format!("no data set {name}; here are: {}", names.join(", ")))
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! The format as a whole: round trips, and what happens to damaged bytes.
+
+use super::{BlockOptions, Content, Field, Schema, SessionMeta, Shard, ShardMeta, ShardWriter, block_rows};
+use crate::base::{DType, Split, rng::mix64};
+use proptest::prelude::*;
+use std::io::Cursor;
+use std::path::Path;
+
+fn meta(n_neurons: u32, options: BlockOptions) -> ShardMeta {
+    let fields = vec![
+        Field::new("id", DType::U32, &[]),
+        Field::new("image", DType::U8, &[1, 5, 7]),
+        Field::new("responses", DType::F32, &[n_neurons]),
+    ];
+    let session =
+        SessionMeta { id: "s1".into(), subject: "31".into(), mean: vec![0.5; 2], variance: vec![1.0; 2] };
+    ShardMeta {
+        dataset: "mtl".into(),
+        content: Content::Session(session),
+        split: Some(Split::Test),
+        block_rows: fields.iter().map(|f| block_rows(f.row_bytes().unwrap(), options)).collect(),
+        schema: Schema(fields),
+    }
+}
+
+fn columns(n_rows: u32, n_neurons: u32) -> [Vec<u8>; 3] {
+    let bytes = |n: u32, salt: u64| (0..n).map(|i| (mix64(u64::from(i) ^ salt) % 5) as u8).collect();
+    [bytes(n_rows * 4, 1), bytes(n_rows * 35, 2), bytes(n_rows * 4 * n_neurons, 3)]
+}
+
+fn build(n_rows: u32, n_neurons: u32, target_bytes: u32) -> Vec<u8> {
+    let options = BlockOptions { target_bytes, level: 3 };
+    let path = Path::new("test.nct");
+    let mut writer = ShardWriter::new(Cursor::new(Vec::new()), path, meta(n_neurons, options)).unwrap();
+    for (field, column) in columns(n_rows, n_neurons).iter().enumerate() {
+        writer.append_column(field, column, options.level).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+fn open(bytes: &[u8]) -> Result<Shard<&[u8]>, super::ShardError> {
+    Shard::open(bytes, Path::new("test.nct"))
+}
+
+fn read_all(bytes: &[u8]) -> Result<Vec<Vec<u8>>, super::ShardError> {
+    let shard = open(bytes)?;
+    shard.verify()?;
+    (0..shard.meta().schema.0.len()).map(|field| shard.read_column(field)).collect()
+}
+
+proptest! {
+    #[test]
+    fn records_come_back_whatever_the_block_size(n_rows in 0u32..90, n_neurons in 1u32..9, target in 1u32..2000) {
+        let bytes = build(n_rows, n_neurons, target);
+        prop_assert_eq!(read_all(&bytes).unwrap(), columns(n_rows, n_neurons));
+        prop_assert_eq!(open(&bytes).unwrap().n_rows(), u64::from(n_rows));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(open(&bytes).is_err());
+    }
+
+    #[test]
+    fn arbitrary_sections_under_a_right_checksum_never_panic(
+        index in proptest::collection::vec(any::<u8>(), 0..100),
+        meta in proptest::collection::vec(any::<u8>(), 0..100),
+        n_fields in 0u32..4, n_rows in any::<u64>(),
+    ) {
+        use super::layout::{HEADER_BYTES, Header};
+        let index_at = HEADER_BYTES as u64;
+        let meta_at = index_at + index.len() as u64;
+        let (index_bytes, meta_bytes) = (index.len() as u64, meta.len() as u64);
+        let mut header = Header {
+            n_fields, n_rows, file_bytes: meta_at + meta_bytes, index_at, index_bytes, meta_at, meta_bytes, checksum: 0,
+        };
+        header.checksum = super::writer::checksum(&header.encode(), &index, &meta);
+        let bytes = [header.encode().as_slice(), &index, &meta].concat();
+        prop_assert!(open(&bytes).is_err());
+    }
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let bytes = build(20, 2, 100);
+    for n in 0..bytes.len() {
+        assert!(open(&bytes[..n]).is_err(), "{n} of {} bytes were accepted", bytes.len());
+    }
+}
+
+#[test]
+fn every_flipped_byte_is_noticed() {
+    let good = build(20, 2, 100);
+    for at in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        assert!(read_all(&bytes).is_err(), "byte {at} of {} may change unnoticed", good.len());
+    }
+}
+
+#[test]
+fn a_damaged_block_is_named_with_its_place() {
+    let mut bytes = build(20, 2, 100);
+    bytes[super::layout::HEADER_BYTES] ^= 1;
+    let shard = open(&bytes).unwrap();
+    let message = shard.read_column(0).unwrap_err().to_string();
+    for part in ["test.nct", "field id", "block 0", "byte 128", "checksum"] {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn columns_of_different_length_are_refused() {
+    let options = BlockOptions::default();
+    let mut writer = ShardWriter::new(Cursor::new(Vec::new()), Path::new("t"), meta(1, options)).unwrap();
+    writer.append_column(0, &[0; 4], 3).unwrap();
+    assert!(writer.finish().is_err());
+}

@@ -1,0 +1,156 @@
+//! Writes one shard: records go in one by one, blocks come out compressed and checksummed.
+//!
+//! The bytes are a function of the records and the options alone.
+
+use super::error::ShardError;
+use super::layout::{ALIGN, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES};
+use super::{codec, meta::ShardMeta};
+use crate::base::digest;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// How blocks are formed and compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockOptions {
+    /// Decoded bytes to aim at per block.
+    pub target_bytes: u32,
+    /// zstd level.
+    pub level: i32,
+}
+
+impl Default for BlockOptions {
+    /// 256 KiB decode in well under a millisecond and amortise the frame; level 3 is zstd's own default.
+    fn default() -> Self {
+        Self { target_bytes: 256 << 10, level: 3 }
+    }
+}
+
+/// Records per block for a value of `row_bytes`.
+pub fn block_rows(row_bytes: u32, options: BlockOptions) -> u32 {
+    (options.target_bytes.min(MAX_BLOCK_BYTES) / row_bytes.max(1)).max(1)
+}
+
+/// A compressed block, ready to be written.
+#[derive(Debug)]
+pub struct PackedBlock {
+    codec: super::layout::Codec,
+    stored: Vec<u8>,
+    raw_bytes: u32,
+}
+
+/// Compresses one block. Pure, so that blocks can be packed in parallel and written in order.
+pub fn pack(raw: &[u8], level: i32) -> Result<PackedBlock, ShardError> {
+    let raw_bytes = u32::try_from(raw.len())
+        .ok()
+        .filter(|&n| n <= MAX_BLOCK_BYTES)
+        .ok_or_else(|| ShardError::Misuse(format!("a block of {} bytes is too large", raw.len())))?;
+    let (codec, stored) =
+        codec::encode(raw, level).map_err(|e| ShardError::Misuse(format!("zstd level {level}: {e}")))?;
+    Ok(PackedBlock { codec, stored, raw_bytes })
+}
+
+/// Writes a shard to any seekable output.
+#[derive(Debug)]
+pub struct ShardWriter<W: Write + Seek> {
+    out: W,
+    path: PathBuf,
+    at: u64,
+    meta: ShardMeta,
+    index: Vec<Vec<Entry>>,
+    rows: Vec<u64>,
+}
+
+impl<W: Write + Seek> ShardWriter<W> {
+    /// Starts a shard; `path` is used in messages. `meta.block_rows` must name every field.
+    pub fn new(out: W, path: &Path, meta: ShardMeta) -> Result<Self, ShardError> {
+        let n = meta.schema.0.len();
+        if meta.block_rows.len() != n || meta.block_rows.contains(&0) {
+            return Err(ShardError::Misuse("every field needs its records per block".to_owned()));
+        }
+        for field in &meta.schema.0 {
+            if field.row_bytes().is_none() {
+                let what =
+                    format!("field {}: {} of {} is empty or too large", field.name, field.shape, field.dtype);
+                return Err(ShardError::Misuse(what));
+            }
+        }
+        let mut writer =
+            Self { out, path: path.to_path_buf(), at: 0, meta, index: vec![Vec::new(); n], rows: vec![0; n] };
+        writer.write(&[0; HEADER_BYTES])?;
+        Ok(writer)
+    }
+
+    /// Appends the next block of field `field`. All blocks but a field's last must be full.
+    pub fn append(&mut self, field: usize, block: &PackedBlock) -> Result<(), ShardError> {
+        let row_bytes = u64::from(self.meta.schema.0[field].row_bytes().expect("checked in new"));
+        let full = u64::from(self.meta.block_rows[field]);
+        let (rows, rest) = (u64::from(block.raw_bytes) / row_bytes, u64::from(block.raw_bytes) % row_bytes);
+        if rest != 0 || rows == 0 || rows > full || self.rows[field] % full != 0 {
+            return Err(ShardError::Misuse(format!(
+                "a block of {} bytes does not fit field {}",
+                block.raw_bytes, self.meta.schema.0[field].name
+            )));
+        }
+        self.pad()?;
+        self.index[field].push(Entry {
+            at: self.at,
+            stored_bytes: block.stored.len() as u32,
+            raw_bytes: block.raw_bytes,
+            checksum: digest::crc32c(&block.stored),
+            codec: block.codec,
+        });
+        self.rows[field] += rows;
+        self.write(&block.stored)
+    }
+
+    /// Packs and appends a whole column.
+    pub fn append_column(&mut self, field: usize, raw: &[u8], level: i32) -> Result<(), ShardError> {
+        let row_bytes = self.meta.schema.0[field].row_bytes().expect("checked in new");
+        let block_bytes = row_bytes as usize * self.meta.block_rows[field] as usize;
+        raw.chunks(block_bytes).try_for_each(|chunk| self.append(field, &pack(chunk, level)?))
+    }
+
+    /// Writes index, metadata and header, and gives the output back.
+    pub fn finish(mut self) -> Result<W, ShardError> {
+        let n_rows = self.rows.first().copied().unwrap_or(0);
+        if self.rows.iter().any(|&rows| rows != n_rows) {
+            return Err(ShardError::Misuse(format!("fields of different length: {:?} records", self.rows)));
+        }
+        let meta = self.meta.encode().map_err(ShardError::Misuse)?;
+        let mut index = Vec::with_capacity(self.index.iter().map(Vec::len).sum::<usize>() * ENTRY_BYTES);
+        self.index.iter().flatten().for_each(|entry| index.extend_from_slice(&entry.encode()));
+        self.pad()?;
+        let mut header = Header {
+            n_fields: self.index.len() as u32,
+            n_rows,
+            index_at: self.at,
+            index_bytes: index.len() as u64,
+            meta_at: self.at + index.len() as u64,
+            meta_bytes: meta.len() as u64,
+            file_bytes: self.at + index.len() as u64 + meta.len() as u64,
+            checksum: 0,
+        };
+        header.checksum = checksum(&header.encode(), &index, &meta);
+        self.write(&index)?;
+        self.write(&meta)?;
+        self.out.seek(SeekFrom::Start(0)).map_err(ShardError::io(&self.path, "seek"))?;
+        self.write(&header.encode())?;
+        self.out.flush().map_err(ShardError::io(&self.path, "write"))?;
+        Ok(self.out)
+    }
+
+    fn pad(&mut self) -> Result<(), ShardError> {
+        let gap = self.at.next_multiple_of(ALIGN) - self.at;
+        self.write(&[0; ALIGN as usize][..gap as usize])
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ShardError> {
+        self.at += bytes.len() as u64;
+        self.out.write_all(bytes).map_err(ShardError::io(&self.path, "write"))
+    }
+}
+
+/// Checksum over the header (its own field zero), the index and the metadata.
+pub(super) fn checksum(header: &[u8], index: &[u8], meta: &[u8]) -> u32 {
+    digest::crc32c_append(digest::crc32c_append(digest::crc32c(header), index), meta)
+}
