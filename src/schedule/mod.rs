@@ -1,1 +1,230 @@
-//! Being written.
+//! What each update reads: pure functions of (streams, mix, seed). `Schedule::step(k)` needs no
+//! history, so resuming is a subtraction.
+//!
+//! Absent: input and output, threads, the passage of time.
+
+mod mix;
+mod order;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+pub use mix::Interleave;
+pub use order::Permutation;
+pub use spec::{Mix, Ratio, RatioByEpoch, StreamSpec};
+
+use crate::base::{Purpose, RecordId, RngKey, StepIndex, StreamId, Task};
+
+/// A mix that cannot be scheduled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("schedule: {0}")]
+pub struct ScheduleError(String);
+
+/// Everything one optimiser update consumes, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepPlan {
+    /// Which update, from the start of the run.
+    pub step: StepIndex,
+    /// Its epoch, counted from 1.
+    pub epoch: u32,
+    /// Its batches; gradients add up over them.
+    pub batches: Vec<BatchPlan>,
+}
+
+/// One batch of one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchPlan {
+    /// The stream.
+    pub stream: StreamId,
+    /// Names the pass over the stream, together with `pass`; 0 in mixes that do not restart.
+    pub epoch: u32,
+    /// Number of the pass.
+    pub pass: u64,
+    /// Position of the first record in the pass.
+    pub first: u64,
+    /// Number of records.
+    pub len: u32,
+}
+
+/// The plan of a whole run.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    streams: Vec<StreamSpec>,
+    mix: Mix,
+    seed: u64,
+    steps_per_epoch: u64,
+    interleave: Option<Interleave>,
+    /// The image stream and the others, for [`Mix::Mtl`].
+    main: usize,
+}
+
+impl Schedule {
+    /// Plans `streams` in the given mix.
+    pub fn new(streams: Vec<StreamSpec>, mix: Mix, seed: u64) -> Result<Self, ScheduleError> {
+        check(&streams, &mix)?;
+        let main = streams.iter().position(|s| s.task == Task::Classification).unwrap_or(0);
+        let weights: Vec<f64> = streams.iter().map(|s| s.weight).collect();
+        let interleave = matches!(mix, Mix::Weighted { .. }).then(|| Interleave::new(&weights));
+        let mut schedule = Self { streams, mix, seed, steps_per_epoch: 0, interleave, main };
+        schedule.steps_per_epoch = schedule.count_steps();
+        Ok(schedule)
+    }
+
+    /// The streams.
+    pub fn streams(&self) -> &[StreamSpec] {
+        &self.streams
+    }
+
+    /// Updates in every epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.steps_per_epoch
+    }
+
+    /// The epoch of `step`, counted from 1.
+    pub fn epoch_of(&self, step: StepIndex) -> u32 {
+        (step.0 / self.steps_per_epoch) as u32 + 1
+    }
+
+    /// Number of the first update of `epoch`.
+    pub fn first_step(&self, epoch: u32) -> StepIndex {
+        StepIndex(u64::from(epoch.saturating_sub(1)) * self.steps_per_epoch)
+    }
+
+    /// The plan of update `step`.
+    pub fn step(&self, step: StepIndex) -> StepPlan {
+        let epoch = self.epoch_of(step);
+        let i = step.0 % self.steps_per_epoch;
+        let batches = match &self.mix {
+            Mix::Mtl { ratio } => self.mtl(epoch, i, ratio.at(epoch)),
+            Mix::Long { .. } | Mix::Short { .. } => self.rounds(epoch, i),
+            Mix::Weighted { batches_per_step, .. } => self.weighted(step, u64::from(*batches_per_step)),
+            Mix::InOrder => self.in_order(i),
+        };
+        StepPlan { step, epoch, batches }
+    }
+
+    /// The records of a batch.
+    pub fn records(&self, batch: &BatchPlan) -> impl Iterator<Item = RecordId> + use<> {
+        let stream = batch.stream.0;
+        let order = match self.mix {
+            Mix::InOrder => None,
+            _ => {
+                let key = RngKey::new(self.seed, Purpose::Order, stream).word(batch.epoch, batch.pass);
+                Some(Permutation::new(self.streams[stream as usize].records, key))
+            }
+        };
+        let positions = batch.first..batch.first + u64::from(batch.len);
+        positions.map(move |i| RecordId(order.map_or(i, |order| order.at(i))))
+    }
+
+    fn batches_per_pass(&self, stream: usize) -> u64 {
+        let spec = &self.streams[stream];
+        spec.records.div_ceil(u64::from(spec.batch_size))
+    }
+
+    /// Batches of one epoch of the round-robin mixes.
+    fn round_robin_batches(&self) -> u64 {
+        let passes = (0..self.streams.len()).map(|s| self.batches_per_pass(s));
+        let rounds = if matches!(self.mix, Mix::Short { .. }) { passes.min() } else { passes.max() };
+        self.streams.len() as u64 * rounds.unwrap_or(0)
+    }
+
+    fn batches_per_step(&self) -> u64 {
+        match self.mix {
+            Mix::Long { batches_per_step: 0 } | Mix::Short { batches_per_step: 0 } => {
+                self.streams.len() as u64
+            }
+            Mix::Long { batches_per_step: n }
+            | Mix::Short { batches_per_step: n }
+            | Mix::Weighted { batches_per_step: n, .. } => u64::from(n),
+            Mix::Mtl { .. } | Mix::InOrder => 1,
+        }
+    }
+
+    fn count_steps(&self) -> u64 {
+        let all: u64 = (0..self.streams.len()).map(|s| self.batches_per_pass(s)).sum();
+        match self.mix {
+            Mix::Mtl { .. } => self.batches_per_pass(self.main),
+            Mix::Long { .. } | Mix::Short { .. } => {
+                self.round_robin_batches().div_ceil(self.batches_per_step())
+            }
+            Mix::Weighted { steps_per_epoch: 0, .. } => all.div_ceil(self.batches_per_step()),
+            Mix::Weighted { steps_per_epoch, .. } => steps_per_epoch,
+            Mix::InOrder => all,
+        }
+    }
+
+    /// Batch number `number` of `stream` since the start of `epoch`, wrapping into further passes.
+    fn batch(&self, stream: usize, epoch: u32, number: u64) -> BatchPlan {
+        let spec = &self.streams[stream];
+        let per_pass = self.batches_per_pass(stream);
+        let first = number % per_pass * u64::from(spec.batch_size);
+        let len = u64::from(spec.batch_size).min(spec.records - first) as u32;
+        BatchPlan { stream: StreamId(stream as u32), epoch, pass: number / per_pass, first, len }
+    }
+
+    fn mtl(&self, epoch: u32, i: u64, ratio: Ratio) -> Vec<BatchPlan> {
+        let neural = match ratio {
+            Ratio::PerStep(n) => i * u64::from(n)..(i + 1) * u64::from(n),
+            Ratio::EveryNth(n) => i / u64::from(n)..(i + 1) / u64::from(n),
+        };
+        let others = self.streams.len() as u64 - 1;
+        let turn = |j: u64| {
+            let other = (j % others) as usize;
+            self.batch(other + usize::from(other >= self.main), epoch, j / others)
+        };
+        neural.map(turn).chain([self.batch(self.main, epoch, i)]).collect()
+    }
+
+    fn rounds(&self, epoch: u32, i: u64) -> Vec<BatchPlan> {
+        let (n, per_step) = (self.streams.len() as u64, self.batches_per_step());
+        let end = ((i + 1) * per_step).min(self.round_robin_batches());
+        (i * per_step..end).map(|j| self.batch((j % n) as usize, epoch, j / n)).collect()
+    }
+
+    fn weighted(&self, step: StepIndex, per_step: u64) -> Vec<BatchPlan> {
+        let interleave = self.interleave.as_ref().expect("new made it for this mix");
+        let positions = step.0 * per_step..(step.0 + 1) * per_step;
+        positions
+            .map(|t| {
+                let (stream, number) = interleave.at(t);
+                self.batch(stream, 0, number)
+            })
+            .collect()
+    }
+
+    fn in_order(&self, mut i: u64) -> Vec<BatchPlan> {
+        let mut stream = 0;
+        while i >= self.batches_per_pass(stream) {
+            i -= self.batches_per_pass(stream);
+            stream += 1;
+        }
+        vec![self.batch(stream, 0, i)]
+    }
+}
+
+fn check(streams: &[StreamSpec], mix: &Mix) -> Result<(), ScheduleError> {
+    let fail = |what: String| Err(ScheduleError(what));
+    if streams.is_empty() {
+        return fail("there is nothing to read".to_owned());
+    }
+    for (i, stream) in streams.iter().enumerate() {
+        if stream.records == 0 || stream.batch_size == 0 {
+            return fail(format!("stream {i} ({}) has no records, or batches of none", stream.task));
+        }
+        if !(stream.weight.is_finite() && stream.weight > 0.0) {
+            return fail(format!("weight {} of stream {i} is not a positive number", stream.weight));
+        }
+    }
+    let images = streams.iter().filter(|s| s.task == Task::Classification).count();
+    match mix {
+        Mix::Mtl { .. } if images != 1 => {
+            fail(format!("mix `mtl` needs exactly one image set, and there are {images}"))
+        }
+        Mix::Mtl { .. } if streams.len() < 2 => {
+            fail("mix `mtl` needs neural data beside the images; use `long` for one task".to_owned())
+        }
+        Mix::Weighted { batches_per_step: 0, .. } => fail("batches_per_step must be at least 1".to_owned()),
+        _ => Ok(()),
+    }
+}

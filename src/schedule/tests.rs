@@ -1,0 +1,146 @@
+//! Laws of the schedule, and the sequences of the reference's cyclers.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn neural(records: u64) -> StreamSpec {
+    StreamSpec { task: Task::V1, records, batch_size: 1, weight: 1.0 }
+}
+
+fn images(records: u64) -> StreamSpec {
+    StreamSpec { task: Task::Classification, ..neural(records) }
+}
+
+fn ratio(text: &str) -> Mix {
+    Mix::Mtl { ratio: RatioByEpoch::new([(1, text.parse().unwrap())]).unwrap() }
+}
+
+/// The sequence of one epoch as `a1 b2 i1*`: stream, batch number in its pass, and `*` after an update.
+fn sequence(schedule: &Schedule, names: &[&str], epoch: u32) -> String {
+    let mut words = Vec::new();
+    let first = schedule.first_step(epoch).0;
+    for k in first..first + schedule.steps_per_epoch() {
+        let plan = schedule.step(StepIndex(k));
+        assert_eq!((plan.step, plan.epoch), (StepIndex(k), epoch));
+        for batch in &plan.batches {
+            words.push(format!("{}{}", names[batch.stream.0 as usize], batch.first + 1));
+        }
+        words.last_mut().unwrap().push('*');
+    }
+    words.join(" ")
+}
+
+#[test]
+fn mtl_equals_the_reference_cycler() {
+    for (text, expected) in [
+        ("1", "a1 i1* b1 i2* a2 i3* b2 i4*"),
+        ("2", "a1 b1 i1* a2 b2 i2* a1 b3 i3* a2 b1 i4*"),
+        ("0", "i1* i2* i3* i4*"),
+        ("1/2", "i1* a1 i2* i3* b1 i4*"),
+    ] {
+        let streams = vec![neural(2), neural(3), images(4)];
+        let schedule = Schedule::new(streams, ratio(text), 1).unwrap();
+        for epoch in [1, 2] {
+            assert_eq!(sequence(&schedule, &["a", "b", "i"], epoch), expected, "ratio {text}");
+        }
+    }
+}
+
+#[test]
+fn the_image_set_may_stand_anywhere() {
+    let schedule = Schedule::new(vec![images(4), neural(2), neural(3)], ratio("1"), 1).unwrap();
+    assert_eq!(sequence(&schedule, &["i", "a", "b"], 1), "a1 i1* b1 i2* a2 i3* b2 i4*");
+}
+
+#[test]
+fn long_and_short_equal_the_reference_cyclers() {
+    let streams = || vec![neural(2), neural(3)];
+    let long = Schedule::new(streams(), Mix::Long { batches_per_step: 0 }, 1).unwrap();
+    assert_eq!(sequence(&long, &["a", "b"], 1), "a1 b1* a2 b2* a1 b3*");
+    let short = Schedule::new(streams(), Mix::Short { batches_per_step: 0 }, 1).unwrap();
+    assert_eq!(sequence(&short, &["a", "b"], 3), "a1 b1* a2 b2*");
+}
+
+#[test]
+fn batches_left_over_at_the_end_of_an_epoch_still_make_an_update() {
+    let mix = Mix::Long { batches_per_step: 4 };
+    let schedule = Schedule::new(vec![neural(2), neural(3)], mix, 1).unwrap();
+    assert_eq!(sequence(&schedule, &["a", "b"], 2), "a1 b1 a2 b2* a1 b3*");
+}
+
+#[test]
+fn in_order_reads_everything_once() {
+    let streams = vec![StreamSpec { batch_size: 2, ..neural(3) }, neural(2)];
+    let schedule = Schedule::new(streams, Mix::InOrder, 1).unwrap();
+    let mut seen = Vec::new();
+    for k in 0..schedule.steps_per_epoch() {
+        for batch in schedule.step(StepIndex(k)).batches {
+            seen.extend(schedule.records(&batch).map(|r| (batch.stream.0, r.0)));
+        }
+    }
+    assert_eq!(seen, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]);
+}
+
+#[test]
+fn what_cannot_be_scheduled_is_refused() {
+    let weighted = Mix::Weighted { batches_per_step: 1, steps_per_epoch: 0 };
+    let refused = |streams, mix| Schedule::new(streams, mix, 1).unwrap_err().to_string();
+    assert!(refused(vec![], Mix::InOrder).contains("nothing"));
+    assert!(refused(vec![neural(0)], Mix::InOrder).contains("no records"));
+    assert!(refused(vec![neural(1)], ratio("1")).contains("exactly one image set"));
+    assert!(refused(vec![images(1)], ratio("1")).contains("neural data"));
+    assert!(refused(vec![StreamSpec { weight: 0.0, ..neural(1) }], weighted).contains("weight"));
+}
+
+proptest! {
+    #[test]
+    fn an_epoch_of_mtl_is_one_pass_over_the_images(n in 1u64..200, batch_size in 1u32..40, seed in any::<u64>()) {
+        let streams = vec![StreamSpec { batch_size, ..neural(7) }, StreamSpec { batch_size, ..images(n) }];
+        let schedule = Schedule::new(streams, ratio("1"), seed).unwrap();
+        for epoch in 1..3 {
+            let mut seen: Vec<u64> = Vec::new();
+            let first = schedule.first_step(epoch).0;
+            for k in first..first + schedule.steps_per_epoch() {
+                let plan = schedule.step(StepIndex(k));
+                seen.extend(schedule.records(plan.batches.last().unwrap()).map(|r| r.0));
+            }
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..n).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn weighted_shares_hold_over_the_whole_run(w in proptest::collection::vec(1u32..9, 2..5), seed in any::<u64>()) {
+        let streams: Vec<StreamSpec> =
+            w.iter().map(|&w| StreamSpec { weight: f64::from(w), ..neural(5) }).collect();
+        let mix = Mix::Weighted { batches_per_step: 2, steps_per_epoch: 7 };
+        let schedule = Schedule::new(streams, mix, seed).unwrap();
+        let total: u64 = w.iter().map(|&w| u64::from(w)).sum();
+        let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+        for k in 0..40 {
+            for batch in schedule.step(StepIndex(k)).batches {
+                *counts.entry(batch.stream.0).or_default() += 1;
+            }
+            for (i, &w) in w.iter().enumerate() {
+                let have = counts.get(&(i as u32)).copied().unwrap_or(0);
+                prop_assert!((have * total).abs_diff(2 * (k + 1) * u64::from(w)) < total);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_order_depends_on_seed_epoch_and_stream_and_on_nothing_else() {
+    let order = |seed: u64, epoch: u32, stream: u32| -> Vec<u64> {
+        let streams = vec![neural(50), neural(50)];
+        let schedule = Schedule::new(streams, Mix::Long { batches_per_step: 0 }, seed).unwrap();
+        let batch = BatchPlan { stream: StreamId(stream), epoch, pass: 0, first: 0, len: 50 };
+        schedule.records(&batch).map(|r| r.0).collect()
+    };
+    let one = order(1, 1, 0);
+    assert_eq!(one, order(1, 1, 0));
+    for other in [order(2, 1, 0), order(1, 2, 0), order(1, 1, 1)] {
+        assert_ne!(one, other);
+    }
+}
