@@ -1,0 +1,495 @@
+//! A restricted reader of Python pickles, protocols 2 to 5: numbers, strings, lists, tuples, dicts,
+//! and numpy arrays and scalars. It executes nothing: the few names that numpy's own pickles call
+//! are recognised, and any other is an error.
+//!
+//! Values live in one arena and refer to one another by position, so that nothing recurses, and
+//! memory is bounded by the length of the file.
+
+mod array;
+#[cfg(test)]
+mod tests;
+
+use array::Elements;
+pub use array::{Array, Element};
+
+use super::error::{IngestError, Result};
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Position of a value in the arena.
+pub type Id = usize;
+
+/// A value as the pickle describes it.
+#[derive(Debug, Clone, PartialEq)]
+enum Node {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Str(String),
+    Bytes(Bytes),
+    List(Vec<Id>),
+    Tuple(Vec<Id>),
+    Dict(Vec<(Id, Id)>),
+    Global(Global),
+    DType(Elements),
+    Array(Option<ArrayNode>),
+}
+
+/// Bytes in the file, or made by decoding.
+#[derive(Debug, Clone, PartialEq)]
+enum Bytes {
+    InFile(Range<usize>),
+    Owned(Vec<u8>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct ArrayNode {
+    elements: Elements,
+    shape: Vec<usize>,
+    fortran: bool,
+    data: Id,
+}
+
+/// The names that numpy's pickles call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Global {
+    Reconstruct,
+    NdArray,
+    DType,
+    Scalar,
+    FromBuffer,
+    Encode,
+    Bytes,
+}
+
+/// A pickle that was read.
+#[derive(Debug)]
+pub struct Pickle {
+    path: PathBuf,
+    file: Vec<u8>,
+    nodes: Vec<Node>,
+    root: Id,
+}
+
+impl Pickle {
+    /// Reads `path`.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = fs::read(path).map_err(IngestError::io(path, "read"))?;
+        Self::parse(path, file)
+    }
+
+    /// Reads the bytes of a pickle; `path` is used in messages.
+    pub fn parse(path: &Path, file: Vec<u8>) -> Result<Self> {
+        let mut machine =
+            Machine { file: &file, at: 0, nodes: Vec::new(), stack: Vec::new(), memo: BTreeMap::new() };
+        let root = machine.run().map_err(|what| {
+            let at = machine.at;
+            IngestError::bad(path, format!("{what} (byte {at} of {})", file.len()))
+        })?;
+        let nodes = machine.nodes;
+        Ok(Self { path: path.to_path_buf(), nodes, root, file })
+    }
+
+    /// The entry `key` of the dict that the pickle holds, if it is there.
+    pub fn find(&self, key: &str) -> Result<Option<Id>> {
+        let Node::Dict(entries) = &self.nodes[self.root] else {
+            return Err(self.bad("holds no dict"));
+        };
+        Ok(entries.iter().rev().find(|(k, _)| self.text(*k).as_deref() == Some(key)).map(|&(_, value)| value))
+    }
+
+    /// All pairs of the dict that the pickle holds, as text where they are numbers or strings.
+    pub fn text_pairs(&self) -> Result<Vec<(String, String)>> {
+        let Node::Dict(entries) = &self.nodes[self.root] else {
+            return Err(self.bad("holds no dict"));
+        };
+        let pair = |&(k, v): &(Id, Id)| Some((self.text(k)?, self.text(v)?));
+        entries
+            .iter()
+            .map(|e| pair(e).ok_or_else(|| self.bad("a key or value is no text or number")))
+            .collect()
+    }
+
+    /// The entry `key`, which must be there.
+    pub fn get(&self, key: &str) -> Result<Id> {
+        self.find(key)?.ok_or_else(|| self.bad(format!("no entry {key:?}")))
+    }
+
+    /// A string or whole number as text.
+    pub fn text(&self, id: Id) -> Option<String> {
+        match &self.nodes[id] {
+            Node::Str(text) => Some(text.clone()),
+            Node::Int(n) => Some(n.to_string()),
+            Node::Float(x) if x.fract() == 0.0 && x.abs() < 1e15 => Some(format!("{x:.0}")),
+            Node::Bytes(bytes) => String::from_utf8(self.bytes(bytes).to_vec()).ok(),
+            _ => None,
+        }
+    }
+
+    /// A numpy array.
+    pub fn array(&self, id: Id) -> std::result::Result<Array<'_>, String> {
+        let Node::Array(Some(node)) = &self.nodes[id] else {
+            return Err("is no numpy array".to_owned());
+        };
+        let Node::Bytes(data) = &self.nodes[node.data] else {
+            return Err("is an array without data".to_owned());
+        };
+        Array::new(node.elements, node.shape.clone(), node.fortran, self.bytes(data))
+    }
+
+    fn bytes<'a>(&'a self, bytes: &'a Bytes) -> &'a [u8] {
+        match bytes {
+            Bytes::InFile(range) => &self.file[range.clone()],
+            Bytes::Owned(bytes) => bytes,
+        }
+    }
+
+    fn bad(&self, what: impl Into<String>) -> IngestError {
+        IngestError::bad(&self.path, what)
+    }
+}
+
+/// The pickle machine: a stack of values and a memo.
+struct Machine<'a> {
+    file: &'a [u8],
+    at: usize,
+    nodes: Vec<Node>,
+    /// `None` is a mark.
+    stack: Vec<Option<Id>>,
+    memo: BTreeMap<u32, Id>,
+}
+
+type Step<T> = std::result::Result<T, String>;
+
+impl Machine<'_> {
+    fn run(&mut self) -> Step<Id> {
+        loop {
+            let opcode = self.take(1).map_err(|_| "the pickle is cut short: it has no end")?[0];
+            if opcode == b'.' {
+                return self.pop();
+            }
+            self.step(opcode)?;
+        }
+    }
+
+    fn step(&mut self, opcode: u8) -> Step<()> {
+        match opcode {
+            0x80 => self.protocol(),
+            0x95 => self.frame(),
+            b'(' => {
+                self.stack.push(None);
+                Ok(())
+            }
+            b'0' => self.stack.pop().map(drop).ok_or_else(underflow),
+            b'1' => self.pop_mark().map(drop),
+            b'2' => {
+                let top = self.pop()?;
+                self.stack.extend([Some(top), Some(top)]);
+                Ok(())
+            }
+            b'N' => self.push(Node::None),
+            0x88 => self.push(Node::Bool(true)),
+            0x89 => self.push(Node::Bool(false)),
+            b'J' | b'K' | b'M' | 0x8a | 0x8b | b'G' => self.number(opcode),
+            b'X' | 0x8c | 0x8d | b'U' | b'T' | b'B' | b'C' | 0x8e | 0x96 => self.string(opcode),
+            b']' => self.push(Node::List(Vec::new())),
+            b')' => self.push(Node::Tuple(Vec::new())),
+            b'}' => self.push(Node::Dict(Vec::new())),
+            b't' | b'l' | b'd' | 0x85..=0x87 => self.container(opcode),
+            b'a' | b'e' => self.append(opcode),
+            b's' | b'u' => self.set_items(opcode),
+            b'q' | b'r' | 0x94 | b'h' | b'j' => self.memo(opcode),
+            b'c' | 0x93 => self.global(opcode),
+            b'R' => self.reduce(),
+            b'b' => self.build(),
+            0x97 | 0x98 => Err("data outside the pickle (protocol 5 buffers); save it without buffer_callback".into()),
+            b'o' | b'i' | 0x81 | 0x92 | b'P' | b'Q' => {
+                Err("it makes an object of a Python class, and only numbers, texts, dicts and numpy arrays are read".into())
+            }
+            other => Err(format!("opcode {other:#04x} belongs to no pickle of protocol 2 to 5: is it a pickle?")),
+        }
+    }
+
+    fn take(&mut self, n: usize) -> Step<&[u8]> {
+        let rest = self.file.len() - self.at;
+        if n > rest {
+            return Err(format!("the pickle is cut short: {n} bytes are announced and {rest} are left"));
+        }
+        self.at += n;
+        Ok(&self.file[self.at - n..self.at])
+    }
+
+    fn uint(&mut self, n: usize) -> Step<u64> {
+        Ok(self.take(n)?.iter().rev().fold(0, |value, &byte| (value << 8) | u64::from(byte)))
+    }
+
+    fn line(&mut self) -> Step<String> {
+        let rest = &self.file[self.at..];
+        let n = rest.iter().position(|&b| b == b'\n').ok_or("the pickle is cut short within a name")?;
+        let line = self.take(n + 1)?;
+        String::from_utf8(line[..n].to_vec()).map_err(|_| "a name that is no text".to_owned())
+    }
+
+    fn push(&mut self, node: Node) -> Step<()> {
+        self.nodes.push(node);
+        self.stack.push(Some(self.nodes.len() - 1));
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Step<Id> {
+        self.stack.pop().flatten().ok_or_else(underflow)
+    }
+
+    fn pop_mark(&mut self) -> Step<Vec<Id>> {
+        let mark = self.stack.iter().rposition(Option::is_none).ok_or_else(underflow)?;
+        let items = self.stack.split_off(mark);
+        Ok(items.into_iter().flatten().collect())
+    }
+
+    fn protocol(&mut self) -> Step<()> {
+        match self.uint(1)? {
+            2..=5 => Ok(()),
+            other => Err(format!("pickle protocol {other}, and 2 to 5 are read")),
+        }
+    }
+
+    fn frame(&mut self) -> Step<()> {
+        let (n, rest) = (self.uint(8)?, self.file.len() - self.at);
+        if n > rest as u64 {
+            return Err(format!("the pickle is cut short: a frame of {n} bytes, and {rest} are left"));
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, opcode: u8) -> Step<()> {
+        let node = match opcode {
+            b'J' => Node::Int(i64::from(self.uint(4)? as u32 as i32)),
+            b'K' => Node::Int(self.uint(1)? as i64),
+            b'M' => Node::Int(self.uint(2)? as i64),
+            b'G' => Node::Float(f64::from_bits((self.uint(8)?).swap_bytes())),
+            _ => {
+                let n = self.uint(if opcode == 0x8a { 1 } else { 4 })? as usize;
+                if n > 8 {
+                    return Err(format!("a whole number of {n} bytes, and 8 are read"));
+                }
+                let word = self.uint(n)?;
+                let unused = 64 - 8 * n as u32;
+                Node::Int(if n == 0 { 0 } else { ((word << unused) as i64) >> unused })
+            }
+        };
+        self.push(node)
+    }
+
+    fn string(&mut self, opcode: u8) -> Step<()> {
+        let width = match opcode {
+            0x8c | b'U' | b'C' => 1,
+            b'X' | b'T' | b'B' => 4,
+            _ => 8,
+        };
+        let n = usize::try_from(self.uint(width)?).map_err(|e| e.to_string())?;
+        let text = self.take(n)?;
+        let node = if matches!(opcode, b'X' | 0x8c | 0x8d) {
+            Node::Str(String::from_utf8(text.to_vec()).map_err(|_| "a text that is not UTF-8")?)
+        } else {
+            Node::Bytes(Bytes::InFile(self.at - n..self.at))
+        };
+        self.push(node)
+    }
+
+    fn container(&mut self, opcode: u8) -> Step<()> {
+        let items = match opcode {
+            0x85..=0x87 => {
+                let n = usize::from(opcode - 0x84);
+                let start = self.stack.len().checked_sub(n).ok_or_else(underflow)?;
+                let items: Option<Vec<Id>> = self.stack.split_off(start).into_iter().collect();
+                items.ok_or_else(underflow)?
+            }
+            _ => self.pop_mark()?,
+        };
+        self.push(match opcode {
+            b'l' => Node::List(items),
+            b'd' => Node::Dict(pairs(&items)?),
+            _ => Node::Tuple(items),
+        })
+    }
+
+    fn append(&mut self, opcode: u8) -> Step<()> {
+        let mut items = if opcode == b'a' { vec![self.pop()?] } else { self.pop_mark()? };
+        let list = self.top()?;
+        match &mut self.nodes[list] {
+            Node::List(list) => list.append(&mut items),
+            _ => return Err("items are appended to what is no list".into()),
+        }
+        Ok(())
+    }
+
+    fn set_items(&mut self, opcode: u8) -> Step<()> {
+        let items = if opcode == b's' {
+            let value = self.pop()?;
+            vec![self.pop()?, value]
+        } else {
+            self.pop_mark()?
+        };
+        let mut items = pairs(&items)?;
+        let dict = self.top()?;
+        match &mut self.nodes[dict] {
+            Node::Dict(dict) => dict.append(&mut items),
+            _ => return Err("entries are set in what is no dict".into()),
+        }
+        Ok(())
+    }
+
+    fn top(&self) -> Step<Id> {
+        self.stack.last().copied().flatten().ok_or_else(underflow)
+    }
+
+    fn memo(&mut self, opcode: u8) -> Step<()> {
+        let key = match opcode {
+            0x94 => self.memo.len() as u32,
+            b'q' | b'h' => self.uint(1)? as u32,
+            _ => self.uint(4)? as u32,
+        };
+        if matches!(opcode, b'h' | b'j') {
+            let id = *self.memo.get(&key).ok_or("it refers to a value that is not there")?;
+            self.stack.push(Some(id));
+        } else {
+            let top = self.top()?;
+            self.memo.insert(key, top);
+        }
+        Ok(())
+    }
+
+    fn global(&mut self, opcode: u8) -> Step<()> {
+        let (module, name) = if opcode == b'c' {
+            (self.line()?, self.line()?)
+        } else {
+            let (name, module) = (self.pop()?, self.pop()?);
+            match (&self.nodes[module], &self.nodes[name]) {
+                (Node::Str(module), Node::Str(name)) => (module.clone(), name.clone()),
+                _ => return Err("a name that is no text".into()),
+            }
+        };
+        let numpy = module.replacen("numpy._core", "numpy.core", 1);
+        let global = match (numpy.as_str(), name.as_str()) {
+            ("numpy.core.multiarray", "_reconstruct") => Global::Reconstruct,
+            ("numpy.core.multiarray", "scalar") => Global::Scalar,
+            ("numpy.core.numeric", "_frombuffer") => Global::FromBuffer,
+            ("numpy", "ndarray") => Global::NdArray,
+            ("numpy", "dtype") => Global::DType,
+            ("_codecs", "encode") => Global::Encode,
+            ("builtins" | "__builtin__", "bytes") => Global::Bytes,
+            _ => {
+                return Err(format!(
+                    "it wants Python to call {module}.{name}; nct runs no code from data files, and reads numbers, texts, dicts and numpy arrays only. Do not open this file with Python unless you trust its author"
+                ));
+            }
+        };
+        self.push(Node::Global(global))
+    }
+
+    fn reduce(&mut self) -> Step<()> {
+        let (args, callee) = (self.pop()?, self.pop()?);
+        let (Node::Tuple(args), Node::Global(global)) = (&self.nodes[args], &self.nodes[callee]) else {
+            return Err("a call without a name or arguments".into());
+        };
+        let node = match (global, args.as_slice()) {
+            (Global::Reconstruct, [class, ..]) if self.nodes[*class] == Node::Global(Global::NdArray) => {
+                Node::Array(None)
+            }
+            (Global::DType, [name, ..]) => match &self.nodes[*name] {
+                Node::Str(name) => Node::DType(Elements::named(name)?),
+                Node::Bytes(Bytes::InFile(name)) => {
+                    Node::DType(Elements::named(&String::from_utf8_lossy(&self.file[name.clone()]))?)
+                }
+                _ => return Err("an element type without a name".into()),
+            },
+            (Global::Scalar, [dtype, data]) => self.scalar(*dtype, *data)?,
+            (Global::FromBuffer, [data, dtype, shape, order]) => {
+                let (data, dtype, shape, order) = (*data, *dtype, *shape, *order);
+                let fortran = self.nodes[order] == Node::Str("F".into());
+                Node::Array(Some(self.array_node(dtype, shape, fortran, data)?))
+            }
+            (Global::Encode, [text, ..]) => match &self.nodes[*text] {
+                Node::Str(text) => {
+                    let bytes: Option<Vec<u8>> =
+                        text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+                    Node::Bytes(Bytes::Owned(bytes.ok_or("bytes written as text beyond latin-1")?))
+                }
+                _ => return Err("bytes that are no text".into()),
+            },
+            (Global::Bytes, []) => Node::Bytes(Bytes::Owned(Vec::new())),
+            _ => return Err("a call with arguments that numpy does not write".into()),
+        };
+        self.push(node)
+    }
+
+    fn scalar(&self, dtype: Id, data: Id) -> Step<Node> {
+        let (Node::DType(elements), Node::Bytes(bytes)) = (&self.nodes[dtype], &self.nodes[data]) else {
+            return Err("a numpy scalar without type or data".into());
+        };
+        let bytes = match bytes {
+            Bytes::InFile(range) => &self.file[range.clone()],
+            Bytes::Owned(bytes) => bytes,
+        };
+        let array = Array::new(*elements, vec![1], false, bytes)?;
+        Ok(match array.element(0) {
+            Element::Int(n) => Node::Int(n),
+            Element::Float(x) => Node::Float(x),
+        })
+    }
+
+    fn build(&mut self) -> Step<()> {
+        let (state, target) = (self.pop()?, self.top()?);
+        let Node::Tuple(state) = &self.nodes[state] else {
+            return Err("an object state that numpy does not write".into());
+        };
+        let node = match (&self.nodes[target], state.as_slice()) {
+            (Node::DType(elements), [_, order, ..]) => match &self.nodes[*order] {
+                Node::Str(order) => Node::DType(elements.in_order(order)?),
+                Node::Bytes(Bytes::InFile(order)) => {
+                    Node::DType(elements.in_order(&String::from_utf8_lossy(&self.file[order.clone()]))?)
+                }
+                _ => return Err("an element type without byte order".into()),
+            },
+            (Node::Array(None), [_, shape, dtype, fortran, data]) => {
+                let fortran = matches!(self.nodes[*fortran], Node::Bool(true) | Node::Int(1));
+                Node::Array(Some(self.array_node(*dtype, *shape, fortran, *data)?))
+            }
+            _ => return Err("an object state that numpy does not write".into()),
+        };
+        self.nodes[target] = node;
+        Ok(())
+    }
+
+    fn array_node(&self, dtype: Id, shape: Id, fortran: bool, data: Id) -> Step<ArrayNode> {
+        let (Node::DType(elements), Node::Tuple(axes)) = (&self.nodes[dtype], &self.nodes[shape]) else {
+            return Err("an array without element type or shape".into());
+        };
+        let axis = |&id: &Id| match self.nodes[id] {
+            Node::Int(n) => usize::try_from(n).ok(),
+            _ => None,
+        };
+        let shape: Option<Vec<usize>> = axes.iter().map(axis).collect();
+        let shape = shape.ok_or("an array whose shape is no list of sizes")?;
+        if !matches!(self.nodes[data], Node::Bytes(_)) {
+            return Err("an array of Python objects; only numbers are read".into());
+        }
+        Ok(ArrayNode { elements: *elements, shape, fortran, data })
+    }
+}
+
+fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {
+    let (pairs, rest) = items.as_chunks::<2>();
+    if rest.is_empty() {
+        Ok(pairs.iter().map(|&[k, v]| (k, v)).collect())
+    } else {
+        Err("a key without value".into())
+    }
+}
+
+fn underflow() -> String {
+    "it takes a value that is not there".to_owned()
+}

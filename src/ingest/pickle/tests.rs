@@ -1,0 +1,88 @@
+//! Pickles that numpy wrote, pickles cut short, and pickles that would run code.
+
+use super::*;
+use proptest::prelude::*;
+
+/// `tools/fixtures.py` wrote these with numpy 1 and 2, protocols 2 to 5.
+const FILES: [(&str, &[u8]); 6] = [
+    ("numpy 2, protocol 2", include_bytes!("../../../tests/data/arrays-np2-p2.pickle")),
+    ("numpy 2, protocol 3", include_bytes!("../../../tests/data/arrays-np2-p3.pickle")),
+    ("numpy 2, protocol 4", include_bytes!("../../../tests/data/arrays-np2-p4.pickle")),
+    ("numpy 2, protocol 5", include_bytes!("../../../tests/data/arrays-np2-p5.pickle")),
+    ("numpy 1, protocol 2", include_bytes!("../../../tests/data/arrays-np1-p2.pickle")),
+    ("numpy 1, protocol 5", include_bytes!("../../../tests/data/arrays-np1-p5.pickle")),
+];
+
+fn parse(bytes: &[u8]) -> Result<Pickle> {
+    Pickle::parse(Path::new("test.pickle"), bytes.to_vec())
+}
+
+fn c_order(pickle: &Pickle, key: &str) -> Vec<f64> {
+    let array = pickle.array(pickle.get(key).unwrap()).unwrap();
+    let (shape, strides) = (array.shape(), array.strides());
+    let mut out = Vec::new();
+    for i in 0..shape[0] {
+        for j in 0..shape[1] {
+            for k in 0..shape[2] {
+                out.push(array.real(i * strides[0] + j * strides[1] + k * strides[2]));
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn arrays_of_every_protocol_order_and_type_are_read() {
+    let expected: Vec<f64> = (0..24).map(|i| f64::from(i) - 3.0).collect();
+    for (name, bytes) in FILES {
+        let pickle = parse(bytes).unwrap();
+        for key in ["c_f4", "fortran_f8", "big_f4", "i2", "big_i8", "f2", "sliced"] {
+            assert_eq!(c_order(&pickle, key), expected, "{name}: {key}");
+        }
+        let ids = pickle.array(pickle.get("ids").unwrap()).unwrap();
+        assert_eq!(ids.to_u32().unwrap(), [1, 5, 70_000], "{name}");
+        assert_eq!(pickle.text(pickle.get("session_id").unwrap()).unwrap(), "3631896544452", "{name}");
+        assert_eq!(pickle.text(pickle.get("subject_id").unwrap()).unwrap(), "31", "{name}");
+        assert_eq!(pickle.text(pickle.get("negative").unwrap()).unwrap(), "-300", "{name}");
+        assert!(pickle.get("absent").is_err());
+        assert!(pickle.array(pickle.get("bools").unwrap()).unwrap().to_u32().unwrap() == [1, 0, 1]);
+    }
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    for (name, bytes) in FILES {
+        for n in 0..bytes.len() {
+            assert!(parse(&bytes[..n]).is_err(), "{name}: {n} of {} bytes were accepted", bytes.len());
+        }
+    }
+}
+
+#[test]
+fn what_would_run_code_is_refused_by_name() {
+    let global = b"\x80\x04\x95\x19\0\0\0\0\0\0\0\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R.";
+    let text = b"\x80\x02cos\nsystem\nU\x04true\x85R.";
+    for (bytes, name) in [(&global[..], "posix.system"), (&text[..], "os.system")] {
+        let message = parse(bytes).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("test.pickle"), "{message}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = parse(&bytes);
+    }
+
+    #[test]
+    fn damaged_pickles_never_panic(file in 0usize..6, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = FILES[file].1.to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(pickle) = parse(&bytes) {
+            for id in 0..pickle.nodes.len() {
+                let _ = (pickle.array(id).map(|a| a.to_u32()), pickle.text(id));
+            }
+        }
+    }
+}
