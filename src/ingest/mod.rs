@@ -3,6 +3,74 @@
 //! Absent: tensors, training. Nothing here changes the user's files.
 
 mod error;
+pub mod image;
+mod images;
 pub mod pickle;
+mod prepare;
+mod sessions;
+pub mod split;
+mod stats;
+pub mod synth;
 
 pub use error::{IngestError, Result};
+pub use images::{Class, ImageSet};
+pub use prepare::{Color, PrepareOptions, Prepared, Responses, prepare};
+pub use sessions::{NeuralSet, Session, TimeBins, Trials};
+
+use std::path::{Path, PathBuf};
+
+/// A raw data set.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// Labelled images.
+    Images(ImageSet),
+    /// Images with recorded responses.
+    Neural(NeuralSet),
+}
+
+impl Found {
+    /// Name of the data set: its folder's.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Images(set) => &set.name,
+            Self::Neural(set) => &set.name,
+        }
+    }
+}
+
+/// Finds every data set by its shape: `data` itself, or folders up to two levels below, in name order.
+pub fn discover(data: &Path) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    let mut level = vec![data.to_path_buf()];
+    for depth in 0..3 {
+        let mut deeper: Vec<PathBuf> = Vec::new();
+        for folder in level {
+            if NeuralSet::looks_like(&folder) {
+                found.push(Found::Neural(NeuralSet::open(&folder)?));
+            } else if ImageSet::looks_like(&folder) {
+                found.push(Found::Images(ImageSet::open(&folder)?));
+            } else if depth < 2 {
+                let names = images::list(&folder)?;
+                deeper.extend(names.into_iter().map(|name| folder.join(name)).filter(|path| path.is_dir()));
+            }
+        }
+        level = deeper;
+    }
+    if found.is_empty() {
+        let what = "holds no data set. Expected tiny-imagenet-200/ (train/<class>/images/*.JPEG, val/) or a neural set \
+                    such as mtl_monkey_dataset/ (neuronal_data/*.pickle, images/*.npy), here or up to two folders below";
+        return Err(IngestError::bad(data, what));
+    }
+    found.sort_by(|a, b| a.name().cmp(b.name()));
+    if let Some(pair) = found.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
+        let what =
+            format!("two data sets are called {}; prepare one of them by its own path", pair[0].name());
+        return Err(IngestError::bad(data, what));
+    }
+    Ok(found)
+}
+
+fn folder_name(path: &Path) -> String {
+    let full = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    full.file_name().map_or_else(|| "data".to_owned(), |name| name.to_string_lossy().into_owned())
+}

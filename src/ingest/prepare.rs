@@ -1,0 +1,324 @@
+//! From raw folders to shards. A data set is written to a hidden folder beside its place and renamed
+//! when it is whole; the bytes are a function of the input and the options, whatever the threads.
+
+mod write;
+
+use super::error::{IngestError, Result};
+use super::image::{Image, Pixels, read_jpeg, read_npy};
+use super::sessions::{NeuralSet, Session, TimeBins};
+use super::stats::{PixelSums, neuron_statistics};
+use super::{Found, ImageSet, discover, split};
+use crate::base::{DType, Fingerprint, Split};
+use crate::shard::{
+    BlockOptions, ClassInfo, Content, Dataset, Field, MANIFEST, MANIFEST_VERSION, Manifest, SessionInfo,
+    SessionMeta,
+};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use write::SetWriter;
+
+/// Which colours are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Color {
+    /// Red, green and blue (gray sets stay gray).
+    Keep,
+    /// Luma, a third of the bytes.
+    Gray,
+}
+
+/// Element type of stored responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Responses {
+    /// As they are.
+    F32,
+    /// Half precision: 11 significant bits.
+    F16,
+    /// bfloat16: 8 significant bits.
+    Bf16,
+}
+
+/// What `prepare` should do.
+#[derive(Debug, Clone)]
+pub struct PrepareOptions {
+    /// Folder of the shards.
+    pub out: PathBuf,
+    /// Names of the data sets to prepare; all if empty.
+    pub only: Vec<String>,
+    /// Colours.
+    pub color: Color,
+    /// zstd level.
+    pub level: i32,
+    /// Threads.
+    pub jobs: usize,
+    /// Replace what is there.
+    pub force: bool,
+    /// Element type of responses.
+    pub responses: Responses,
+    /// Time bins of a response.
+    pub bins: TimeBins,
+    /// Seed of the splits; the reference always uses 1000.
+    pub split_seed: u32,
+    /// Share of the labelled images that validate.
+    pub valid_size: f64,
+    /// Share of the stimuli that train.
+    pub train_frac: f64,
+}
+
+impl PrepareOptions {
+    /// The reference's settings.
+    pub fn new(out: PathBuf, jobs: usize) -> Self {
+        Self {
+            out,
+            only: Vec::new(),
+            color: Color::Keep,
+            level: BlockOptions::default().level,
+            jobs,
+            force: false,
+            responses: Responses::F32,
+            bins: TimeBins { first: 12, average: false },
+            split_seed: 1000,
+            valid_size: 0.1,
+            train_frac: 0.8,
+        }
+    }
+
+    fn settings(&self) -> Vec<String> {
+        vec![
+            format!("color = {:?}", self.color).to_lowercase(),
+            format!("level = {}", self.level),
+            format!("responses = {:?}", self.responses).to_lowercase(),
+            format!("time_bins_sum = {}", self.bins.first),
+            format!("avg = {}", self.bins.average),
+            format!("split_seed = {}", self.split_seed),
+            format!("valid_size = {}", self.valid_size),
+            format!("train_frac = {}", self.train_frac),
+        ]
+    }
+}
+
+/// What became of one data set.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// What is in the folder now.
+    pub manifest: Manifest,
+    /// Images that were decoded; 0 if the data set was there already.
+    pub images: u64,
+    /// What a user should know.
+    pub notes: Vec<String>,
+}
+
+/// News for a progress display.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    /// A data set of so many images is begun.
+    Begin(&'a str, u64),
+    /// So many more images are done.
+    Images(u64),
+}
+
+/// Prepares the data sets under `data`.
+pub fn prepare(
+    data: &Path,
+    options: &PrepareOptions,
+    progress: &(dyn Fn(Progress<'_>) + Sync),
+) -> Result<Vec<Prepared>> {
+    let found = choose(data, discover(data)?, &options.only)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.max(1)).build();
+    let pool = pool.map_err(|e| IngestError::bad(data, format!("no threads could be started: {e}")))?;
+    let new_out = !options.out.exists();
+    fs::create_dir_all(&options.out).map_err(IngestError::io(&options.out, "create"))?;
+    let prepared: Result<Vec<Prepared>> =
+        pool.install(|| found.iter().map(|set| prepare_one(set, options, progress)).collect());
+    if prepared.is_err() && new_out {
+        // Only an empty folder goes: data sets that are whole stay.
+        let _ = fs::remove_dir(&options.out);
+    }
+    prepared
+}
+
+fn choose(data: &Path, found: Vec<Found>, only: &[String]) -> Result<Vec<Found>> {
+    let names: Vec<String> = found.iter().map(|set| set.name().to_owned()).collect();
+    if let Some(missing) = only.iter().find(|name| !names.contains(name)) {
+        return Err(IngestError::bad(data, format!("no data set {missing}; here are: {}", names.join(", "))));
+    }
+    Ok(found
+        .into_iter()
+        .filter(|set| only.is_empty() || only.iter().any(|name| name == set.name()))
+        .collect())
+}
+
+fn prepare_one(
+    set: &Found,
+    options: &PrepareOptions,
+    progress: &(dyn Fn(Progress<'_>) + Sync),
+) -> Result<Prepared> {
+    let target = options.out.join(set.name());
+    let source = source_fingerprint(set)?;
+    let mut settings = options.settings();
+    settings.push(format!("source = {source}"));
+    if target.exists() && !options.force {
+        return already_there(&target, &settings);
+    }
+    let writer = SetWriter::new(
+        &options.out,
+        set.name(),
+        BlockOptions { level: options.level, ..BlockOptions::default() },
+    )?;
+    let job = Job { options, settings, writer, progress, notes: Vec::new() };
+    match set {
+        Found::Images(set) => job.images(set, &target),
+        Found::Neural(set) => job.neural(set, &target),
+    }
+}
+
+/// A data set of the same files and settings counts as prepared; anything else is not touched.
+fn already_there(target: &Path, settings: &[String]) -> Result<Prepared> {
+    let way_out = "; give `--force` to replace it, or another folder with `--out`";
+    if !target.join(MANIFEST).is_file() {
+        return Err(IngestError::bad(target, format!("is there and is no prepared data set{way_out}")));
+    }
+    let manifest = Dataset::open(target)?.manifest().clone();
+    if manifest.settings != settings {
+        let differs = manifest.settings.iter().find(|s| !settings.contains(s)).cloned().unwrap_or_default();
+        let what = format!("was prepared from other files or with other settings ({differs}){way_out}");
+        return Err(IngestError::bad(target, what));
+    }
+    Ok(Prepared { manifest, images: 0, notes: vec!["already prepared".to_owned()] })
+}
+
+/// Names and lengths of all files of a data set.
+fn source_fingerprint(set: &Found) -> Result<Fingerprint> {
+    let (root, files): (&Path, Vec<&PathBuf>) = match set {
+        Found::Images(set) => (&set.root, set.train.iter().chain(&set.test).map(|(path, _)| path).collect()),
+        Found::Neural(set) => (&set.root, set.sessions.iter().chain(set.images.values()).collect()),
+    };
+    let mut text = String::new();
+    for path in files {
+        let name = path.strip_prefix(root).unwrap_or(path).display();
+        text.push_str(&format!("{name}\t{}\n", file_bytes(path)?));
+    }
+    Ok(Fingerprint::of(text.as_bytes()))
+}
+
+fn file_bytes(path: &Path) -> Result<u64> {
+    Ok(fs::metadata(path).map_err(IngestError::io(path, "read"))?.len())
+}
+
+struct Job<'a> {
+    options: &'a PrepareOptions,
+    settings: Vec<String>,
+    writer: SetWriter,
+    progress: &'a (dyn Fn(Progress<'_>) + Sync),
+    notes: Vec<String>,
+}
+
+/// An image file, its id and its label.
+type Item<'a> = (&'a Path, u32, u32);
+
+impl Job<'_> {
+    fn images(mut self, set: &ImageSet, target: &Path) -> Result<Prepared> {
+        let n_images = (set.train.len() + set.test.len()) as u64;
+        (self.progress)(Progress::Begin(&set.name, n_images));
+        let first = self.convert(read_image(&set.train[0].0)?, true);
+        let shape = first.shape();
+        let validates =
+            split::image_validation(set.train.len(), self.options.valid_size, self.options.split_seed);
+        let mut sums = PixelSums::default();
+        let mut raw_bytes = 0;
+        for split in Split::ALL {
+            let files = if split == Split::Test { &set.test } else { &set.train };
+            let wanted = |i: usize| split == Split::Test || validates[i] == (split == Split::Validation);
+            let items: Vec<Item> = (0..files.len())
+                .filter(|&i| wanted(i))
+                .map(|i| (files[i].0.as_path(), i as u32, files[i].1))
+                .collect();
+            let (split_sums, bytes) =
+                self.image_shards(&items, Content::Images, Some(split), shape, DType::U8)?;
+            raw_bytes += bytes;
+            if split == Split::Train {
+                sums = split_sums;
+            }
+        }
+        let classes =
+            set.classes.iter().map(|c| ClassInfo { id: c.id.clone(), words: c.words.clone() }).collect();
+        self.finish(target, raw_bytes, shape, DType::U8, &sums, classes, Vec::new(), n_images)
+    }
+
+    fn neural(mut self, set: &NeuralSet, target: &Path) -> Result<Prepared> {
+        let n_images = set.images.len() as u64;
+        (self.progress)(Progress::Begin(&set.name, n_images));
+        let trains = split::neural_training(set.n_split(), self.options.train_frac, self.options.split_seed);
+        // Sessions first: they are small, and most of what can be wrong is in them.
+        let mut infos = Vec::new();
+        let mut raw_bytes = 0;
+        let rows: Vec<u32> = set.images.keys().copied().collect();
+        let mut ids = BTreeSet::new();
+        for path in &set.sessions {
+            let session = set.read(path, &self.options.bins)?;
+            raw_bytes += file_bytes(path)?;
+            if !ids.insert(session.id.clone()) {
+                return Err(IngestError::bad(
+                    path,
+                    format!("session_id {} is that of another file too", session.id),
+                ));
+            }
+            self.notes.extend(session.notes.iter().map(|note| format!("session {}: {note}", session.id)));
+            self.session_shards(&session, &trains, &rows, path)?;
+            infos.push(SessionInfo { id: session.id, neurons: session.n_neurons as u32 });
+        }
+        let items: Vec<Item> = set.images.iter().map(|(&id, path)| (path.as_path(), id, 0)).collect();
+        let first = self.convert(read_image(items[0].0)?, false);
+        let dtype = if matches!(first.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 };
+        if dtype == DType::F32 {
+            self.notes.push("images are floating-point: they are not divided by 255".to_owned());
+        }
+        let (sums, bytes) = self.image_shards(&items, Content::Stimuli, None, first.shape(), dtype)?;
+        self.finish(target, raw_bytes + bytes, first.shape(), dtype, &sums, Vec::new(), infos, n_images)
+    }
+
+    /// Gray if asked for; else labelled images are RGB, and stimuli stay as they are.
+    fn convert(&self, image: Image, labelled: bool) -> Image {
+        match self.options.color {
+            Color::Gray => image.to_gray(),
+            Color::Keep if labelled => image.to_rgb(),
+            Color::Keep => image,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a manifest")]
+    fn finish(
+        self,
+        target: &Path,
+        raw_bytes: u64,
+        image: [u32; 3],
+        pixels: DType,
+        sums: &PixelSums,
+        classes: Vec<ClassInfo>,
+        sessions: Vec<SessionInfo>,
+        images: u64,
+    ) -> Result<Prepared> {
+        let (mean, std) = sums.mean_and_std();
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            dataset: self.writer.name().to_owned(),
+            writer: format!("nct {}", env!("CARGO_PKG_VERSION")),
+            settings: self.settings,
+            raw_bytes,
+            image,
+            pixels,
+            mean,
+            std,
+            classes,
+            sessions,
+            shards: Vec::new(),
+        };
+        let manifest = self.writer.finish(manifest, target)?;
+        Ok(Prepared { manifest, images, notes: self.notes })
+    }
+}
+
+/// By its name, `.npy` or JPEG.
+fn read_image(path: &Path) -> Result<Image> {
+    if path.extension().is_some_and(|e| e == "npy") { read_npy(path) } else { read_jpeg(path) }
+}

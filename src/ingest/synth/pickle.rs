@@ -1,0 +1,63 @@
+//! Writes a session as Python's pickle (protocol 4) with numpy arrays, as the real files are.
+
+/// What a session file holds.
+pub(super) struct SessionFile {
+    pub(super) subject_id: u64,
+    pub(super) session_id: u64,
+    /// Image ids, and responses `[neurons, bins, trials]`.
+    pub(super) training: (Vec<i64>, Vec<f32>),
+    pub(super) testing: (Vec<i64>, Vec<f32>),
+    /// Neurons and bins.
+    pub(super) shape: [usize; 2],
+}
+
+/// The bytes of the file.
+pub(super) fn session(file: &SessionFile) -> Vec<u8> {
+    let mut out = vec![0x80, 4];
+    out.extend(b"}(");
+    for (key, number) in [("subject_id", file.subject_id), ("session_id", file.session_id)] {
+        text(&mut out, key);
+        out.extend([0x8a, 8]);
+        out.extend(number.to_le_bytes());
+    }
+    for (which, (ids, responses)) in [("training", &file.training), ("testing", &file.testing)] {
+        text(&mut out, &format!("{which}_responses"));
+        let bytes: Vec<u8> = responses.iter().flat_map(|r| r.to_le_bytes()).collect();
+        array(&mut out, "f4", &[file.shape[0], file.shape[1], ids.len()], &bytes);
+        text(&mut out, &format!("{which}_image_ids"));
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        array(&mut out, "i8", &[ids.len()], &bytes);
+    }
+    out.extend(b"u.");
+    out
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.extend([0x8c, text.len() as u8]);
+    out.extend(text.as_bytes());
+}
+
+fn global(out: &mut Vec<u8>, module: &str, name: &str) {
+    text(out, module);
+    text(out, name);
+    out.push(0x93);
+}
+
+fn array(out: &mut Vec<u8>, dtype: &str, shape: &[usize], bytes: &[u8]) {
+    global(out, "numpy.core.multiarray", "_reconstruct");
+    global(out, "numpy", "ndarray");
+    out.extend(b"K\0\x85C\x01b\x87R(K\x01(");
+    for &axis in shape {
+        out.push(b'J');
+        out.extend((axis as i32).to_le_bytes());
+    }
+    out.push(b't');
+    global(out, "numpy", "dtype");
+    text(out, dtype);
+    out.extend(b"\x89\x88\x87R(K\x03");
+    text(out, "<");
+    out.extend(b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89\x8e");
+    out.extend((bytes.len() as u64).to_le_bytes());
+    out.extend(bytes);
+    out.extend(b"tb");
+}
