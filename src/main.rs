@@ -1,1 +1,5 @@
-fn main() {}
+//! The `nct` program.
+
+fn main() -> std::process::ExitCode {
+    nct::cli::main()
+}

@@ -1,1 +1,93 @@
-//! Being written.
+//! The command line: one file a subcommand. The only layer that prints, and the only one with `anyhow`.
+//!
+//! Text for people goes to stderr, results to stdout.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the layer that prints")]
+
+mod exit;
+mod inspect;
+pub mod prepare;
+mod show;
+mod synth;
+mod verify;
+
+#[cfg(feature = "torch")]
+mod demo;
+mod doctor;
+#[cfg(feature = "torch")]
+mod eval;
+#[cfg(feature = "torch")]
+mod train;
+
+pub use exit::finish;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Co-train one network on object recognition and neural responses.
+#[derive(Debug, Parser)]
+#[command(name = "nct", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    /// Say only what went wrong
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Turn raw data sets into shards
+    Prepare(prepare::Args),
+    /// Show what shards hold
+    Inspect(inspect::Args),
+    /// Read every byte of shards and check it
+    Verify(verify::Args),
+    /// Train a network
+    #[cfg(feature = "torch")]
+    Train(train::Args),
+    /// Evaluate a trained network on clean test sets
+    #[cfg(feature = "torch")]
+    Eval(eval::Args),
+    /// Sample data, shards, training and evaluation in one go
+    #[cfg(feature = "torch")]
+    Demo(demo::Args),
+    /// Write sample data in the layout of the real sets
+    Synth(synth::Args),
+    /// Say what this program and machine have, what is missing, and how to get it
+    Doctor(doctor::Args),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let show = show::Show::new(cli.quiet);
+    finish(match cli.command {
+        Command::Prepare(args) => prepare::run(&args, cli.quiet),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Train(args) => train::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Eval(args) => eval::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Demo(args) => demo::run(&args, show),
+        Command::Synth(args) => synth::run(&args, show),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "nct", &mut std::io::stdout());
+            Ok(())
+        }
+    })
+}
+
+/// Diagnostics of the library, if `RUST_LOG` asks for them.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

@@ -1,0 +1,60 @@
+//! How errors end the program: 0 done, 1 the program failed, 2 bad input or usage, 130 interrupted.
+
+use crate::ingest::IngestError;
+use crate::load::LoadError;
+use crate::schedule::ScheduleError;
+use crate::shard::ShardError;
+use std::process::ExitCode;
+
+/// Stopped by Ctrl-C or SIGTERM, after saving.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; {0}")]
+pub(crate) struct Interrupted(pub(crate) String);
+
+/// What the user asked for cannot be done with what is there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// Prints the error, if there is one, and gives the exit code.
+pub fn finish(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if is_closed_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("nct: {error:#}");
+    ExitCode::from(code(&error))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    let is_input = |cause: &(dyn std::error::Error + 'static)| {
+        #[cfg(feature = "torch")]
+        let torch = cause.is::<crate::config::ConfigError>()
+            || cause.is::<crate::runs::RunError>()
+            || cause.is::<crate::model::ModelError>()
+            || cause.downcast_ref::<crate::train::TrainError>().is_some_and(crate::train::TrainError::is_input);
+        #[cfg(not(feature = "torch"))]
+        let torch = false;
+        torch
+            || cause.is::<Usage>()
+            || cause.is::<IngestError>()
+            || cause.is::<ShardError>()
+            || cause.is::<LoadError>()
+            || cause.is::<ScheduleError>()
+    };
+    if error.is::<Interrupted>() {
+        130
+    } else if error.chain().any(is_input) {
+        2
+    } else {
+        1
+    }
+}
+
+/// `nct inspect … | head` is no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(closed))
+}

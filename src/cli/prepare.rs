@@ -1,0 +1,127 @@
+//! `nct prepare`, and the binary `prepare`: raw data sets to shards.
+
+use super::show::{Bar, Show, bytes, count, table};
+use crate::base::Split;
+use crate::ingest::{self, Color, PrepareOptions, Prepared, Progress, Responses, TimeBins};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Arguments of `nct prepare`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder that holds the raw data sets, or one of them
+    data: PathBuf,
+    /// Folder for the shards
+    #[arg(long, default_value = "shards")]
+    out: PathBuf,
+    /// Prepare only the data set of this name (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Colours to store: `gray` is what the co-training recipes use, and a third of the bytes
+    #[arg(long, value_enum, default_value_t = ColorArg::Keep)]
+    color: ColorArg,
+    /// Compression level of zstd
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=22))]
+    level: i32,
+    /// Element type of stored responses
+    #[arg(long, value_enum, default_value_t = ResponsesArg::F32)]
+    responses: ResponsesArg,
+    /// Number of first time bins that are summed to a response
+    #[arg(long, default_value_t = 12)]
+    time_bins_sum: usize,
+    /// Average the time bins instead of summing them
+    #[arg(long)]
+    avg: bool,
+    /// Seed of the train/validation splits; 1000 gives the reference's
+    #[arg(long, default_value_t = 1000)]
+    split_seed: u32,
+    /// Threads; 0 is one a core
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+    /// Replace data sets that are there already
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ColorArg {
+    Keep,
+    Gray,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ResponsesArg {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// Runs `nct prepare`.
+pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
+    let show = Show::new(quiet);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut options = PrepareOptions::new(args.out.clone(), if args.jobs == 0 { cores } else { args.jobs });
+    options.only.clone_from(&args.only);
+    options.color = match args.color {
+        ColorArg::Keep => Color::Keep,
+        ColorArg::Gray => Color::Gray,
+    };
+    options.responses = match args.responses {
+        ResponsesArg::F32 => Responses::F32,
+        ResponsesArg::F16 => Responses::F16,
+        ResponsesArg::Bf16 => Responses::Bf16,
+    };
+    options.level = args.level;
+    options.bins = TimeBins { first: args.time_bins_sum.max(1), average: args.avg };
+    options.split_seed = args.split_seed;
+    options.force = args.force;
+    make(&args.data, &options, show)
+}
+
+/// Prepares and shows the closing table.
+pub(crate) fn make(data: &Path, options: &PrepareOptions, show: Show) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let bar: Mutex<Option<Bar>> = Mutex::new(None);
+    let on_progress = |news: Progress<'_>| {
+        let Ok(mut bar) = bar.lock() else { return };
+        match news {
+            Progress::Begin(name, n) => {
+                if let Some(done) = bar.replace(show.bar(name, n, "images")) {
+                    done.clear();
+                }
+            }
+            Progress::Images(n) => bar.iter().for_each(|bar| bar.advance(n)),
+        }
+    };
+    let prepared = ingest::prepare(data, options, &on_progress)?;
+    if let Ok(Some(bar)) = bar.into_inner() {
+        bar.clear();
+    }
+    for set in &prepared {
+        set.notes.iter().for_each(|note| show.line(&format!("{}: {note}", set.manifest.dataset)));
+    }
+    show.line(&summary(&prepared, start.elapsed()));
+    Ok(())
+}
+
+fn summary(prepared: &[Prepared], elapsed: Duration) -> String {
+    let mut table = table(&["data set", "train", "validation", "test", "classes", "sessions", "neurons", "read", "written", "ratio"]);
+    for Prepared { manifest, .. } in prepared {
+        let rows = |split| -> u64 {
+            let sessions: u64 = manifest.sessions.iter().map(|s| manifest.rows(split, Some(&s.id))).sum();
+            manifest.rows(split, None) + sessions
+        };
+        let written: u64 = manifest.shards.iter().map(|s| s.bytes).sum();
+        let neurons: u64 = manifest.sessions.iter().map(|s| u64::from(s.neurons)).sum();
+        let mut row: Vec<String> = vec![manifest.dataset.clone()];
+        row.extend(Split::ALL.map(|split| count(rows(split))));
+        row.extend([manifest.classes.len() as u64, manifest.sessions.len() as u64, neurons].map(count));
+        let ratio = format!("{:.2}", manifest.raw_bytes as f64 / written.max(1) as f64);
+        row.extend([bytes(manifest.raw_bytes), bytes(written), ratio]);
+        table.add_row(row);
+    }
+    let images: u64 = prepared.iter().map(|set| set.images).sum();
+    let seconds = elapsed.as_secs_f64();
+    format!("{table}\n{} images in {seconds:.1} s, {:.0} images/s", count(images), images as f64 / seconds)
+}

@@ -1,0 +1,92 @@
+//! Progress, tables and number formats.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Where and whether to show progress.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Show {
+    quiet: bool,
+    terminal: bool,
+}
+
+impl Show {
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { quiet, terminal: std::io::stderr().is_terminal() }
+    }
+
+    /// A line for people.
+    pub(crate) fn line(self, text: &str) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    /// A bar of `n` steps with rate and time left; plain lines where there is no terminal.
+    pub(crate) fn bar(self, title: &str, n: u64, unit: &'static str) -> Bar {
+        let target = if self.terminal && !self.quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(n), target);
+        let style = ProgressStyle::with_template(
+            "{prefix:>24} {bar:30} {pos}/{len} {msg} {per_sec:>12} {eta} left",
+        );
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_prefix(title.to_owned());
+        bar.set_message(unit);
+        let plain = !self.terminal && !self.quiet;
+        Bar { bar, plain, title: title.to_owned(), unit, started: Instant::now(), told: Mutex::new(Instant::now()) }
+    }
+}
+
+/// A progress bar, or a line every few seconds.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    plain: bool,
+    title: String,
+    unit: &'static str,
+    started: Instant,
+    told: Mutex<Instant>,
+}
+
+/// Seconds between plain lines.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+impl Bar {
+    pub(crate) fn advance(&self, n: u64) {
+        self.bar.inc(n);
+        if !self.plain {
+            return;
+        }
+        let Ok(mut told) = self.told.lock() else { return };
+        if told.elapsed() >= PLAIN_EVERY {
+            *told = Instant::now();
+            let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            let rate = done as f64 / self.started.elapsed().as_secs_f64();
+            let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+            eprintln!("{}: {done}/{total} {}, {rate:.0}/s, {left:.0} s left", self.title, self.unit);
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A table in the style of all others.
+pub(crate) fn table(header: &[&str]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table
+}
+
+/// Bytes for people.
+pub(crate) fn bytes(n: u64) -> String {
+    indicatif::HumanBytes(n).to_string()
+}
+
+/// Whole numbers with separators.
+pub(crate) fn count(n: u64) -> String {
+    indicatif::HumanCount(n).to_string()
+}

@@ -1,0 +1,26 @@
+//! `nct verify`: every byte of every shard.
+
+use super::show::{Show, bytes};
+use crate::shard::ShardSet;
+use std::path::PathBuf;
+
+/// Arguments of `nct verify`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Folder of shards, or of one data set in it
+    #[arg(default_value = "shards")]
+    shards: PathBuf,
+}
+
+pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
+    let set = ShardSet::open(&args.shards)?;
+    let shards = || set.datasets().iter().flat_map(|d| &d.manifest().shards);
+    let total: u64 = shards().map(|s| s.bytes).sum();
+    let bar = show.bar("verify", total, "bytes");
+    for dataset in set.datasets() {
+        dataset.verify(&|info| bar.advance(info.bytes))?;
+    }
+    bar.clear();
+    println!("{}: {} shards, {}, all sound", args.shards.display(), shards().count(), bytes(total));
+    Ok(())
+}
