@@ -1,7 +1,7 @@
 //! `nct inspect`: what shards hold.
 
 use super::exit::Usage;
-use super::show::{bytes, count, table};
+use super::show::{bytes, count, out, table};
 use crate::base::{DType, Split};
 use crate::shard::{Dataset, ShardSet};
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         for split in Split::ALL {
             let row = row(dataset, split)?;
             if args.json {
-                println!("{row}");
+                out(&row.to_string())?;
             } else {
                 let neurons: u64 = row["sessions"].as_array().into_iter().flatten().filter_map(|s| s["neurons"].as_u64()).sum();
                 let number = |key: &str| row[key].as_u64().unwrap_or(0);
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     if !args.json {
-        println!("{table}");
+        out(&table.to_string())?;
     }
     Ok(())
 }

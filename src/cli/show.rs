@@ -90,3 +90,9 @@ pub(crate) fn bytes(n: u64) -> String {
 pub(crate) fn count(n: u64) -> String {
     indicatif::HumanCount(n).to_string()
 }
+
+/// A result, to stdout. A closed pipe is an error that ends the program quietly.
+pub(crate) fn out(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}

@@ -1,6 +1,6 @@
 //! `nct verify`: every byte of every shard.
 
-use super::show::{Show, bytes};
+use super::show::{Show, bytes, out};
 use crate::shard::ShardSet;
 use std::path::PathBuf;
 
@@ -21,6 +21,5 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         dataset.verify(&|info| bar.advance(info.bytes))?;
     }
     bar.clear();
-    println!("{}: {} shards, {}, all sound", args.shards.display(), shards().count(), bytes(total));
-    Ok(())
+    out(&format!("{}: {} shards, {}, all sound", args.shards.display(), shards().count(), bytes(total)))
 }

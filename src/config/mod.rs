@@ -1,1 +1,335 @@
-//! Being written.
+//! Settings: from the file as typed to the experiment as meant, once and strictly. A key that is not
+//! known is an error, and so is one that would have no effect.
+//!
+//! Absent: everything that runs.
+
+mod assemble;
+
+pub use assemble::{Data, DataError};
+
+use crate::load::AugmentSettings;
+use crate::model::ModelSettings;
+use crate::objective::ObjectiveSettings;
+use crate::schedule::{Mix, RatioByEpoch};
+use crate::train::{AnnealSettings, OptimizerSettings};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// A settings file or override that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{origin}: {what}")]
+pub struct ConfigError {
+    origin: String,
+    what: String,
+}
+
+impl ConfigError {
+    fn new(origin: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { origin: origin.into(), what: what.into() }
+    }
+}
+
+/// An experiment: everything that decides its result, beside the shards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Experiment {
+    /// Part of the run folder's name.
+    pub name: String,
+    /// Seed of initial weights, order, augmentation and dropout.
+    pub seed: u64,
+    /// What is learned from.
+    pub data: DataSettings,
+    /// Threads and read-ahead; they change no result.
+    pub loader: LoaderSettings,
+    /// How batches become updates.
+    pub mix: MixSettings,
+    /// The network.
+    pub model: ModelSettings,
+    /// The losses.
+    pub loss: ObjectiveSettings,
+    /// The optimiser.
+    pub optimizer: OptimizerSettings,
+    /// Learning rate and early stopping.
+    pub schedule: AnnealSettings,
+}
+
+impl Default for Experiment {
+    /// The paper's co-training (MTL-Monkey).
+    fn default() -> Self {
+        Self {
+            name: "mtl_monkey".to_owned(),
+            seed: 1000,
+            data: DataSettings::default(),
+            loader: LoaderSettings::default(),
+            mix: MixSettings::default(),
+            model: ModelSettings::default(),
+            loss: ObjectiveSettings::default(),
+            optimizer: OptimizerSettings::default(),
+            schedule: AnnealSettings::default(),
+        }
+    }
+}
+
+/// Which data sets, and how their images are shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSettings {
+    /// The set of labelled images; empty for none.
+    pub images: String,
+    /// The neural set; empty for none.
+    pub neural: String,
+    /// Show one gray channel.
+    pub gray: bool,
+    /// Labelled images per batch.
+    pub batch_size: u32,
+    /// Stimuli per batch.
+    pub neural_batch_size: u32,
+    /// Mean and standard deviation of each channel, of labelled images; the shards' own if empty.
+    pub mean: Vec<f64>,
+    /// See `mean`.
+    pub std: Vec<f64>,
+    /// The same for stimuli.
+    pub neural_mean: Vec<f64>,
+    /// The same for stimuli.
+    pub neural_std: Vec<f64>,
+    /// Augmentation of labelled training images.
+    pub augment: AugmentSettings,
+    /// Augmentation of training stimuli: none, unless given.
+    pub neural_augment: AugmentSettings,
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            images: "tiny-imagenet-200".to_owned(),
+            neural: "mtl_monkey_dataset".to_owned(),
+            gray: true,
+            batch_size: 128,
+            neural_batch_size: 128,
+            mean: Vec::new(),
+            std: Vec::new(),
+            neural_mean: Vec::new(),
+            neural_std: Vec::new(),
+            augment: AugmentSettings::default(),
+            neural_augment: AugmentSettings::NONE,
+        }
+    }
+}
+
+/// Threads and read-ahead.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoaderSettings {
+    /// Threads that make batches.
+    pub threads: usize,
+    /// Updates that each may be ahead.
+    pub depth: usize,
+}
+
+impl Default for LoaderSettings {
+    fn default() -> Self {
+        Self { threads: 2, depth: 2 }
+    }
+}
+
+/// Name of a mix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MixKind {
+    /// Neural batches before each image batch.
+    Mtl,
+    /// Round-robin until the longest stream has passed.
+    Long,
+    /// Round-robin until the shortest stream has passed.
+    Short,
+    /// In proportion to weights.
+    Weighted,
+    /// In proportion to the numbers of batches.
+    Proportional,
+}
+
+/// How batches become updates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixSettings {
+    /// `mtl`, `long`, `short`, `weighted` or `proportional`.
+    pub kind: MixKind,
+    /// Of `mtl`: neural batches per image batch, from an epoch on, such as `{ 1 = 1 }` or `{ 1 = "1/3" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<RatioByEpoch>,
+    /// Of the others: batches per update; of `long` and `short`, one round if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batches_per_step: Option<u32>,
+    /// Of `weighted` and `proportional`: updates per epoch; one pass over all if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps_per_epoch: Option<u64>,
+    /// Of `weighted`: share of image batches, and of neural batches over all sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<TaskWeights>,
+}
+
+/// Shares of the tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskWeights {
+    /// Of image batches.
+    pub img_classification: f64,
+    /// Of neural batches, divided evenly over the sessions.
+    pub v1: f64,
+}
+
+impl Default for MixSettings {
+    fn default() -> Self {
+        Self { kind: MixKind::Mtl, ratio: None, batches_per_step: None, steps_per_epoch: None, weights: None }
+    }
+}
+
+impl MixSettings {
+    /// The schedule's mix; the error names a key that does not apply.
+    pub fn mix(&self) -> Result<Mix, String> {
+        let weighted = matches!(self.kind, MixKind::Weighted | MixKind::Proportional);
+        let given = [
+            ("ratio", self.ratio.is_some(), self.kind == MixKind::Mtl),
+            ("batches_per_step", self.batches_per_step.is_some(), self.kind != MixKind::Mtl),
+            ("steps_per_epoch", self.steps_per_epoch.is_some(), weighted),
+            ("weights", self.weights.is_some(), self.kind == MixKind::Weighted),
+        ];
+        if let Some((key, ..)) = given.iter().find(|(_, given, applies)| *given && !applies) {
+            return Err(format!("mix.{key} does not apply to kind = {:?}", self.kind).to_lowercase());
+        }
+        Ok(match self.kind {
+            MixKind::Mtl => {
+                let one = || RatioByEpoch::new([(1, crate::schedule::Ratio::PerStep(1))]);
+                Mix::Mtl { ratio: self.ratio.clone().map_or_else(one, Ok)? }
+            }
+            MixKind::Long => Mix::Long { batches_per_step: self.batches_per_step.unwrap_or(0) },
+            MixKind::Short => Mix::Short { batches_per_step: self.batches_per_step.unwrap_or(0) },
+            MixKind::Weighted | MixKind::Proportional => Mix::Weighted {
+                batches_per_step: self.batches_per_step.unwrap_or(1),
+                steps_per_epoch: self.steps_per_epoch.unwrap_or(0),
+            },
+        })
+    }
+}
+
+impl Experiment {
+    /// Reads the file (the defaults without one), then applies `key.path=value` overrides.
+    pub fn read(path: Option<&Path>, overrides: &[String]) -> Result<Self, ConfigError> {
+        let origin = path.map_or("defaults".to_owned(), |path| path.display().to_string());
+        let text = match path {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|e| {
+                ConfigError::new(&origin, format!("{e}; the recipes are in configs/"))
+            })?,
+        };
+        Self::parse(&text, &origin, overrides)
+    }
+
+    /// As [`Self::read`] from text; `origin` is used in messages.
+    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        // The file alone first: its messages show the line.
+        let typed: Self = toml::from_str(text).map_err(|e| ConfigError::new(origin, e.to_string().trim_end()))?;
+        let experiment = if overrides.is_empty() { typed } else { with_overrides(text, origin, overrides)? };
+        experiment.check().map_err(|what| ConfigError::new(origin, what))?;
+        Ok(experiment)
+    }
+
+    /// All settings as text, from which [`Self::parse`] gives the same experiment.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("settings are tables of plain values")
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let data = &self.data;
+        if data.images.is_empty() && data.neural.is_empty() {
+            return Err("data.images and data.neural are both empty: there is nothing to learn".into());
+        }
+        if data.batch_size == 0 || data.neural_batch_size == 0 || self.loader.threads == 0 || self.loader.depth == 0 {
+            return Err("batch sizes, loader.threads and loader.depth must be at least 1".into());
+        }
+        if data.mean.len() != data.std.len() || data.neural_mean.len() != data.neural_std.len() {
+            return Err("a mean needs a std for each channel, and the reverse".into());
+        }
+        for augment in [data.augment, data.neural_augment] {
+            if augment.crop_padding > 1000 || !(0.0..=180.0).contains(&augment.rotation_degrees) {
+                return Err("augmentation: crop_padding up to 1000, rotation_degrees from 0 to 180".into());
+            }
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if self.name.is_empty() || !self.name.chars().all(plain) {
+            return Err(format!("name = {:?}: a name has letters, digits, dots, _ and - only", self.name));
+        }
+        self.mix.mix()?;
+        self.optimizer.check()?;
+        self.schedule.check()
+    }
+}
+
+fn with_overrides(text: &str, origin: &str, overrides: &[String]) -> Result<Experiment, ConfigError> {
+    let parsed: Result<toml::Table, _> = toml::from_str(text);
+    let mut table = parsed.map_err(|e| ConfigError::new(origin, e.to_string()))?;
+    for entry in overrides {
+        let origin = || format!("--set {entry}");
+        let Some((path, value)) = entry.split_once('=') else {
+            return Err(ConfigError::new(origin(), "expected key.path=value"));
+        };
+        // What is no TOML value is text, so that quotes need not get past a shell.
+        let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
+            .ok()
+            .and_then(|mut table| table.remove("v"))
+            .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+        set(&mut table, path, value).map_err(|what| ConfigError::new(origin(), what))?;
+    }
+    let origin = format!("{origin} with --set");
+    serde_path_to_error::deserialize(toml::Value::Table(table))
+        .map_err(|e| ConfigError::new(origin, format!("{}: {}", e.path(), e.inner())))
+}
+
+fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<(), String> {
+    let (parents, key) = path.rsplit_once('.').map_or(("", path), |(parents, key)| (parents, key));
+    let mut at = table;
+    for parent in parents.split('.').filter(|p| !p.is_empty()) {
+        let next = at.entry(parent).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = next.as_table_mut().ok_or_else(|| format!("{parent} is a value, not a section"))?;
+    }
+    at.insert(key.trim().to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, overrides: &[&str]) -> Result<Experiment, String> {
+        let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
+        Experiment::parse(text, "test.toml", &overrides).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn settings_come_back_from_their_own_text() {
+        let text = "[mix]\nkind = \"mtl\"\nratio = { 1 = 2, 5 = \"1/3\" }\n[optimizer]\nkind = \"adam\"\nlr = 5e-4\n";
+        for experiment in [Experiment::default(), parse(text, &["model.vgg_type=bn 8 M"]).unwrap()] {
+            assert_eq!(parse(&experiment.to_toml(), &[]).unwrap(), experiment);
+        }
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_key() {
+        for (text, overrides, parts) in [
+            ("seeed = 1", &[][..], &["test.toml", "line 1", "seeed"][..]),
+            ("[optimizer]\nlr = 0.1", &[], &["test.toml", "kind"]),
+            ("", &["optimizer.lr=fast"], &["optimizer", "lr"]),
+            ("", &["model.depth=3"], &["model", "depth"]),
+            ("", &["seed"], &["--set seed", "key.path=value"]),
+            ("[mix]\nkind = \"long\"\nratio = { 1 = 1 }", &[], &["mix.ratio", "long"]),
+            ("[data]\nimages = \"\"\nneural = \"\"", &[], &["nothing to learn"]),
+            ("name = \"../up\"", &[], &["name"]),
+            ("[model]\nvgg_type = \"vgg12\"", &[], &["vgg12", "vgg11"]),
+        ] {
+            let message = parse(text, overrides).unwrap_err();
+            for part in parts {
+                assert!(message.contains(part), "{part:?} is not in {message:?}");
+            }
+        }
+    }
+}

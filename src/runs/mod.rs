@@ -1,1 +1,227 @@
-//! Being written.
+//! A run is a folder, and the folder is the truth: settings, provenance, metrics, checkpoints.
+//!
+//! Absent: training.
+
+mod tensorboard;
+
+pub use tensorboard::EventFile;
+
+use serde_json::Value;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Errors of run folders.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The operating system refused.
+    #[error("{}: {action}: {source}", path.display())]
+    Io {
+        /// File or folder concerned.
+        path: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A folder that is no run, or is in use.
+    #[error("{}: {what}", path.display())]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        what: String,
+    },
+}
+
+impl RunError {
+    fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, action, source }
+    }
+
+    fn folder(path: &Path, what: impl Into<String>) -> Self {
+        Self::Folder { path: path.to_path_buf(), what: what.into() }
+    }
+}
+
+/// A run's folder.
+#[derive(Debug)]
+pub struct Run {
+    root: PathBuf,
+    /// Held while a process trains into the folder.
+    _lock: Option<File>,
+}
+
+/// Settings, fully resolved.
+const CONFIG: &str = "config.toml";
+const METRICS: &str = "metrics.jsonl";
+
+impl Run {
+    /// Makes a new folder `<out>/<time>-<name>` with the given settings and provenance, and locks it.
+    pub fn create(out: &Path, name: &str, config: &str, manifest: &Value) -> Result<Self, RunError> {
+        fs::create_dir_all(out).map_err(RunError::io(out, "create"))?;
+        let stem = format!("{}-{name}", timestamp());
+        let mut root = out.join(&stem);
+        for n in 2.. {
+            match fs::create_dir(&root) {
+                Ok(()) => break,
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => root = out.join(format!("{stem}-{n}")),
+                Err(e) => return Err(RunError::io(&root, "create")(e)),
+            }
+        }
+        let checkpoints = root.join("checkpoints");
+        fs::create_dir(&checkpoints).map_err(RunError::io(&checkpoints, "create"))?;
+        write_atomic(&root.join("manifest.json"), format!("{manifest:#}\n").as_bytes())?;
+        // Last: a folder with settings is a run.
+        write_atomic(&root.join(CONFIG), config.as_bytes())?;
+        let lock = lock(&root)?;
+        Ok(Self { root, _lock: Some(lock) })
+    }
+
+    /// Opens a run to read it.
+    pub fn open(root: &Path) -> Result<Self, RunError> {
+        if !root.join(CONFIG).is_file() {
+            return Err(RunError::folder(root, "is no run: it has no config.toml; name a folder that `nct train` made"));
+        }
+        Ok(Self { root: root.to_path_buf(), _lock: None })
+    }
+
+    /// Opens a run to go on with it, and locks it.
+    pub fn resume(root: &Path) -> Result<Self, RunError> {
+        let run = Self::open(root)?;
+        let lock = lock(root)?;
+        Ok(Self { _lock: Some(lock), ..run })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The settings' text.
+    pub fn config(&self) -> Result<String, RunError> {
+        let path = self.root.join(CONFIG);
+        fs::read_to_string(&path).map_err(RunError::io(&path, "read"))
+    }
+
+    /// Path of the checkpoint called `name`.
+    pub fn checkpoint(&self, name: &str) -> PathBuf {
+        self.root.join("checkpoints").join(format!("{name}.safetensors"))
+    }
+
+    /// Appends a line of metrics.
+    pub fn metric(&self, line: &Value) -> Result<(), RunError> {
+        self.append(METRICS, &line.to_string())
+    }
+
+    /// Appends a line to the log.
+    pub fn log(&self, line: &str) -> Result<(), RunError> {
+        self.append("log.txt", line)
+    }
+
+    /// All lines of metrics; a last line that a kill cut short is left out.
+    pub fn metrics(&self) -> Result<Vec<Value>, RunError> {
+        let path = self.root.join(METRICS);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(RunError::io(&path, "read")(e)),
+        }
+    }
+
+    /// Drops the metrics of epochs after `epoch`, which a resumed run trains again.
+    pub fn truncate_metrics(&self, epoch: u32) -> Result<(), RunError> {
+        let keep = |line: &Value| line["epoch"].as_u64().is_some_and(|e| e <= u64::from(epoch));
+        let kept: String = self.metrics()?.iter().filter(|line| keep(line)).map(|line| format!("{line}\n")).collect();
+        write_atomic(&self.root.join(METRICS), kept.as_bytes())
+    }
+
+    /// Starts a TensorBoard event file.
+    pub fn events(&self) -> Result<EventFile, RunError> {
+        let now = now_seconds();
+        let path = self.root.join(format!("events.out.tfevents.{now:.0}.nct.{}", std::process::id()));
+        EventFile::create(&path, now).map_err(RunError::io(&path, "create"))
+    }
+
+    fn append(&self, name: &str, line: &str) -> Result<(), RunError> {
+        let path = self.root.join(name);
+        let opened = OpenOptions::new().create(true).append(true).open(&path);
+        let written = opened.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+        written.map_err(RunError::io(&path, "write"))
+    }
+}
+
+/// Replaces `path` in one step: readers see the old bytes or the new ones.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(RunError::io(path, "write"))
+}
+
+/// Seconds since 1970.
+pub fn now_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn lock(root: &Path) -> Result<File, RunError> {
+    let path = root.join(".lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(RunError::io(&path, "open"))?;
+    file.try_lock().map_err(|_| RunError::folder(root, "another process is training into this run"))?;
+    Ok(file)
+}
+
+/// The time as `YYYYMMDD-HHMMSS`, UTC (Hinnant, "chrono-compatible low-level date algorithms").
+fn timestamp() -> String {
+    let seconds = now_seconds() as i64;
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn two_runs_of_one_second_get_two_folders_and_one_process_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Run::create(dir.path(), "a", "x = 1", &json!({})).unwrap();
+        let second = Run::create(dir.path(), "a", "x = 1", &json!({})).unwrap();
+        assert_ne!(first.root(), second.root());
+        assert!(Run::resume(first.root()).unwrap_err().to_string().contains("another process"));
+        let root = first.root().to_path_buf();
+        drop(first);
+        assert_eq!(Run::resume(&root).unwrap().config().unwrap(), "x = 1");
+        assert!(Run::open(dir.path()).unwrap_err().to_string().contains("is no run"));
+    }
+
+    #[test]
+    fn metrics_after_an_epoch_are_dropped_and_a_cut_line_is_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = Run::create(dir.path(), "a", "", &json!({})).unwrap();
+        for epoch in 0..4 {
+            run.metric(&json!({"epoch": epoch})).unwrap();
+        }
+        run.append(METRICS, "{\"epoch\": 1, \"va").unwrap();
+        run.truncate_metrics(1).unwrap();
+        assert_eq!(run.metrics().unwrap(), [json!({"epoch": 0}), json!({"epoch": 1})]);
+    }
+}

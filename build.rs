@@ -1,0 +1,22 @@
+//! Gives every binary, test and bench the place of libtorch, so that they run with no environment variable.
+
+use std::env;
+use std::path::Path;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=LIBTORCH");
+    if env::var_os("CARGO_FEATURE_TORCH").is_none() {
+        return;
+    }
+    let libtorch = env::var("LIBTORCH").unwrap_or_default();
+    let libtorch = std::path::absolute(Path::new(&libtorch)).unwrap_or_default();
+    if !libtorch.join("lib").is_dir() {
+        println!("cargo::error=no libtorch in {}: run tools/setup", libtorch.display());
+        return;
+    }
+    println!("cargo::rustc-env=NCT_LIBTORCH={}", libtorch.display());
+    // RPATH, not RUNPATH: the libraries that libtorch itself needs are looked up through it too.
+    println!("cargo::rustc-link-arg=-Wl,--disable-new-dtags");
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libtorch.join("lib").display());
+}

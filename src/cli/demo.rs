@@ -1,0 +1,61 @@
+//! `nct demo`: sample data, shards, training and evaluation in one go.
+
+use super::show::{Show, out, table};
+use super::{eval, prepare, synth, train};
+use crate::config::Experiment;
+use crate::ingest::synth::SynthOptions;
+use crate::ingest::{Color, PrepareOptions};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// Arguments of `nct demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Folder to write; must not exist or be empty
+    #[arg(default_value = "demo")]
+    dir: PathBuf,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Train so many epochs at most
+    #[arg(long)]
+    epochs: Option<u32>,
+}
+
+/// The recipe of both runs.
+const RECIPE: &str = include_str!("../../configs/demo.toml");
+
+pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
+    let (raw, shards, runs) = (args.dir.join("raw"), args.dir.join("shards"), args.dir.join("runs"));
+    show.line("1/4 sample data in the layout of the real sets");
+    synth::make(&raw, &SynthOptions::default(), show)?;
+    show.line("2/4 shards");
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let options = PrepareOptions { color: Color::Gray, ..PrepareOptions::new(shards.clone(), cores) };
+    prepare::make(&raw, &options, show)?;
+    let mut rows = Vec::new();
+    for (step, neural) in [("3/4", "mtl_monkey_dataset"), ("4/4", "mtl_shuffled_dataset")] {
+        show.line(&format!("{step} co-training on tiny-imagenet-200 and {neural}"));
+        let mut overrides = vec![format!("data.neural=\"{neural}\""), format!("name={}", neural.replace("_dataset", ""))];
+        overrides.extend(args.epochs.map(|n| format!("schedule.max_iter={n}")));
+        let experiment = Experiment::parse(RECIPE, "configs/demo.toml", &overrides)?;
+        let run = train::train(&experiment, &train::args(&shards, &runs, &args.device), None, show)?;
+        rows.push((neural, eval::evaluate(run.root(), &shards, &args.device)?));
+    }
+    let chance = 100.0 / f64::from(SynthOptions::default().classes);
+    let mut table = table(&["co-trained with", "test accuracy", "chance", "test correlation"]);
+    for (neural, scores) in &rows {
+        let score = |metric: &str| {
+            let row = scores.iter().find(|r| r["split"] == "test" && r["metric"] == metric);
+            row.and_then(|r| r["value"].as_f64()).unwrap_or(f64::NAN)
+        };
+        let accuracy = format!("{:.1} %", score("accuracy"));
+        table.add_row([(*neural).to_owned(), accuracy, format!("{chance:.0} %"), format!("{:.3}", score("correlation"))]);
+    }
+    out(&table.to_string())?;
+    let shown: Vec<&Value> = rows.iter().flat_map(|(_, scores)| scores.first()).collect();
+    let first = shown.first().and_then(|row| row["run"].as_str()).unwrap_or_default();
+    show.line(&format!("everything is in {}; look at the curves with: tensorboard --logdir {}", args.dir.display(), runs.display()));
+    show.line(&format!("evaluate again with: nct eval {first} --shards {}", shards.display()));
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! An experiment and a folder of shards to what training and evaluation need.
+
+use super::{ConfigError, Experiment, MixKind};
+use crate::base::{Split, Task};
+use crate::eval::{EvalError, Evaluator};
+use crate::load::{AugmentSettings, LoadError, LoaderOptions, Source, View};
+use crate::model::{DataInfo, SessionData};
+use crate::schedule::{Schedule, StreamSpec};
+use crate::shard::{Dataset, ShardError, ShardSet};
+
+/// The data of an experiment.
+#[derive(Debug)]
+pub struct Data<'a> {
+    experiment: &'a Experiment,
+    images: Option<&'a Dataset>,
+    neural: Option<&'a Dataset>,
+}
+
+/// What keeps data from being used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// Shards.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// Loading.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Settings that contradict the data.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A split with nothing in it.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+}
+
+impl<'a> Data<'a> {
+    /// Finds the experiment's data sets.
+    pub fn open(experiment: &'a Experiment, shards: &'a ShardSet) -> Result<Self, DataError> {
+        let find = |name: &str| if name.is_empty() { Ok(None) } else { shards.dataset(name).map(Some) };
+        Ok(Self { experiment, images: find(&experiment.data.images)?, neural: find(&experiment.data.neural)? })
+    }
+
+    /// The data sets.
+    pub fn datasets(&self) -> impl Iterator<Item = &'a Dataset> + use<'a> {
+        [self.neural, self.images].into_iter().flatten()
+    }
+
+    /// The streams of `split`: sessions in order, then images. Only training data are augmented.
+    pub fn sources(&self, split: Split) -> Result<Vec<Source>, DataError> {
+        let data = &self.experiment.data;
+        let augment = |a: AugmentSettings| if split == Split::Train { a } else { AugmentSettings::NONE };
+        let mut sources = Vec::new();
+        if let Some(dataset) = self.neural {
+            let view = self.view(dataset, &data.neural_mean, &data.neural_std, augment(data.neural_augment), "neural_")?;
+            sources.extend(Source::sessions(dataset, split, &view)?);
+        }
+        if let Some(dataset) = self.images {
+            let view = self.view(dataset, &data.mean, &data.std, augment(data.augment), "")?;
+            sources.push(Source::images(dataset, split, &view)?);
+        }
+        Ok(sources)
+    }
+
+    /// The schedule of training over `sources`.
+    pub fn schedule(&self, sources: &[Source]) -> Result<Schedule, DataError> {
+        let (data, mix) = (&self.experiment.data, &self.experiment.mix);
+        let n_sessions = sources.iter().filter(|s| s.task == Task::V1).count().max(1) as f64;
+        let stream = |s: &Source| {
+            let batch_size = if s.task == Task::V1 { data.neural_batch_size } else { data.batch_size };
+            let weight = match (mix.kind, &mix.weights, s.task) {
+                (MixKind::Proportional, _, _) => s.n_records().div_ceil(u64::from(batch_size)) as f64,
+                (_, Some(weights), Task::V1) => weights.v1 / n_sessions,
+                (_, Some(weights), Task::Classification) => weights.img_classification,
+                (_, None, _) => 1.0,
+            };
+            StreamSpec { task: s.task, records: s.n_records(), batch_size, weight }
+        };
+        let planned = mix.mix().and_then(|mix| {
+            Schedule::new(sources.iter().map(stream).collect(), mix, self.experiment.seed).map_err(|e| e.to_string())
+        });
+        planned.map_err(|what| ConfigError::new("mix", what).into())
+    }
+
+    /// An evaluator of `split`.
+    pub fn evaluator(&self, split: Split) -> Result<Evaluator, DataError> {
+        Ok(Evaluator::new(self.sources(split)?, self.experiment.data.batch_size, self.loader())?)
+    }
+
+    /// Threads and read-ahead.
+    pub fn loader(&self) -> LoaderOptions {
+        LoaderOptions { threads: self.experiment.loader.threads, depth: self.experiment.loader.depth }
+    }
+
+    /// What the network must know.
+    pub fn info(&self, sources: &[Source]) -> Result<DataInfo, DataError> {
+        let mut sessions = Vec::new();
+        if let Some(dataset) = self.neural {
+            for info in &dataset.manifest().sessions {
+                let meta = dataset.session_meta(&info.id)?;
+                sessions.push(SessionData { id: meta.id, mean_response: meta.mean });
+            }
+        }
+        let image = sources.first().map_or([1, 1, 1], |s| s.image);
+        // Readouts read a map of fixed size; only the images' size may differ from the stimuli's.
+        let classes = self.images.map(|d| d.manifest().classes.len() as u32);
+        Ok(DataInfo { image, classes, sessions })
+    }
+
+    fn view(&self, dataset: &Dataset, mean: &[f64], std: &[f64], augment: AugmentSettings, prefix: &str) -> Result<View, DataError> {
+        let manifest = dataset.manifest();
+        let channels = if self.experiment.data.gray { 1 } else { manifest.image[0] as usize };
+        let (mean, std) = if mean.is_empty() { (&manifest.mean[..], &manifest.std[..]) } else { (mean, std) };
+        if mean.len() != channels {
+            let what = format!(
+                "{} channels are shown, and mean and std have {} values: give data.{prefix}mean and data.{prefix}std, or prepare with --color gray",
+                channels,
+                mean.len()
+            );
+            return Err(ConfigError::new(&manifest.dataset, what).into());
+        }
+        Ok(View { augment, mean: mean.to_vec(), std: std.to_vec() })
+    }
+}

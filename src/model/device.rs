@@ -1,0 +1,87 @@
+//! Unsafe fence 2: devices. CUDA is opened at run time, so that one binary serves CPU and GPU.
+#![expect(unsafe_code, reason = "opening a shared library is unsafe by nature; this is its only place")]
+
+use super::ModelError;
+use std::path::{Path, PathBuf};
+use tch::{Cuda, Device};
+
+/// A device and why it was chosen.
+#[derive(Debug)]
+pub struct Selected {
+    /// The device.
+    pub device: Device,
+    /// For the user.
+    pub note: String,
+}
+
+/// Selects `auto`, `cpu`, `cuda` or `cuda:N`. To be called before the first tensor operation.
+///
+/// `auto` takes the GPU where there is one that works, and its note says what it took and why; a GPU that was
+/// asked for by name and does not work is an error.
+pub fn select(name: &str) -> Result<Selected, ModelError> {
+    let cpu = |why: &str| Selected { device: Device::Cpu, note: format!("cpu ({why})") };
+    match name {
+        "cpu" => Ok(cpu("as asked")),
+        "auto" if !gpu_present() => Ok(cpu("no NVIDIA GPU here")),
+        "auto" => Ok(gpu(0).unwrap_or_else(|e| cpu(&e.to_string()))),
+        "cuda" => gpu(0),
+        _ => match name.strip_prefix("cuda:").map(str::parse) {
+            Some(Ok(index)) => gpu(index),
+            _ => Err(ModelError::Device(format!("{name:?}: expected auto, cpu, cuda or cuda:N"))),
+        },
+    }
+}
+
+fn gpu(index: usize) -> Result<Selected, ModelError> {
+    if !gpu_present() {
+        return Err(ModelError::Device(format!("cuda:{index}: this machine has no NVIDIA GPU or driver; use --device cpu")));
+    }
+    open_cuda()?;
+    let n = Cuda::device_count();
+    if !Cuda::is_available() || index as i64 >= n {
+        let what = format!("cuda:{index}: libtorch finds {n} usable GPUs; `nct doctor` says more");
+        return Err(ModelError::Device(what));
+    }
+    Ok(Selected { device: Device::Cuda(index), note: format!("cuda:{index} of {n}") })
+}
+
+/// Whether the NVIDIA driver is there.
+pub fn gpu_present() -> bool {
+    Path::new("/dev/nvidiactl").exists() || Path::new("/dev/dxg").exists()
+}
+
+/// The libtorch this program was linked with.
+pub fn libtorch() -> &'static Path {
+    Path::new(env!("NCT_LIBTORCH"))
+}
+
+/// Where the CUDA half of libtorch should be.
+pub fn cuda_library() -> PathBuf {
+    libtorch().join("cuda").join("libtorch_cuda.so")
+}
+
+/// Loads the CUDA half of libtorch for the rest of the process.
+fn open_cuda() -> Result<(), ModelError> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    let path = cuda_library();
+    // SAFETY: the library is the other half of the libtorch this program is linked with, put there by
+    // tools/setup; its initialisers register kernels and do nothing else. It is never closed.
+    let opened = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) };
+    match opened {
+        Ok(library) => {
+            std::mem::forget(library);
+            Ok(())
+        }
+        Err(e) => Err(ModelError::Device(format!("cuda: {e}; bring the CUDA libraries with tools/setup --cuda"))),
+    }
+}
+
+/// Seeds torch's generators on all devices.
+pub fn seed(seed: u64) {
+    tch::manual_seed(seed as i64);
+}
+
+/// Number of threads that torch computes with.
+pub fn set_threads(n: usize) {
+    tch::set_num_threads(n.max(1) as i32);
+}

@@ -1,0 +1,230 @@
+//! VGG plans and blocks (Simonyan and Zisserman 2014; layer numbers as in torchvision's `features`).
+
+use super::params::{Params, constant, normal};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use tch::{Device, Kind, Tensor};
+
+/// Channels of the convolutions, `M` for a pooling, and whether batch normalisation follows each convolution.
+///
+/// As text either one of the eight names `vgg11` to `vgg19_bn`, or a plan of one's own such as
+/// `bn 16 M 32 M 64 64 M`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VggPlan {
+    text: String,
+    batch_norm: bool,
+    steps: Vec<Option<i64>>,
+}
+
+const NAMED: [(&str, &str); 4] = [
+    ("vgg11", "64 M 128 M 256 256 M 512 512 M 512 512 M"),
+    ("vgg13", "64 64 M 128 128 M 256 256 M 512 512 M 512 512 M"),
+    ("vgg16", "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M"),
+    ("vgg19", "64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M"),
+];
+
+impl FromStr for VggPlan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, named_bn) = text.strip_suffix("_bn").map_or((text, false), |name| (name, true));
+        let named = NAMED.iter().find(|(n, _)| *n == name).map(|(_, plan)| *plan);
+        let (plan, batch_norm) = match (named, text.strip_prefix("bn ")) {
+            (Some(plan), _) => (plan, named_bn),
+            (None, Some(plan)) => (plan, true),
+            (None, None) => (text, false),
+        };
+        let step = |word: &str| match word {
+            "M" => Some(None),
+            number => number.parse().ok().filter(|n| (1..=65_536).contains(n)).map(Some),
+        };
+        let steps: Option<Vec<Option<i64>>> = plan.split_whitespace().map(step).collect();
+        match steps {
+            Some(steps) if steps.first().is_some_and(Option::is_some) => {
+                Ok(Self { text: text.to_owned(), batch_norm, steps })
+            }
+            _ => Err(format!(
+                "network {text:?}: expected vgg11, vgg13, vgg16 or vgg19, with _bn for batch normalisation, or a plan such as \"bn 16 M 32 M 64 M\""
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for VggPlan {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<VggPlan> for String {
+    fn from(plan: VggPlan) -> Self {
+        plan.text
+    }
+}
+
+impl fmt::Display for VggPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
+    }
+}
+
+/// One child of torchvision's `features`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerSpec {
+    /// 3 x 3 convolution with padding 1 and bias, from and to so many channels.
+    Conv(i64, i64),
+    /// Batch normalisation.
+    BatchNorm(i64),
+    /// Rectification.
+    Relu,
+    /// 2 x 2 maximum, stride 2.
+    Pool,
+}
+
+impl VggPlan {
+    /// The layers in order.
+    pub fn layers(&self) -> Vec<LayerSpec> {
+        let mut layers = Vec::new();
+        let mut channels = 3;
+        for step in &self.steps {
+            let Some(next) = *step else {
+                layers.push(LayerSpec::Pool);
+                continue;
+            };
+            layers.push(LayerSpec::Conv(channels, next));
+            if self.batch_norm {
+                layers.push(LayerSpec::BatchNorm(next));
+            }
+            layers.push(LayerSpec::Relu);
+            channels = next;
+        }
+        layers
+    }
+
+    /// Numbers of layers after which the network may be cut: after a rectification or a pooling.
+    pub fn cuts(&self) -> Vec<usize> {
+        let layers = self.layers();
+        let legal = |&k: &usize| matches!(layers[k - 1], LayerSpec::Relu | LayerSpec::Pool);
+        (1..=layers.len()).filter(legal).collect()
+    }
+
+    /// Extent `[channels, height, width]` after `n_layers` layers on an image of `height` x `width`.
+    pub fn extent(&self, n_layers: usize, height: u32, width: u32) -> [i64; 3] {
+        let start = [3, i64::from(height), i64::from(width)];
+        self.layers()[..n_layers].iter().fold(start, |[c, h, w], layer| match layer {
+            LayerSpec::Conv(_, out) => [*out, h, w],
+            LayerSpec::Pool => [c, h / 2, w / 2],
+            LayerSpec::BatchNorm(_) | LayerSpec::Relu => [c, h, w],
+        })
+    }
+}
+
+/// Consecutive layers with their weights.
+#[derive(Debug)]
+pub struct Block(Vec<Layer>);
+
+#[derive(Debug)]
+enum Layer {
+    Conv { weight: Tensor, bias: Tensor },
+    BatchNorm(BatchNorm),
+    Relu,
+    Pool,
+}
+
+#[derive(Debug)]
+struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    batches: Tensor,
+}
+
+impl Block {
+    /// Makes the layers `specs`, named `<prefix>.<position>`. Convolutions start from N(0, 2 / fan out), bias 0.
+    pub fn new(params: &mut Params, prefix: &str, specs: &[LayerSpec]) -> Self {
+        let layer = |(i, spec): (usize, &LayerSpec)| match *spec {
+            LayerSpec::Conv(from, to) => {
+                let std = (2.0 / (to * 9) as f64).sqrt();
+                let weight = params.parameter(format!("{prefix}.{i}.weight"), &normal(&[to, from, 3, 3], std));
+                let bias = params.parameter(format!("{prefix}.{i}.bias"), &constant(&[to], 0.0));
+                Layer::Conv { weight, bias }
+            }
+            LayerSpec::BatchNorm(n) => Layer::BatchNorm(BatchNorm {
+                weight: params.parameter(format!("{prefix}.{i}.weight"), &constant(&[n], 1.0)),
+                bias: params.parameter(format!("{prefix}.{i}.bias"), &constant(&[n], 0.0)),
+                mean: params.buffer(format!("{prefix}.{i}.running_mean"), &constant(&[n], 0.0)),
+                variance: params.buffer(format!("{prefix}.{i}.running_var"), &constant(&[n], 1.0)),
+                batches: params.buffer(
+                    format!("{prefix}.{i}.num_batches_tracked"),
+                    &Tensor::zeros([], (Kind::Int64, Device::Cpu)),
+                ),
+            }),
+            LayerSpec::Relu => Layer::Relu,
+            LayerSpec::Pool => Layer::Pool,
+        };
+        Self(specs.iter().enumerate().map(layer).collect())
+    }
+
+    /// `x` `[batch, channels, height, width]` through all layers. One channel counts as three equal ones.
+    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        self.0.iter().fold(x.shallow_clone(), |x, layer| match layer {
+            // Three equal channels see the sum of the kernel over its inputs: a third of the work.
+            Layer::Conv { weight, bias } if x.size()[1] == 1 && weight.size()[1] == 3 => {
+                let summed = weight.sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+                x.conv2d(&summed, Some(bias), [1, 1], [1, 1], [1, 1], 1)
+            }
+            Layer::Conv { weight, bias } => x.conv2d(weight, Some(bias), [1, 1], [1, 1], [1, 1], 1),
+            Layer::BatchNorm(norm) => norm.forward(&x, train),
+            Layer::Relu => x.relu(),
+            Layer::Pool => x.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false),
+        })
+    }
+}
+
+impl BatchNorm {
+    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        if train {
+            let _ = tch::no_grad(|| self.batches.shallow_clone().g_add_scalar_(1i64));
+        }
+        let (mean, variance) = (Some(&self.mean), Some(&self.variance));
+        x.batch_norm(Some(&self.weight), Some(&self.bias), mean, variance, train, 0.1, 1e-5, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layer_counts_and_cuts_equal_torchvision() {
+        for (name, n_layers, after_conv3_1) in [
+            ("vgg11", 21, 8),
+            ("vgg11_bn", 29, 11),
+            ("vgg13", 25, 12),
+            ("vgg13_bn", 35, 17),
+            ("vgg16", 31, 12),
+            ("vgg16_bn", 44, 17),
+            ("vgg19", 37, 12),
+            ("vgg19_bn", 53, 17),
+        ] {
+            let plan: VggPlan = name.parse().unwrap();
+            assert_eq!(plan.layers().len(), n_layers, "{name}");
+            assert!(plan.cuts().contains(&after_conv3_1), "{name}");
+            assert_eq!(plan.extent(after_conv3_1, 64, 64), [256, 16, 16], "{name}");
+        }
+        assert_eq!("vgg19_bn".parse::<VggPlan>().unwrap().cuts()[..7], [3, 6, 7, 10, 13, 14, 17]);
+    }
+
+    #[test]
+    fn plans_of_ones_own_are_read_and_nonsense_is_not() {
+        let plan: VggPlan = "bn 16 M 32 M".parse().unwrap();
+        assert_eq!((plan.layers().len(), plan.cuts()), (8, vec![3, 4, 7, 8]));
+        for bad in ["", "vgg12", "M 16", "16 x", "0 M", "bn"] {
+            assert!(bad.parse::<VggPlan>().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The losses, plain or as likelihoods whose log-variance is learned (Kendall, Gal and Cipolla,
+//! "Multi-task learning using uncertainty to weigh losses", 2018).
+
+use crate::base::Task;
+use crate::model::Params;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Reduction, Tensor};
+
+/// Loss of the neural task, named as the reference does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NeuralLoss {
+    /// Squared error; as a likelihood, Gaussian.
+    #[serde(rename = "MSELoss")]
+    Mse,
+    /// Poisson; as a likelihood, negative binomial with a learned number of successes.
+    #[serde(rename = "PoissonLoss")]
+    Poisson,
+}
+
+/// The losses' settings, named as the reference's. Classification always uses cross-entropy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObjectiveSettings {
+    /// `MSELoss` or `PoissonLoss`.
+    pub neural: NeuralLoss,
+    /// Learn a log-variance for each task.
+    pub loss_weighing: bool,
+    /// Sum instead of average over the batch (the plain Poisson loss heeds `avg_loss` instead).
+    pub loss_sum: bool,
+    /// Average the plain Poisson loss instead of summing it.
+    pub avg_loss: bool,
+    /// Multiply neural losses by sqrt(records of the session / batch size) and add the readout's L1 penalty.
+    pub scale_loss: bool,
+}
+
+impl Default for ObjectiveSettings {
+    /// The paper's co-training: weighted means of cross-entropy and squared error.
+    fn default() -> Self {
+        Self { neural: NeuralLoss::Mse, loss_weighing: true, loss_sum: false, avg_loss: false, scale_loss: false }
+    }
+}
+
+/// The losses of a run, with their learned log-variances.
+#[derive(Debug)]
+pub struct Objective {
+    settings: ObjectiveSettings,
+    params: Params,
+    log_w: Vec<(Task, Tensor)>,
+}
+
+impl Objective {
+    /// For the given tasks. Log-variances start at 0 and are called `loss.<task>.log_w`.
+    pub fn new(settings: &ObjectiveSettings, tasks: &[Task], device: Device) -> Self {
+        let mut params = Params::new(device);
+        let weighted = tasks.iter().filter(|_| settings.loss_weighing);
+        let log_w = weighted
+            .map(|&task| {
+                let zero = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+                (task, params.parameter(format!("loss.{task}.log_w"), &zero))
+            })
+            .collect();
+        Self { settings: settings.clone(), params, log_w }
+    }
+
+    /// The log-variances.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Whether neural losses are scaled and penalised.
+    pub fn scales(&self) -> bool {
+        self.settings.scale_loss
+    }
+
+    /// The learned log-variance of `task`.
+    pub fn log_variance(&self, task: Task) -> Option<&Tensor> {
+        self.log_w.iter().find(|(t, _)| *t == task).map(|(_, s)| s)
+    }
+
+    /// Loss of logits `[batch, classes]` against labels `[batch]`: CE, or exp(-s) CE + s / 2.
+    pub fn classification(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
+        let loss = logits.cross_entropy_loss::<Tensor>(labels, None, self.reduction(), -100, 0.0);
+        match self.log_variance(Task::Classification) {
+            None => loss,
+            Some(s) => (-s).exp().squeeze() * loss + s.squeeze() * 0.5,
+        }
+    }
+
+    /// Loss of predicted against recorded responses `[batch, neurons]`, both in spikes.
+    pub fn neural(&self, predicted: &Tensor, recorded: &Tensor) -> Tensor {
+        match (self.settings.neural, self.log_variance(Task::V1)) {
+            (NeuralLoss::Mse, None) => predicted.mse_loss(recorded, self.reduction()),
+            (NeuralLoss::Mse, Some(s)) => {
+                let mse = predicted.mse_loss(recorded, self.reduction());
+                ((-s).exp().squeeze() * mse + s.squeeze()) * 0.5
+            }
+            (NeuralLoss::Poisson, None) => {
+                let loss = predicted - recorded * (predicted + 1e-12).log();
+                if self.settings.avg_loss { loss.mean(Kind::Float) } else { loss.sum(Kind::Float) }
+            }
+            (NeuralLoss::Poisson, Some(s)) => {
+                let loss = negative_binomial(predicted, recorded, s);
+                if self.settings.loss_sum { loss.sum(Kind::Float) } else { loss.mean(Kind::Float) }
+            }
+        }
+    }
+
+    fn reduction(&self) -> Reduction {
+        if self.settings.loss_sum { Reduction::Sum } else { Reduction::Mean }
+    }
+}
+
+/// Negative log-likelihood of counts y under mean p and r = exp(s) successes, element by element.
+/// p is kept above zero within the logarithm, where the reference gives NaN at p = y = 0.
+fn negative_binomial(p: &Tensor, y: &Tensor, s: &Tensor) -> Tensor {
+    let r = s.exp();
+    (y + &r) * (p + &r).log() - y * p.clamp_min(1e-8).log() - &r * s + r.lgamma() - (y + &r).lgamma()
+        + (y + 1.0).lgamma()
+        + 1e-5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objective(s: f64, settings: &ObjectiveSettings) -> Objective {
+        let objective = Objective::new(settings, &[Task::V1, Task::Classification], Device::Cpu);
+        tch::no_grad(|| objective.params.iter().for_each(|p| drop(p.tensor.shallow_clone().fill_(s))));
+        objective
+    }
+
+    fn value_and_slope(objective: &Objective, task: Task, loss: &Tensor) -> (f64, f64) {
+        loss.backward();
+        (loss.double_value(&[]), objective.log_variance(task).unwrap().grad().double_value(&[0]))
+    }
+
+    fn assert_near(found: (f64, f64), expected: (f64, f64)) {
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-6 * b.abs().max(1.0);
+        assert!(near(found.0, expected.0) && near(found.1, expected.1), "{found:?}, expected {expected:?}");
+    }
+
+    /// Values of the reference's own code: (s, CE, MSE, negative binomial mean and sum), each with its slope in s.
+    #[test]
+    fn losses_and_their_slopes_equal_the_reference() {
+        let p = Tensor::from_slice(&[0.5f32, 1.5, 2.0, 1.0, 0.2, 3.0]).view([2, 3]);
+        let y = Tensor::from_slice(&[0f32, 2.0, 1.0, 1.0, 0.0, 4.0]).view([2, 3]);
+        let logits = Tensor::from_slice(&[1f32, 2.0, 0.5, 0.1, -0.3, 0.7]).view([2, 3]);
+        let labels = Tensor::from_slice(&[1i64, 2]);
+        let plain = ObjectiveSettings { loss_weighing: false, ..ObjectiveSettings::default() };
+        let none = Objective::new(&plain, &[Task::V1, Task::Classification], Device::Cpu);
+        assert_near((none.classification(&logits, &labels).double_value(&[]), 0.0), (0.557_484_6, 0.0));
+        assert_near((none.neural(&p, &y).double_value(&[]), 0.0), (0.423_333_3, 0.0));
+        for (avg_loss, expected) in [(false, 2.301_473_4), (true, 0.383_578_9)] {
+            let plain = ObjectiveSettings { neural: NeuralLoss::Poisson, avg_loss, ..plain.clone() };
+            let loss = Objective::new(&plain, &[Task::V1], Device::Cpu).neural(&p, &y);
+            assert_near((loss.double_value(&[]), 0.0), (expected, 0.0));
+        }
+        for (s, ce, mse, nb, nb_sum) in [
+            (0.0, (0.557_484_6, -0.057_484_6), (0.211_666_7, 0.288_333_4), (1.325_530_5, -0.214_089_3), (7.953_183_2, -1.284_535_9)),
+            (0.5, (0.588_131_5, 0.161_868_5), (0.378_382_3, 0.371_617_7), (1.232_498_8, -0.159_380_9), (7.394_992_4, -0.956_284_5)),
+            (-0.7, (0.772_636_1, -0.622_636_1), (0.076_244_3, 0.073_755_7), (1.505_288_1, -0.300_809), (9.031_728_7, -1.804_854_3)),
+        ] {
+            let weighted = ObjectiveSettings::default();
+            let o = objective(s, &weighted);
+            assert_near(value_and_slope(&o, Task::Classification, &o.classification(&logits, &labels)), ce);
+            assert_near(value_and_slope(&o, Task::V1, &o.neural(&p, &y)), mse);
+            for (loss_sum, expected) in [(false, nb), (true, nb_sum)] {
+                let settings = ObjectiveSettings { neural: NeuralLoss::Poisson, loss_sum, ..weighted.clone() };
+                let o = objective(s, &settings);
+                assert_near(value_and_slope(&o, Task::V1, &o.neural(&p, &y)), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_negative_binomial_is_finite_at_zero() {
+        let settings = ObjectiveSettings { neural: NeuralLoss::Poisson, ..ObjectiveSettings::default() };
+        let p = Tensor::zeros([1, 2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let o = objective(0.0, &settings);
+        let loss = o.neural(&p, &Tensor::from_slice(&[0f32, 1.0]).view([1, 2]));
+        loss.backward();
+        assert!(loss.double_value(&[]).is_finite());
+        assert!(p.grad().isfinite().all().int64_value(&[]) == 1);
+    }
+}
