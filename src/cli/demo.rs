@@ -36,7 +36,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (step, neural) in [("3/4", "mtl_monkey_dataset"), ("4/4", "mtl_shuffled_dataset")] {
         show.line(&format!("{step} co-training on tiny-imagenet-200 and {neural}"));
-        let mut overrides = vec![format!("data.neural=\"{neural}\""), format!("name={}", neural.replace("_dataset", ""))];
+        let mut overrides =
+            vec![format!("data.neural=\"{neural}\""), format!("name={}", neural.replace("_dataset", ""))];
         overrides.extend(args.epochs.map(|n| format!("schedule.max_iter={n}")));
         let experiment = Experiment::parse(RECIPE, "configs/demo.toml", &overrides)?;
         let run = train::train(&experiment, &train::args(&shards, &runs, &args.device), None, show)?;
@@ -50,12 +51,21 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             row.and_then(|r| r["value"].as_f64()).unwrap_or(f64::NAN)
         };
         let accuracy = format!("{:.1} %", score("accuracy"));
-        table.add_row([(*neural).to_owned(), accuracy, format!("{chance:.0} %"), format!("{:.3}", score("correlation"))]);
+        table.add_row([
+            (*neural).to_owned(),
+            accuracy,
+            format!("{chance:.0} %"),
+            format!("{:.3}", score("correlation")),
+        ]);
     }
     out(&table.to_string())?;
     let shown: Vec<&Value> = rows.iter().flat_map(|(_, scores)| scores.first()).collect();
     let first = shown.first().and_then(|row| row["run"].as_str()).unwrap_or_default();
-    show.line(&format!("everything is in {}; look at the curves with: tensorboard --logdir {}", args.dir.display(), runs.display()));
+    show.line(&format!(
+        "everything is in {}; look at the curves with: tensorboard --logdir {}",
+        args.dir.display(),
+        runs.display()
+    ));
     show.line(&format!("evaluate again with: nct eval {first} --shards {}", shards.display()));
     Ok(())
 }

@@ -34,7 +34,9 @@ fn code(error: &anyhow::Error) -> u8 {
         let torch = cause.is::<crate::config::ConfigError>()
             || cause.is::<crate::runs::RunError>()
             || cause.is::<crate::model::ModelError>()
-            || cause.downcast_ref::<crate::train::TrainError>().is_some_and(crate::train::TrainError::is_input);
+            || cause
+                .downcast_ref::<crate::train::TrainError>()
+                .is_some_and(crate::train::TrainError::is_input);
         #[cfg(not(feature = "torch"))]
         let torch = false;
         torch

@@ -28,14 +28,29 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.contact_sheet {
         contact_sheet(&set, path)?;
     }
-    let mut table = table(&["data set", "split", "samples", "classes", "sessions", "neurons", "image", "bytes", "raw bytes"]);
+    let mut table = table(&[
+        "data set",
+        "split",
+        "samples",
+        "classes",
+        "sessions",
+        "neurons",
+        "image",
+        "bytes",
+        "raw bytes",
+    ]);
     for dataset in set.datasets() {
         for split in Split::ALL {
             let row = row(dataset, split)?;
             if args.json {
                 out(&row.to_string())?;
             } else {
-                let neurons: u64 = row["sessions"].as_array().into_iter().flatten().filter_map(|s| s["neurons"].as_u64()).sum();
+                let neurons: u64 = row["sessions"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|s| s["neurons"].as_u64())
+                    .sum();
                 let number = |key: &str| row[key].as_u64().unwrap_or(0);
                 table.add_row([
                     dataset.manifest().dataset.clone(),
@@ -113,7 +128,8 @@ fn contact_sheet(set: &ShardSet, path: &Path) -> anyhow::Result<()> {
         let n = SHEET_COLUMNS * SHEET_ROWS;
         for cell in 0..n.min(column.n_rows() as usize) {
             let image = column.row(cell as u64 * column.n_rows() / n.min(column.n_rows() as usize) as u64)?;
-            let (left, top) = (cell % SHEET_COLUMNS * width, (band * SHEET_ROWS + cell / SHEET_COLUMNS) * height);
+            let (left, top) =
+                (cell % SHEET_COLUMNS * width, (band * SHEET_ROWS + cell / SHEET_COLUMNS) * height);
             for i in 0..height * width {
                 let at = ((top + i / width) * sheet_width + left + i % width) * 3;
                 for c in 0..3 {

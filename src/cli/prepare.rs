@@ -106,7 +106,18 @@ pub(crate) fn make(data: &Path, options: &PrepareOptions, show: Show) -> anyhow:
 }
 
 fn summary(prepared: &[Prepared], elapsed: Duration) -> String {
-    let mut table = table(&["data set", "train", "validation", "test", "classes", "sessions", "neurons", "read", "written", "ratio"]);
+    let mut table = table(&[
+        "data set",
+        "train",
+        "validation",
+        "test",
+        "classes",
+        "sessions",
+        "neurons",
+        "read",
+        "written",
+        "ratio",
+    ]);
     for Prepared { manifest, .. } in prepared {
         let rows = |split| -> u64 {
             let sessions: u64 = manifest.sessions.iter().map(|s| manifest.rows(split, Some(&s.id))).sum();

@@ -26,16 +26,26 @@ impl Show {
 
     /// A bar of `n` steps with rate and time left; plain lines where there is no terminal.
     pub(crate) fn bar(self, title: &str, n: u64, unit: &'static str) -> Bar {
-        let target = if self.terminal && !self.quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if self.terminal && !self.quiet {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(Some(n), target);
-        let style = ProgressStyle::with_template(
-            "{prefix:>24} {bar:30} {pos}/{len} {msg} {per_sec:>12} {eta} left",
-        );
+        let style =
+            ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} {msg} {per_sec:>12} {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_prefix(title.to_owned());
         bar.set_message(unit);
         let plain = !self.terminal && !self.quiet;
-        Bar { bar, plain, title: title.to_owned(), unit, started: Instant::now(), told: Mutex::new(Instant::now()) }
+        Bar {
+            bar,
+            plain,
+            title: title.to_owned(),
+            unit,
+            started: Instant::now(),
+            told: Mutex::new(Instant::now()),
+        }
     }
 }
 

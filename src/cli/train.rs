@@ -49,7 +49,10 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         Some(root) => {
             let run = Run::resume(root)?;
             let epochs: Vec<String> = overrides(args);
-            (Experiment::parse(&run.config()?, &root.join("config.toml").display().to_string(), &epochs)?, Some(run))
+            (
+                Experiment::parse(&run.config()?, &root.join("config.toml").display().to_string(), &epochs)?,
+                Some(run),
+            )
         }
     };
     let run = train(&experiment, args, resumed, show)?;
@@ -63,7 +66,12 @@ fn overrides(args: &Args) -> Vec<String> {
 }
 
 /// Trains, tests with the best weights, and gives the run.
-pub(crate) fn train(experiment: &Experiment, args: &Args, resumed: Option<Run>, show: Show) -> anyhow::Result<Run> {
+pub(crate) fn train(
+    experiment: &Experiment,
+    args: &Args,
+    resumed: Option<Run>,
+    show: Show,
+) -> anyhow::Result<Run> {
     let selected = device::select(&args.device)?;
     let shards = ShardSet::open(&args.shards)?;
     let data = Data::open(experiment, &shards)?;
@@ -109,7 +117,11 @@ pub(crate) fn train(experiment: &Experiment, args: &Args, resumed: Option<Run>, 
     };
     let mut watch = Terminal { show, json: args.json, bar: None, run: &run, events: run.events()? };
     if trainer.run(state, &mut watch)? == Outcome::Interrupted {
-        let what = format!("saved; go on with `nct train --shards {} --resume {}`", args.shards.display(), run.root().display());
+        let what = format!(
+            "saved; go on with `nct train --shards {} --resume {}`",
+            args.shards.display(),
+            run.root().display()
+        );
         return Err(Interrupted(what).into());
     }
     drop(watch);
@@ -142,9 +154,11 @@ fn provenance(experiment: &Experiment, device: &str, data: &Data<'_>) -> Value {
 fn resumable(run: &Run, provenance: &Value) -> anyhow::Result<TrainState> {
     let path = run.root().join("manifest.json");
     let text = std::fs::read_to_string(&path).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
-    let manifest: Value = serde_json::from_str(&text).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
+    let manifest: Value =
+        serde_json::from_str(&text).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
     if manifest["datasets"] != provenance["datasets"] {
-        let what = format!("{}: the run was trained on other shards; give those with --shards", path.display());
+        let what =
+            format!("{}: the run was trained on other shards; give those with --shards", path.display());
         return Err(Usage(what).into());
     }
     Ok(TrainState::read(run)?)
@@ -199,7 +213,10 @@ impl Terminal<'_> {
     fn curves(&mut self, line: &Value) {
         let (task, epoch) = (line["task"].as_str().unwrap_or_default(), line["epoch"].as_u64().unwrap_or(0));
         for (key, value) in line.as_object().into_iter().flatten() {
-            let metric = key.starts_with("train_") || key.starts_with("validation_") || key == "lr" || key == "log_variance";
+            let metric = key.starts_with("train_")
+                || key.starts_with("validation_")
+                || key == "lr"
+                || key == "log_variance";
             if let (true, Some(value)) = (metric, value.as_f64()) {
                 // Curves are a copy of metrics.jsonl, whose errors are reported.
                 let _ = self.events.scalar(now_seconds(), epoch, &format!("{task}/{key}"), value as f32);
@@ -233,12 +250,22 @@ pub(crate) fn score_table(rows: &[Value]) -> String {
     let mut table = table(&["task", "split", "metric", "value"]);
     for row in rows {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        table.add_row([text("task"), text("split"), text("metric"), format!("{:.4}", row["value"].as_f64().unwrap_or(f64::NAN))]);
+        table.add_row([
+            text("task"),
+            text("split"),
+            text("metric"),
+            format!("{:.4}", row["value"].as_f64().unwrap_or(f64::NAN)),
+        ]);
     }
     table.to_string()
 }
 
 /// The default place of shards, as the command line has it.
 pub(crate) fn args(shards: &Path, out: &Path, device: &str) -> Args {
-    Args { shards: shards.to_path_buf(), out: out.to_path_buf(), device: device.to_owned(), ..Args::default() }
+    Args {
+        shards: shards.to_path_buf(),
+        out: out.to_path_buf(),
+        device: device.to_owned(),
+        ..Args::default()
+    }
 }

@@ -37,7 +37,11 @@ impl<'a> Data<'a> {
     /// Finds the experiment's data sets.
     pub fn open(experiment: &'a Experiment, shards: &'a ShardSet) -> Result<Self, DataError> {
         let find = |name: &str| if name.is_empty() { Ok(None) } else { shards.dataset(name).map(Some) };
-        Ok(Self { experiment, images: find(&experiment.data.images)?, neural: find(&experiment.data.neural)? })
+        Ok(Self {
+            experiment,
+            images: find(&experiment.data.images)?,
+            neural: find(&experiment.data.neural)?,
+        })
     }
 
     /// The data sets.
@@ -51,7 +55,13 @@ impl<'a> Data<'a> {
         let augment = |a: AugmentSettings| if split == Split::Train { a } else { AugmentSettings::NONE };
         let mut sources = Vec::new();
         if let Some(dataset) = self.neural {
-            let view = self.view(dataset, &data.neural_mean, &data.neural_std, augment(data.neural_augment), "neural_")?;
+            let view = self.view(
+                dataset,
+                &data.neural_mean,
+                &data.neural_std,
+                augment(data.neural_augment),
+                "neural_",
+            )?;
             sources.extend(Source::sessions(dataset, split, &view)?);
         }
         if let Some(dataset) = self.images {
@@ -76,7 +86,8 @@ impl<'a> Data<'a> {
             StreamSpec { task: s.task, records: s.n_records(), batch_size, weight }
         };
         let planned = mix.mix().and_then(|mix| {
-            Schedule::new(sources.iter().map(stream).collect(), mix, self.experiment.seed).map_err(|e| e.to_string())
+            Schedule::new(sources.iter().map(stream).collect(), mix, self.experiment.seed)
+                .map_err(|e| e.to_string())
         });
         planned.map_err(|what| ConfigError::new("mix", what).into())
     }
@@ -106,7 +117,14 @@ impl<'a> Data<'a> {
         Ok(DataInfo { image, classes, sessions })
     }
 
-    fn view(&self, dataset: &Dataset, mean: &[f64], std: &[f64], augment: AugmentSettings, prefix: &str) -> Result<View, DataError> {
+    fn view(
+        &self,
+        dataset: &Dataset,
+        mean: &[f64],
+        std: &[f64],
+        augment: AugmentSettings,
+        prefix: &str,
+    ) -> Result<View, DataError> {
         let manifest = dataset.manifest();
         let channels = if self.experiment.data.gray { 1 } else { manifest.image[0] as usize };
         let (mean, std) = if mean.is_empty() { (&manifest.mean[..], &manifest.std[..]) } else { (mean, std) };

@@ -218,9 +218,8 @@ impl Experiment {
         let origin = path.map_or("defaults".to_owned(), |path| path.display().to_string());
         let text = match path {
             None => String::new(),
-            Some(path) => std::fs::read_to_string(path).map_err(|e| {
-                ConfigError::new(&origin, format!("{e}; the recipes are in configs/"))
-            })?,
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|e| ConfigError::new(&origin, format!("{e}; the recipes are in configs/")))?,
         };
         Self::parse(&text, &origin, overrides)
     }
@@ -228,7 +227,8 @@ impl Experiment {
     /// As [`Self::read`] from text; `origin` is used in messages.
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         // The file alone first: its messages show the line.
-        let typed: Self = toml::from_str(text).map_err(|e| ConfigError::new(origin, e.to_string().trim_end()))?;
+        let typed: Self =
+            toml::from_str(text).map_err(|e| ConfigError::new(origin, e.to_string().trim_end()))?;
         let experiment = if overrides.is_empty() { typed } else { with_overrides(text, origin, overrides)? };
         experiment.check().map_err(|what| ConfigError::new(origin, what))?;
         Ok(experiment)
@@ -244,7 +244,11 @@ impl Experiment {
         if data.images.is_empty() && data.neural.is_empty() {
             return Err("data.images and data.neural are both empty: there is nothing to learn".into());
         }
-        if data.batch_size == 0 || data.neural_batch_size == 0 || self.loader.threads == 0 || self.loader.depth == 0 {
+        if data.batch_size == 0
+            || data.neural_batch_size == 0
+            || self.loader.threads == 0
+            || self.loader.depth == 0
+        {
             return Err("batch sizes, loader.threads and loader.depth must be at least 1".into());
         }
         if data.mean.len() != data.std.len() || data.neural_mean.len() != data.neural_std.len() {

@@ -52,7 +52,8 @@ pub struct Evaluator {
 impl Evaluator {
     /// For the given streams: neural sessions in readout order, and images.
     pub fn new(sources: Vec<Source>, batch_size: u32, loader: LoaderOptions) -> Result<Self, EvalError> {
-        let stream = |s: &Source| StreamSpec { task: s.task, records: s.n_records(), batch_size, weight: 1.0 };
+        let stream =
+            |s: &Source| StreamSpec { task: s.task, records: s.n_records(), batch_size, weight: 1.0 };
         let schedule = Schedule::new(sources.iter().map(stream).collect(), Mix::InOrder, 0)?;
         Ok(Self { sources: Arc::new(sources), schedule: Arc::new(schedule), loader })
     }
@@ -81,8 +82,12 @@ impl Evaluator {
                         totals.loss += loss * batch.len() as f64;
                     }
                     Targets::Responses(recorded) => {
-                        let session = self.sources[..batch.stream.0 as usize].iter().filter(|s| s.task == Task::V1).count();
-                        let predicted = net.respond(&images, session, false).flatten(0, -1).to_device(Device::Cpu);
+                        let session = self.sources[..batch.stream.0 as usize]
+                            .iter()
+                            .filter(|s| s.task == Task::V1)
+                            .count();
+                        let predicted =
+                            net.respond(&images, session, false).flatten(0, -1).to_device(Device::Cpu);
                         totals.sessions[session].predicted.extend(Vec::<f32>::try_from(predicted)?);
                         totals.sessions[session].recorded.extend(recorded);
                     }

@@ -7,7 +7,7 @@ use tch::Tensor;
 
 /// Head on a map of extent `[C, H, W]`.
 #[derive(Debug)]
-pub struct Classifier {
+pub(super) struct Classifier {
     kind: HeadKind,
     avg_pool: bool,
     dropout: f64,
@@ -17,7 +17,13 @@ pub struct Classifier {
 
 impl Classifier {
     /// Convolutions start from N(0, 2 / fan out), linear layers from N(0, 0.01^2); biases are 0.
-    pub fn new(params: &mut Params, prefix: &str, settings: &ModelSettings, extent: [i64; 3], classes: i64) -> Self {
+    pub(super) fn new(
+        params: &mut Params,
+        prefix: &str,
+        settings: &ModelSettings,
+        extent: [i64; 3],
+        classes: i64,
+    ) -> Self {
         let side = |n: i64| if settings.avg_pool { 7 } else { n };
         let inputs = match settings.classification_readout_type {
             HeadKind::Conv => extent[0],
@@ -34,12 +40,13 @@ impl Classifier {
             (weight, params.parameter(format!("{prefix}.{}.bias", 3 * i), &constant(&[to], 0.0)))
         };
         let layers = (0..3).map(&mut layer).collect();
-        let (kind, avg_pool, dropout) = (settings.classification_readout_type, settings.avg_pool, settings.dropout);
+        let (kind, avg_pool, dropout) =
+            (settings.classification_readout_type, settings.avg_pool, settings.dropout);
         Self { kind, avg_pool, dropout, layers }
     }
 
     /// `map` `[batch, C, H, W]` to logits `[batch, classes]`.
-    pub fn forward(&self, map: &Tensor, train: bool) -> Tensor {
+    pub(super) fn forward(&self, map: &Tensor, train: bool) -> Tensor {
         let map = if self.avg_pool { map.adaptive_avg_pool2d([7, 7]) } else { map.shallow_clone() };
         let mut x = match self.kind {
             HeadKind::Conv => map,

@@ -34,7 +34,9 @@ pub fn select(name: &str) -> Result<Selected, ModelError> {
 
 fn gpu(index: usize) -> Result<Selected, ModelError> {
     if !gpu_present() {
-        return Err(ModelError::Device(format!("cuda:{index}: this machine has no NVIDIA GPU or driver; use --device cpu")));
+        return Err(ModelError::Device(format!(
+            "cuda:{index}: this machine has no NVIDIA GPU or driver; use --device cpu"
+        )));
     }
     open_cuda()?;
     let n = Cuda::device_count();
@@ -72,7 +74,9 @@ fn open_cuda() -> Result<(), ModelError> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(e) => Err(ModelError::Device(format!("cuda: {e}; bring the CUDA libraries with tools/setup --cuda"))),
+        Err(e) => {
+            Err(ModelError::Device(format!("cuda: {e}; bring the CUDA libraries with tools/setup --cuda")))
+        }
     }
 }
 

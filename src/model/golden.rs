@@ -35,13 +35,17 @@ fn fill(params: &Params) {
                 _ => z * (6.0 / fan_in as f64).sqrt(),
             }
         };
-        let values: Vec<f32> = uniform(&param.name, param.tensor.numel()).into_iter().map(|u| value(u) as f32).collect();
-        tch::no_grad(|| param.tensor.shallow_clone().copy_(&Tensor::from_slice(&values).view(size.as_slice())));
+        let values: Vec<f32> =
+            uniform(&param.name, param.tensor.numel()).into_iter().map(|u| value(u) as f32).collect();
+        tch::no_grad(|| {
+            param.tensor.shallow_clone().copy_(&Tensor::from_slice(&values).view(size.as_slice()))
+        });
     }
 }
 
 fn input() -> Tensor {
-    let values: Vec<f32> = uniform("input", 2 * 64 * 64).into_iter().map(|u| (1.7 * (2.0 * u - 1.0)) as f32).collect();
+    let values: Vec<f32> =
+        uniform("input", 2 * 64 * 64).into_iter().map(|u| (1.7 * (2.0 * u - 1.0)) as f32).collect();
     Tensor::from_slice(&values).view([2, 1, 64, 64])
 }
 
@@ -64,9 +68,14 @@ fn named(model: &MtlVgg, name: &str) -> Tensor {
 fn assert_values(what: &str, tensor: &Tensor, first: &[f64], sum: f64) {
     let values = Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap();
     for (found, expected) in values.iter().zip(first) {
-        assert!((f64::from(*found) - expected).abs() < 1e-4, "{what}: {:?}, expected {first:?}", &values[..first.len()]);
+        assert!(
+            (f64::from(*found) - expected).abs() < 1e-4,
+            "{what}: {:?}, expected {first:?}",
+            &values[..first.len()]
+        );
     }
-    let (total, size) = values.iter().fold((0.0, 0.0), |(t, s), &v| (t + f64::from(v), s + f64::from(v).abs()));
+    let (total, size) =
+        values.iter().fold((0.0, 0.0), |(t, s), &v| (t + f64::from(v), s + f64::from(v).abs()));
     assert!((total - sum).abs() < (2e-5 * size).max(1e-4), "{what}: sum {total}, expected {sum}");
 }
 
@@ -86,7 +95,12 @@ fn mtl_vgg_equals_the_reference() {
     let first = named(&model, "mtl_vgg_core.v1_block.0.weight");
     assert_values("weight", &first, &[-0.267_09, 0.029_807, 0.415_656, -0.170_808], -2.481_46);
     tch::no_grad(|| {
-        assert_values("trunk", &model.tap(&x, false), &[0.027_196, 0.053_242, 0., 0., 0., 0.179_538], 134_780.711);
+        assert_values(
+            "trunk",
+            &model.tap(&x, false),
+            &[0.027_196, 0.053_242, 0., 0., 0., 0.179_538],
+            134_780.711,
+        );
         let s1 = [1.890_369, 2.386_407, 0.301_203, 0.064_849, 4.689_714, 1.409_264];
         assert_values("responses s1", &model.respond(&x, 0, false), &s1, 25.684_27);
         let s2 = [0.251_621, 0.372_326, 1.136_177, 2.677_705, 0.466_431, 0.290_678];
@@ -126,7 +140,7 @@ fn gradients_equal_the_reference() {
 #[test]
 fn running_statistics_after_one_training_forward_equal_the_reference() {
     let model = model(&ModelSettings::default(), &[("s1", 7)]);
-    tch::no_grad(|| model.respond(&input(), 0, true));
+    let _ = tch::no_grad(|| model.respond(&input(), 0, true));
     let stat = |name: &str| named(&model, &format!("mtl_vgg_core.v1_block.{name}"));
     assert_values("mean", &stat("1.running_mean"), &[-0.031_601, -0.023_84, 0.008_805], 0.327_56);
     assert_values("variance", &stat("1.running_var"), &[1.124_829, 1.368_707, 0.879_204], 69.343_22);
@@ -160,7 +174,8 @@ fn parameter_counts_equal_the_reference() {
     ] {
         for (head, expected) in [(HeadKind::Dense, dense), (HeadKind::Conv, conv)] {
             let vgg_type = name.parse().unwrap();
-            let settings = ModelSettings { vgg_type, classification_readout_type: head, ..ModelSettings::default() };
+            let settings =
+                ModelSettings { vgg_type, classification_readout_type: head, ..ModelSettings::default() };
             let model = MtlVgg::new(&settings, &data(&[]), Device::Cpu).unwrap();
             assert_eq!(model.params().n_trainable(), expected, "{name} {head:?}");
         }
@@ -172,10 +187,15 @@ fn parameter_counts_equal_the_reference() {
 
 #[test]
 fn settings_that_cannot_work_are_refused() {
-    let refused = |settings: ModelSettings| MtlVgg::new(&settings, &data(&[("s", 1)]), Device::Cpu).unwrap_err().to_string();
+    let refused = |settings: ModelSettings| {
+        MtlVgg::new(&settings, &data(&[("s", 1)]), Device::Cpu).unwrap_err().to_string()
+    };
     let message = refused(ModelSettings { v1_model_layer: 16, ..ModelSettings::default() });
     assert!(message.contains("16") && message.contains("17"), "{message}");
     assert!(refused(ModelSettings { dropout: 1.0, ..ModelSettings::default() }).contains("dropout"));
     let vgg_type = "8 M M M M M M M".parse().unwrap();
-    assert!(refused(ModelSettings { vgg_type, v1_model_layer: 2, ..ModelSettings::default() }).contains("nothing"));
+    assert!(
+        refused(ModelSettings { vgg_type, v1_model_layer: 2, ..ModelSettings::default() })
+            .contains("nothing")
+    );
 }

@@ -146,10 +146,15 @@ impl MtlVgg {
         let [_, height, width] = data.image;
         let neural = !data.sessions.is_empty();
         let cut = if neural { settings.v1_model_layer } else { layers.len() };
-        let (core, head) = if neural { ("mtl_vgg_core.v1_block", "classification_readout") } else { ("features", "classifier") };
+        let (core, head) = if neural {
+            ("mtl_vgg_core.v1_block", "classification_readout")
+        } else {
+            ("features", "classifier")
+        };
         let mut params = Params::new(device);
         let shared = Block::new(&mut params, core, &layers[..cut]);
-        let rest = data.classes.map(|_| Block::new(&mut params, "mtl_vgg_core.unshared_block", &layers[cut..]));
+        let rest =
+            data.classes.map(|_| Block::new(&mut params, "mtl_vgg_core.unshared_block", &layers[cut..]));
         let channels = plan.extent(cut, height, width)[0];
         let readouts = data
             .sessions
@@ -179,7 +184,10 @@ impl MtlVgg {
 
     /// Images to logits `[batch, classes]`.
     pub fn classify(&self, images: &Tensor, train: bool) -> Tensor {
-        let (block, head) = self.unshared.as_ref().expect("the schedule has labelled images only where the data have classes");
+        let (block, head) = self
+            .unshared
+            .as_ref()
+            .expect("the schedule has labelled images only where the data have classes");
         head.forward(&block.forward(&self.tap(images, train), train), train)
     }
 
@@ -206,7 +214,9 @@ fn check(settings: &ModelSettings, data: &DataInfo) -> Result<(), ModelError> {
     let cuts = plan.cuts();
     if !data.sessions.is_empty() && !cuts.contains(&settings.v1_model_layer) {
         let layer = settings.v1_model_layer;
-        return fail(format!("v1_model_layer {layer} of {plan} cuts between a convolution and its rectification, or beyond the end; legal are {cuts:?}"));
+        return fail(format!(
+            "v1_model_layer {layer} of {plan} cuts between a convolution and its rectification, or beyond the end; legal are {cuts:?}"
+        ));
     }
     if data.sessions.is_empty() && data.classes.is_none() {
         return fail("there are neither labelled images nor recording sessions to learn from".into());
@@ -216,7 +226,10 @@ fn check(settings: &ModelSettings, data: &DataInfo) -> Result<(), ModelError> {
     }
     let end = plan.extent(plan.layers().len(), data.image[1], data.image[2]);
     if end.contains(&0) {
-        return fail(format!("{plan} shrinks images of {} x {} to nothing; use fewer poolings", data.image[1], data.image[2]));
+        return fail(format!(
+            "{plan} shrinks images of {} x {} to nothing; use fewer poolings",
+            data.image[1], data.image[2]
+        ));
     }
     let ranges = [
         ("v1_init_mu_range", settings.v1_init_mu_range, settings.v1_init_mu_range <= 1.0),
@@ -228,7 +241,10 @@ fn check(settings: &ModelSettings, data: &DataInfo) -> Result<(), ModelError> {
         }
     }
     if !(0.0..1.0).contains(&settings.dropout) || !(1..=1 << 20).contains(&settings.hidden) {
-        return fail(format!("dropout = {} or hidden = {} is out of range", settings.dropout, settings.hidden));
+        return fail(format!(
+            "dropout = {} or hidden = {} is out of range",
+            settings.dropout, settings.hidden
+        ));
     }
     Ok(())
 }

@@ -85,12 +85,19 @@ impl Params {
             match value(&param.name) {
                 None => faults.push(format!("missing {}", param.name)),
                 Some(v) if v.size() != param.tensor.size() => {
-                    faults.push(format!("{} is {:?}, expected {:?}", param.name, v.size(), param.tensor.size()));
+                    faults.push(format!(
+                        "{} is {:?}, expected {:?}",
+                        param.name,
+                        v.size(),
+                        param.tensor.size()
+                    ));
                 }
                 Some(_) => {}
             }
         }
-        faults.extend(values.iter().filter(|(n, _)| self.find(n).is_none()).map(|(n, _)| format!("unexpected {n}")));
+        faults.extend(
+            values.iter().filter(|(n, _)| self.find(n).is_none()).map(|(n, _)| format!("unexpected {n}")),
+        );
         if !faults.is_empty() {
             let more = faults.len().saturating_sub(8);
             faults.truncate(8);

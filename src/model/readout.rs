@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 /// Readout of one recording session with n neurons on a map of C channels.
 #[derive(Debug)]
-pub struct GaussianReadout {
+pub(super) struct GaussianReadout {
     /// `[1, n, 1, 2]`: mean position (x, y), each from -1 to 1.
     mu: Tensor,
     /// `[1, n, 1, 2]`: standard deviation along each axis.
@@ -20,7 +20,13 @@ pub struct GaussianReadout {
 
 impl GaussianReadout {
     /// Positions from U(-r, r), deviations from U(0, r'), weights 1 / C, bias the mean responses.
-    pub fn new(params: &mut Params, prefix: &str, settings: &ModelSettings, channels: i64, mean_response: &[f32]) -> Self {
+    pub(super) fn new(
+        params: &mut Params,
+        prefix: &str,
+        settings: &ModelSettings,
+        channels: i64,
+        mean_response: &[f32],
+    ) -> Self {
         let n = mean_response.len() as i64;
         let uniform = || Tensor::rand([1, n, 1, 2], (Kind::Float, Device::Cpu));
         let mu = (uniform() * 2.0 - 1.0) * settings.v1_init_mu_range;
@@ -38,7 +44,7 @@ impl GaussianReadout {
 
     /// `map` `[batch, C, height, width]` to `[batch, n]`, before the output nonlinearity. Positions are
     /// drawn for every image in training, and are the means otherwise.
-    pub fn forward(&self, map: &Tensor, train: bool) -> Tensor {
+    pub(super) fn forward(&self, map: &Tensor, train: bool) -> Tensor {
         let (batch, n) = (map.size()[0], self.mu.size()[1]);
         let grid = if train {
             let noise = Tensor::randn([batch, n, 1, 2], (Kind::Float, map.device()));
@@ -47,7 +53,8 @@ impl GaussianReadout {
             self.mu.clamp(-1.0, 1.0).expand([batch, n, 1, 2], false)
         };
         let sampled = map.grid_sampler(&grid, 0, 0, true).squeeze_dim(3);
-        let read = (sampled * self.features.squeeze_dim(2)).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+        let read =
+            (sampled * self.features.squeeze_dim(2)).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
         match &self.bias {
             Some(bias) => read + bias,
             None => read,
@@ -55,12 +62,12 @@ impl GaussianReadout {
     }
 
     /// Sum of the absolute weights of the channels.
-    pub fn l1(&self) -> Tensor {
+    pub(super) fn l1(&self) -> Tensor {
         self.features.abs().sum(Kind::Float)
     }
 
     /// Puts positions back into [-1, 1] and deviations above 0, as must be done after every update.
-    pub fn clamp(&self) {
+    pub(super) fn clamp(&self) {
         tch::no_grad(|| {
             let _ = self.mu.shallow_clone().clamp_(-1.0, 1.0);
             let _ = self.sigma.shallow_clone().clamp_min_(0.0);

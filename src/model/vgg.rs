@@ -124,7 +124,7 @@ impl VggPlan {
 
 /// Consecutive layers with their weights.
 #[derive(Debug)]
-pub struct Block(Vec<Layer>);
+pub(super) struct Block(Vec<Layer>);
 
 #[derive(Debug)]
 enum Layer {
@@ -145,11 +145,12 @@ struct BatchNorm {
 
 impl Block {
     /// Makes the layers `specs`, named `<prefix>.<position>`. Convolutions start from N(0, 2 / fan out), bias 0.
-    pub fn new(params: &mut Params, prefix: &str, specs: &[LayerSpec]) -> Self {
+    pub(super) fn new(params: &mut Params, prefix: &str, specs: &[LayerSpec]) -> Self {
         let layer = |(i, spec): (usize, &LayerSpec)| match *spec {
             LayerSpec::Conv(from, to) => {
                 let std = (2.0 / (to * 9) as f64).sqrt();
-                let weight = params.parameter(format!("{prefix}.{i}.weight"), &normal(&[to, from, 3, 3], std));
+                let weight =
+                    params.parameter(format!("{prefix}.{i}.weight"), &normal(&[to, from, 3, 3], std));
                 let bias = params.parameter(format!("{prefix}.{i}.bias"), &constant(&[to], 0.0));
                 Layer::Conv { weight, bias }
             }
@@ -170,7 +171,7 @@ impl Block {
     }
 
     /// `x` `[batch, channels, height, width]` through all layers. One channel counts as three equal ones.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+    pub(super) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         self.0.iter().fold(x.shallow_clone(), |x, layer| match layer {
             // Three equal channels see the sum of the kernel over its inputs: a third of the work.
             Layer::Conv { weight, bias } if x.size()[1] == 1 && weight.size()[1] == 3 => {

@@ -1,8 +1,8 @@
 //! Tensors in and out of safetensors files, which Python reads with `safetensors.torch.load_file`.
 
 use super::ModelError;
-use safetensors::tensor::{Dtype, TensorView};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -16,7 +16,11 @@ pub fn encode(tensors: &[(String, Tensor)], metadata: &[(&str, String)]) -> Resu
             Kind::Float => Dtype::F32,
             Kind::Double => Dtype::F64,
             Kind::Int64 => Dtype::I64,
-            other => return Err(broken(format!("{name} is of type {other:?}, which has no place in a weights file"))),
+            other => {
+                return Err(broken(format!(
+                    "{name} is of type {other:?}, which has no place in a weights file"
+                )));
+            }
         };
         let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
         let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
@@ -26,10 +30,13 @@ pub fn encode(tensors: &[(String, Tensor)], metadata: &[(&str, String)]) -> Resu
     }
     let views: Result<Vec<(&String, TensorView<'_>)>, _> = parts
         .iter()
-        .map(|(name, dtype, shape, bytes)| TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name, view)))
+        .map(|(name, dtype, shape, bytes)| {
+            TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name, view))
+        })
         .collect();
     let views = views.map_err(|e| broken(e.to_string()))?;
-    let metadata: HashMap<String, String> = metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+    let metadata: HashMap<String, String> =
+        metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     // One entry at most: the order of several would depend on the process.
     debug_assert!(metadata.len() <= 1);
     safetensors::serialize(views, Some(metadata)).map_err(|e| broken(e.to_string()))
@@ -52,7 +59,8 @@ impl Weights {
             ModelError::file(&file, format!("is no safetensors file, or is damaged: {e}"))
         };
         let parsed = SafeTensors::deserialize(&bytes).map_err(damaged)?;
-        let metadata = SafeTensors::read_metadata(&bytes).map_err(damaged)?.1.metadata().clone().unwrap_or_default();
+        let metadata =
+            SafeTensors::read_metadata(&bytes).map_err(damaged)?.1.metadata().clone().unwrap_or_default();
         let mut tensors = Vec::new();
         for (name, view) in parsed.tensors() {
             let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
@@ -86,8 +94,10 @@ mod tests {
     fn tensors_and_metadata_come_back_and_damage_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("w.safetensors");
-        let tensors =
-            vec![("module.a".to_owned(), Tensor::from_slice(&[1f32, 2.0]).view([2, 1])), ("b".to_owned(), Tensor::from(7i64))];
+        let tensors = vec![
+            ("module.a".to_owned(), Tensor::from_slice(&[1f32, 2.0]).view([2, 1])),
+            ("b".to_owned(), Tensor::from(7i64)),
+        ];
         let bytes = encode(&tensors, &[("state", "{}".to_owned())]).unwrap();
         std::fs::write(&path, &bytes).unwrap();
         let read = Weights::read(&path).unwrap();

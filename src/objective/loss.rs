@@ -36,7 +36,13 @@ pub struct ObjectiveSettings {
 impl Default for ObjectiveSettings {
     /// The paper's co-training: weighted means of cross-entropy and squared error.
     fn default() -> Self {
-        Self { neural: NeuralLoss::Mse, loss_weighing: true, loss_sum: false, avg_loss: false, scale_loss: false }
+        Self {
+            neural: NeuralLoss::Mse,
+            loss_weighing: true,
+            loss_sum: false,
+            avg_loss: false,
+            scale_loss: false,
+        }
     }
 }
 
@@ -156,16 +162,35 @@ mod tests {
             assert_near((loss.double_value(&[]), 0.0), (expected, 0.0));
         }
         for (s, ce, mse, nb, nb_sum) in [
-            (0.0, (0.557_484_6, -0.057_484_6), (0.211_666_7, 0.288_333_4), (1.325_530_5, -0.214_089_3), (7.953_183_2, -1.284_535_9)),
-            (0.5, (0.588_131_5, 0.161_868_5), (0.378_382_3, 0.371_617_7), (1.232_498_8, -0.159_380_9), (7.394_992_4, -0.956_284_5)),
-            (-0.7, (0.772_636_1, -0.622_636_1), (0.076_244_3, 0.073_755_7), (1.505_288_1, -0.300_809), (9.031_728_7, -1.804_854_3)),
+            (
+                0.0,
+                (0.557_484_6, -0.057_484_6),
+                (0.211_666_7, 0.288_333_4),
+                (1.325_530_5, -0.214_089_3),
+                (7.953_183_2, -1.284_535_9),
+            ),
+            (
+                0.5,
+                (0.588_131_5, 0.161_868_5),
+                (0.378_382_3, 0.371_617_7),
+                (1.232_498_8, -0.159_380_9),
+                (7.394_992_4, -0.956_284_5),
+            ),
+            (
+                -0.7,
+                (0.772_636_1, -0.622_636_1),
+                (0.076_244_3, 0.073_755_7),
+                (1.505_288_1, -0.300_809),
+                (9.031_728_7, -1.804_854_3),
+            ),
         ] {
             let weighted = ObjectiveSettings::default();
             let o = objective(s, &weighted);
             assert_near(value_and_slope(&o, Task::Classification, &o.classification(&logits, &labels)), ce);
             assert_near(value_and_slope(&o, Task::V1, &o.neural(&p, &y)), mse);
             for (loss_sum, expected) in [(false, nb), (true, nb_sum)] {
-                let settings = ObjectiveSettings { neural: NeuralLoss::Poisson, loss_sum, ..weighted.clone() };
+                let settings =
+                    ObjectiveSettings { neural: NeuralLoss::Poisson, loss_sum, ..weighted.clone() };
                 let o = objective(s, &settings);
                 assert_near(value_and_slope(&o, Task::V1, &o.neural(&p, &y)), expected);
             }

@@ -15,7 +15,14 @@ impl Predictions {
     /// Pearson correlation of every neuron over all trials: z-scores by the population's deviation
     /// plus 1e-8, and 0 where that is undefined, as the reference computes it.
     pub fn correlations(&self) -> Vec<f64> {
-        (0..self.n_neurons).map(|n| correlation(column(&self.predicted, n, self.n_neurons), column(&self.recorded, n, self.n_neurons))).collect()
+        (0..self.n_neurons)
+            .map(|n| {
+                correlation(
+                    column(&self.predicted, n, self.n_neurons),
+                    column(&self.recorded, n, self.n_neurons),
+                )
+            })
+            .collect()
     }
 
     /// Sum of p - y ln(p + 1e-12) over trials and neurons.

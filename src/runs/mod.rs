@@ -67,7 +67,9 @@ impl Run {
         for n in 2.. {
             match fs::create_dir(&root) {
                 Ok(()) => break,
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => root = out.join(format!("{stem}-{n}")),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                    root = out.join(format!("{stem}-{n}"))
+                }
                 Err(e) => return Err(RunError::io(&root, "create")(e)),
             }
         }
@@ -83,7 +85,10 @@ impl Run {
     /// Opens a run to read it.
     pub fn open(root: &Path) -> Result<Self, RunError> {
         if !root.join(CONFIG).is_file() {
-            return Err(RunError::folder(root, "is no run: it has no config.toml; name a folder that `nct train` made"));
+            return Err(RunError::folder(
+                root,
+                "is no run: it has no config.toml; name a folder that `nct train` made",
+            ));
         }
         Ok(Self { root: root.to_path_buf(), _lock: None })
     }
@@ -134,7 +139,8 @@ impl Run {
     /// Drops the metrics of epochs after `epoch`, which a resumed run trains again.
     pub fn truncate_metrics(&self, epoch: u32) -> Result<(), RunError> {
         let keep = |line: &Value| line["epoch"].as_u64().is_some_and(|e| e <= u64::from(epoch));
-        let kept: String = self.metrics()?.iter().filter(|line| keep(line)).map(|line| format!("{line}\n")).collect();
+        let kept: String =
+            self.metrics()?.iter().filter(|line| keep(line)).map(|line| format!("{line}\n")).collect();
         write_atomic(&self.root.join(METRICS), kept.as_bytes())
     }
 

@@ -161,7 +161,8 @@ impl Anneal {
             return Decision { lr: self.lr, is_best: false, restore_best, stop: true };
         }
         self.plateau(objectives[0]);
-        let manual = self.settings.scheduler == Scheduler::Manual && self.settings.milestones.contains(&self.epoch);
+        let manual =
+            self.settings.scheduler == Scheduler::Manual && self.settings.milestones.contains(&self.epoch);
         if manual {
             self.lr *= self.settings.lr_decay;
         }
@@ -262,7 +263,10 @@ mod tests {
             };
             let objectives = [10., 20., 20., 15., 20., 25., 24., 24., 24., 25., 25., 25.];
             let (lrs, patience, restored) = trace(&settings, &objectives);
-            assert!(near(&lrs, &[0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05, 0.025, 0.025, 0.025]), "{lrs:?}");
+            assert!(
+                near(&lrs, &[0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05, 0.025, 0.025, 0.025]),
+                "{lrs:?}"
+            );
             assert_eq!(patience, [-1, 0, 1, 2, -1, 0, 1, 2, 0, 1, 2]);
             assert_eq!(restored, [(4, 1), (8, 5), (11, 5)]);
         }
@@ -286,7 +290,8 @@ mod tests {
 
     #[test]
     fn the_rate_stops_at_its_minimum() {
-        let settings = AnnealSettings { lr_decay: 0.01, patience: 0, min_lr: 0.002, ..AnnealSettings::default() };
+        let settings =
+            AnnealSettings { lr_decay: 0.01, patience: 0, min_lr: 0.002, ..AnnealSettings::default() };
         let mut anneal = Anneal::start(&settings, 0.1, &[5.0]);
         assert_eq!([1, 2, 3].map(|_| anneal.next(&[1.0]).lr), [0.002; 3]);
     }

@@ -30,7 +30,8 @@ impl TrainState {
         let path = run.checkpoint(LAST);
         let weights = Weights::read(&path)?;
         let text = weights.metadata("state").unwrap_or_default();
-        serde_json::from_str(text).map_err(|e| TrainError::Checkpoint(format!("{}: state: {e}", path.display())))
+        serde_json::from_str(text)
+            .map_err(|e| TrainError::Checkpoint(format!("{}: state: {e}", path.display())))
     }
 }
 
@@ -45,7 +46,8 @@ impl Trainer<'_> {
         if name == LAST {
             tensors.extend(self.optimizer.state());
         }
-        let text = serde_json::to_string(state).map_err(|e| TrainError::Checkpoint(format!("{name}: {e}")))?;
+        let text =
+            serde_json::to_string(state).map_err(|e| TrainError::Checkpoint(format!("{name}: {e}")))?;
         let bytes = encode(&tensors, &[("state", text)])?;
         Ok(write_atomic(&self.run.checkpoint(name), &bytes)?)
     }
@@ -73,7 +75,11 @@ impl Trainer<'_> {
 }
 
 /// Puts the weights of checkpoint `name` (`best` or `last`) into `net`.
-pub fn load_weights(run: &Run, name: &str, net: &crate::model::MtlVgg) -> Result<(), crate::model::ModelError> {
+pub fn load_weights(
+    run: &Run,
+    name: &str,
+    net: &crate::model::MtlVgg,
+) -> Result<(), crate::model::ModelError> {
     let path = run.checkpoint(name);
     net.params().load(&of_net(&Weights::read(&path)?.tensors), &path.display().to_string())
 }
@@ -83,5 +89,9 @@ fn of_net(tensors: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
 }
 
 fn select(tensors: &[(String, Tensor)], wanted: impl Fn(&str) -> bool) -> Vec<(String, Tensor)> {
-    tensors.iter().filter(|(name, _)| wanted(name)).map(|(name, t)| (name.clone(), t.shallow_clone())).collect()
+    tensors
+        .iter()
+        .filter(|(name, _)| wanted(name))
+        .map(|(name, t)| (name.clone(), t.shallow_clone()))
+        .collect()
 }

@@ -156,12 +156,17 @@ impl Trainer<'_> {
     }
 
     /// One epoch, or what is left of it. If the user stops it, the state holds what was tallied so far.
-    fn epoch(&mut self, state: &mut TrainState, watch: &mut dyn Watch) -> Result<(Tally, Duration), TrainError> {
+    fn epoch(
+        &mut self,
+        state: &mut TrainState,
+        watch: &mut dyn Watch,
+    ) -> Result<(Tally, Duration), TrainError> {
         let epoch = state.anneal.epoch + 1;
         let end = self.schedule.first_step(epoch + 1).0;
         let mut tally = state.tally.take().unwrap_or_default();
         watch.epoch_begins(epoch, end - state.step);
-        let mut loader = Loader::start(&self.sources, &self.schedule, self.seed, state.step..end, self.loader)?;
+        let mut loader =
+            Loader::start(&self.sources, &self.schedule, self.seed, state.step..end, self.loader)?;
         while let Some(step) = loader.next() {
             let step = step?;
             self.step(&step, &mut tally)?;
@@ -221,7 +226,9 @@ impl Trainer<'_> {
 fn objectives(settings: &AnnealSettings, scores: &[TaskScores]) -> Result<Vec<f64>, TrainError> {
     let of = |task: &Task| {
         let found = scores.iter().find(|s| s.task == *task).map(TaskScores::objective);
-        found.ok_or_else(|| TrainError::Settings(format!("schedule.to_monitor names {task}, and there are no such data")))
+        found.ok_or_else(|| {
+            TrainError::Settings(format!("schedule.to_monitor names {task}, and there are no such data"))
+        })
     };
     settings.to_monitor.iter().map(of).collect()
 }

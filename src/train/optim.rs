@@ -42,7 +42,14 @@ pub struct OptimizerSettings {
 impl Default for OptimizerSettings {
     /// The paper's.
     fn default() -> Self {
-        Self { kind: OptimizerKind::Sgd, lr: 0.1, momentum: Some(0.75), betas: None, eps: None, weight_decay: 5e-4 }
+        Self {
+            kind: OptimizerKind::Sgd,
+            lr: 0.1,
+            momentum: Some(0.75),
+            betas: None,
+            eps: None,
+            weight_decay: 5e-4,
+        }
     }
 }
 
@@ -63,7 +70,10 @@ impl OptimizerSettings {
         }
         let positive = self.lr > 0.0 && self.lr.is_finite() && self.eps.is_none_or(|e| e > 0.0);
         if !positive || !(0.0..1e9).contains(&self.weight_decay) {
-            return Err(format!("optimizer.lr = {} or weight_decay = {} is out of range", self.lr, self.weight_decay));
+            return Err(format!(
+                "optimizer.lr = {} or weight_decay = {} is out of range",
+                self.lr, self.weight_decay
+            ));
         }
         Ok(())
     }
@@ -272,7 +282,10 @@ mod tests {
             let w = weight();
             run(&mut Optimizer::new(&settings, vec![("w".into(), w.shallow_clone())]), &w, &gradients());
             let expected = by_hand(&settings, 0.5, &gradients());
-            assert!((w.double_value(&[0]) - expected).abs() < 1e-5, "{settings:?}: {w:?}, expected {expected}");
+            assert!(
+                (w.double_value(&[0]) - expected).abs() < 1e-5,
+                "{settings:?}: {w:?}, expected {expected}"
+            );
         }
     }
 
@@ -280,7 +293,11 @@ mod tests {
     fn a_saved_state_continues_bit_for_bit() {
         for settings in settings() {
             let (whole, w) = (weight(), weight());
-            run(&mut Optimizer::new(&settings, vec![("w".into(), whole.shallow_clone())]), &whole, &gradients());
+            run(
+                &mut Optimizer::new(&settings, vec![("w".into(), whole.shallow_clone())]),
+                &whole,
+                &gradients(),
+            );
             let mut first = Optimizer::new(&settings, vec![("w".into(), w.shallow_clone())]);
             run(&mut first, &w, &gradients()[..40]);
             let resumed = w.copy().detach().set_requires_grad(true);
