@@ -25,9 +25,9 @@ pub(super) fn words(class: u32) -> String {
 pub(super) fn texture(class: u32, side: usize, rng: &mut Rng) -> Gray {
     let frequency = FREQUENCIES[(class / 5 % 4) as usize] * rng.uniform(0.93, 1.07) / side as f64 * TAU;
     let (phase_x, phase_y) = (rng.uniform(0.0, TAU), rng.uniform(0.0, TAU));
-    let (amplitude, mean) = (rng.uniform(0.12, 0.38), rng.uniform(0.4, 0.6));
+    let (amplitude, mean) = (rng.uniform(0.08, 0.3), rng.uniform(0.4, 0.6));
     let (tilt_x, tilt_y) = (rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1));
-    let noise = rng.uniform(0.02, 0.08);
+    let noise = rng.uniform(0.1, 0.3);
     let centre = side as f64 / 2.0;
     let mut values = Vec::with_capacity(side * side);
     for y in 0..side {
