@@ -1,1 +1,12 @@
+//! The program seen from outside: one binary for all integration tests.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "tests")]
 
+mod bad_input;
+mod common;
+mod layers;
+mod loader;
+mod prepare;
+#[cfg(feature = "torch")]
+mod recipes;
+#[cfg(feature = "torch")]
+mod train;

@@ -27,8 +27,40 @@ def arrays():
     }
 
 
+def session(**changes):
+    """3 neurons, 2 time bins, 6 training and 4 test trials over the images 1 to 5."""
+    n, b, t = np.meshgrid(np.arange(3), np.arange(2), np.arange(6), indexing="ij")
+    responses = (100 * n + 10 * b + t).astype(np.float64)
+    full = {
+        "subject_id": 31,
+        "session_id": "s1",
+        "training_responses": responses,
+        "testing_responses": np.asfortranarray(responses[:, :, :4].astype(np.float32)),
+        "training_image_ids": np.array([1, 2, 3, 4, 5, 1]),
+        "testing_image_ids": np.array([4, 4, 5, 5]),
+    }
+    full.update(changes)
+    return full
+
+
+def sessions():
+    good = session()["training_responses"]
+    holed = good.copy()
+    holed[2, 1, 3] = np.nan
+    return {
+        "good": session(),
+        "nan": session(training_responses=holed),
+        "shape": session(training_responses=good[:, :, :5]),
+        "axes": session(training_responses=good[0, 0]),
+        "image": session(training_image_ids=np.array([1, 2, 3, 4, 5, 9])),
+    }
+
+
 if __name__ == "__main__":
     major = np.__version__.split(".")[0]
     for protocol in (2, 3, 4, 5):
         with open(os.path.join(OUT, f"arrays-np{major}-p{protocol}.pickle"), "wb") as f:
             pickle.dump(arrays(), f, protocol=protocol)
+    for name, content in sessions().items():
+        with open(os.path.join(OUT, f"session-{name}.pickle"), "wb") as f:
+            pickle.dump(content, f, protocol=4)

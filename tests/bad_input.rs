@@ -1,0 +1,207 @@
+//! Bad input: one paragraph that names file and cause, exit code 2, nothing left behind.
+
+use crate::common::{files, nct, output, raw, shards, stderr, succeed};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The command must fail with exit code 2 and say all of `parts`.
+fn refused(command: &mut Command, parts: &[&str]) {
+    let out = output(command);
+    let message = stderr(&out);
+    assert_eq!(out.status.code(), Some(2), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+    assert!(!message.contains("panicked"), "{message}");
+    assert!(message.trim_end().lines().count() <= 12, "{message}");
+}
+
+/// `prepare` of the folder must be refused, and leave no shards and no changes.
+fn prepare_refused(dir: &Path, data: &str, parts: &[&str]) {
+    let before = files(dir);
+    refused(nct(dir).args(["prepare", data, "--quiet"]), parts);
+    assert!(!dir.join("shards").exists(), "shards were left behind");
+    assert!(before == files(dir), "files were changed");
+}
+
+/// A neural set with five images and one session, whose pickle has the given bytes.
+fn neural(pickle: &[u8]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("mtl_monkey_dataset");
+    fs::create_dir_all(root.join("neuronal_data")).unwrap();
+    fs::create_dir_all(root.join("images")).unwrap();
+    let mut header = "{'descr': '|u1', 'fortran_order': False, 'shape': (8, 8), }".to_owned();
+    header.push_str(&" ".repeat(117 - header.len()));
+    for id in 1..=5u8 {
+        let file = [b"\x93NUMPY\x01\0\x76\0", header.as_bytes(), b"\n", &[id; 64]].concat();
+        fs::write(root.join(format!("images/00000{id}.npy")), file).unwrap();
+    }
+    fs::write(root.join("neuronal_data/one.pickle"), pickle).unwrap();
+    dir
+}
+
+fn first(dir: &Path, part: &str, end: &str) -> PathBuf {
+    let root = dir.join(part);
+    let all = files(&root);
+    root.join(&all.iter().find(|(name, _)| name.to_string_lossy().ends_with(end)).unwrap().0)
+}
+
+const GOOD: &[u8] = include_bytes!("data/session-good.pickle");
+
+#[test]
+fn a_session_of_numpy_is_read_value_by_value() {
+    let dir = neural(GOOD);
+    succeed(nct(dir.path()).args(["prepare", ".", "--time-bins-sum", "2"]));
+    let set = nct::shard::ShardSet::open(&dir.path().join("shards")).unwrap();
+    let dataset = set.dataset("mtl_monkey_dataset").unwrap();
+    let mut all = Vec::new();
+    for split in [nct::base::Split::Train, nct::base::Split::Validation, nct::base::Split::Test] {
+        for shard in dataset.session("s1", split).unwrap() {
+            let words = |name: &str| {
+                let bytes = shard.read_column(shard.field(name).unwrap().0).unwrap();
+                bytes.as_chunks().0.iter().map(|w| u32::from_le_bytes(*w)).collect::<Vec<u32>>()
+            };
+            let responses: Vec<f32> = words("responses").into_iter().map(f32::from_bits).collect();
+            for (i, (id, row)) in words("id").into_iter().zip(words("row")).enumerate() {
+                assert_eq!(id, row + 1, "images are numbered from 1 and stored in order");
+                all.push((split, id, responses[3 * i..3 * i + 3].to_vec()));
+            }
+        }
+    }
+    // NumPy: RandomState(1000).permutation(range(1, 6)) ends with the image that validates.
+    let training = all.iter().filter(|(s, ..)| *s != nct::base::Split::Test).count();
+    let validation = all.iter().filter(|(s, ..)| *s == nct::base::Split::Validation).count();
+    assert_eq!((training, validation >= 1, all.len()), (6, true, 10));
+    let response = |trial: f32| [0., 100., 200.].map(|n| 2.0 * (n + trial) + 10.0).to_vec();
+    for (trial, id) in [1, 2, 3, 4, 5, 1].into_iter().enumerate() {
+        let expected = response(trial as f32);
+        assert!(all.iter().any(|(s, i, r)| *s != nct::base::Split::Test && *i == id && *r == expected));
+    }
+    let tested: Vec<_> = all.iter().filter(|(s, ..)| *s == nct::base::Split::Test).collect();
+    for (trial, (found, id)) in tested.iter().zip([4, 4, 5, 5]).enumerate() {
+        assert_eq!((found.1, &found.2), (id, &response(trial as f32)));
+    }
+}
+
+#[test]
+fn a_missing_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare_refused(dir.path(), "absent", &["absent", "No such file"]);
+}
+
+#[test]
+fn an_empty_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    prepare_refused(dir.path(), "empty", &["empty", "no data set", "tiny-imagenet-200"]);
+}
+
+#[test]
+fn a_truncated_jpeg() {
+    let dir = raw();
+    let path = first(dir.path(), "raw/tiny-imagenet-200/train", ".JPEG");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    prepare_refused(dir.path(), "raw/tiny-imagenet-200", &[&name, "damaged JPEG"]);
+}
+
+#[test]
+fn a_text_file_named_jpeg() {
+    let dir = raw();
+    let path = first(dir.path(), "raw/tiny-imagenet-200/val", ".JPEG");
+    fs::write(&path, "not a picture").unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    prepare_refused(dir.path(), "raw/tiny-imagenet-200", &[&name, "no JPEG"]);
+}
+
+#[test]
+fn a_truncated_pickle() {
+    let dir = neural(&GOOD[..GOOD.len() / 2]);
+    prepare_refused(dir.path(), ".", &["one.pickle", "cut short"]);
+}
+
+#[test]
+fn a_pickle_that_calls_os_system() {
+    let dir = neural(b"\x80\x02cos\nsystem\nU\x0etouch OWNED.txtt\x85R.");
+    prepare_refused(dir.path(), ".", &["one.pickle", "os.system", "runs no code"]);
+}
+
+#[test]
+fn responses_of_the_wrong_shape() {
+    let dir = neural(include_bytes!("data/session-shape.pickle"));
+    prepare_refused(dir.path(), ".", &["one.pickle", "training_image_ids has 6 entries", "5 images"]);
+    let dir = neural(include_bytes!("data/session-axes.pickle"));
+    prepare_refused(dir.path(), ".", &["one.pickle", "training_responses has shape [6]"]);
+}
+
+#[test]
+fn an_image_id_without_image() {
+    let dir = neural(include_bytes!("data/session-image.pickle"));
+    prepare_refused(dir.path(), ".", &["one.pickle", "names image 9", "000009.npy"]);
+}
+
+#[test]
+fn responses_that_are_no_numbers() {
+    let dir = neural(include_bytes!("data/session-nan.pickle"));
+    prepare_refused(dir.path(), ".", &["one.pickle", "neuron 2 to image 3", "not finite"]);
+}
+
+#[test]
+fn a_shard_cut_short() {
+    let dir = shards();
+    let path = dir.path().join("shards/tiny-imagenet-200/train-00000.nct");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    for command in [&["verify"][..], &["inspect"]] {
+        refused(nct(dir.path()).args(command), &["train-00000.nct", "cut"]);
+    }
+}
+
+#[test]
+fn a_flipped_byte() {
+    let dir = shards();
+    let path = dir.path().join("shards/mtl_monkey_dataset/stimuli-00000.nct");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 4;
+    fs::write(&path, bytes).unwrap();
+    refused(nct(dir.path()).arg("verify"), &["stimuli-00000.nct", "field image, block", "checksum"]);
+}
+
+#[test]
+fn a_folder_without_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    refused(nct(dir.path()).args(["inspect", "."]), &["nct prepare"]);
+    refused(nct(dir.path()).args(["verify", "absent"]), &["absent"]);
+}
+
+#[test]
+fn a_misspelt_option() {
+    let dir = tempfile::tempdir().unwrap();
+    refused(nct(dir.path()).args(["prepare", "raw", "--colour", "gray"]), &["--colour", "--color"]);
+    assert!(files(dir.path()).is_empty());
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn an_unknown_config_key() {
+    let dir = shards();
+    fs::write(dir.path().join("my.toml"), "[model]\nvgg_typ = \"vgg11\"\n").unwrap();
+    let train = ["train", "--device", "cpu", "--config", "my.toml"];
+    refused(nct(dir.path()).args(train), &["my.toml", "line 2", "vgg_typ"]);
+    refused(nct(dir.path()).args(["train", "--set", "loss.wieghing=true"]), &["wieghing"]);
+    refused(nct(dir.path()).args(["train", "--config", "absent.toml"]), &["absent.toml", "configs/"]);
+    refused(nct(dir.path()).args(["train", "--set", "data.neural=v9"]), &["v9", "mtl_oracle_dataset"]);
+    refused(nct(dir.path()).args(["train", "--device", "tpu"]), &["tpu", "cuda:N"]);
+    assert!(!dir.path().join("runs").exists());
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn a_folder_that_is_no_run() {
+    let dir = shards();
+    refused(nct(dir.path()).args(["eval", "shards"]), &["shards", "is no run"]);
+    refused(nct(dir.path()).args(["train", "--resume", "absent"]), &["absent", "is no run"]);
+}

@@ -1,0 +1,122 @@
+//! What training will see, as a function of shards, settings and seed alone.
+
+use crate::common::shards;
+use nct::base::{Fingerprint, Split, Task};
+use nct::load::{AugmentSettings, Loader, LoaderOptions, Source, Targets, View};
+use nct::schedule::{Mix, Ratio, RatioByEpoch, Schedule, StreamSpec};
+use nct::shard::ShardSet;
+use std::path::Path;
+use std::sync::Arc;
+
+fn sources(dir: &Path) -> Vec<Source> {
+    let set = ShardSet::open(&dir.join("shards")).unwrap();
+    let view = |augment| View { augment, mean: vec![0.45], std: vec![0.22] };
+    let neural = set.dataset("mtl_monkey_dataset").unwrap();
+    let mut sources = Source::sessions(neural, Split::Train, &view(AugmentSettings::NONE)).unwrap();
+    let images = set.dataset("tiny-imagenet-200").unwrap();
+    sources.push(Source::images(images, Split::Train, &view(AugmentSettings::default())).unwrap());
+    sources
+}
+
+fn schedule(sources: &[Source], mix: Mix, seed: u64) -> Schedule {
+    let stream =
+        |s: &Source| StreamSpec { task: s.task, records: s.n_records(), batch_size: 16, weight: 1.0 };
+    Schedule::new(sources.iter().map(stream).collect(), mix, seed).unwrap()
+}
+
+fn mtl() -> Mix {
+    Mix::Mtl { ratio: RatioByEpoch::new([(1, Ratio::PerStep(1))]).unwrap() }
+}
+
+/// Digest of ids, pixels and targets of the first steps from `first` on.
+fn digest(dir: &Path, mix: Mix, seed: u64, steps: std::ops::Range<u64>, threads: usize) -> Vec<Fingerprint> {
+    let sources = Arc::new(sources(dir));
+    let schedule = Arc::new(schedule(&sources, mix, seed));
+    let mut loader =
+        Loader::start(&sources, &schedule, seed, steps, LoaderOptions { threads, depth: 2 }).unwrap();
+    let mut digests = Vec::new();
+    while let Some(step) = loader.next() {
+        let step = step.unwrap();
+        for batch in &step.batches {
+            let mut bytes: Vec<u8> = batch.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+            bytes.extend(batch.pixels.iter().flat_map(|p| p.to_le_bytes()));
+            match &batch.targets {
+                Targets::Labels(labels) => bytes.extend(labels.iter().flat_map(|l| l.to_le_bytes())),
+                Targets::Responses(responses) => bytes.extend(responses.iter().flat_map(|r| r.to_le_bytes())),
+            }
+            digests.push(Fingerprint::of(&bytes));
+        }
+        loader.recycle(step);
+    }
+    digests
+}
+
+/// All responses of some sessions in file order.
+pub fn responses(sources: Vec<Source>) -> Vec<f32> {
+    let sources = Arc::new(sources);
+    let schedule = Arc::new(schedule(&sources, Mix::InOrder, 0));
+    let steps = 0..schedule.steps_per_epoch();
+    let loader =
+        Loader::start(&sources, &schedule, 0, steps, LoaderOptions { threads: 1, depth: 1 }).unwrap();
+    let mut all = Vec::new();
+    for step in loader {
+        for batch in step.unwrap().batches {
+            match batch.targets {
+                Targets::Responses(responses) => all.extend(responses),
+                Targets::Labels(_) => panic!("a session has responses"),
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn two_hundred_batches_are_the_same_with_one_two_and_eight_threads() {
+    let dir = shards();
+    let one = digest(dir.path(), mtl(), 7, 0..100, 1);
+    assert_eq!(one.len(), 200);
+    for threads in [2, 8] {
+        assert_eq!(one, digest(dir.path(), mtl(), 7, 0..100, threads), "{threads} threads");
+    }
+    let other = digest(dir.path(), mtl(), 8, 0..100, 2);
+    assert!(one.iter().zip(&other).all(|(a, b)| a != b), "another seed gives a batch in common");
+}
+
+#[test]
+fn reading_may_begin_at_any_step() {
+    let dir = shards();
+    let whole = digest(dir.path(), mtl(), 7, 0..30, 2);
+    assert_eq!(whole[2 * 11..], digest(dir.path(), mtl(), 7, 11..30, 3));
+}
+
+#[test]
+fn every_mix_delivers_and_an_early_end_joins_the_threads() {
+    let dir = shards();
+    let weighted = Mix::Weighted { batches_per_step: 3, steps_per_epoch: 0 };
+    for mix in [Mix::Long { batches_per_step: 0 }, Mix::Short { batches_per_step: 2 }, weighted] {
+        assert_eq!(digest(dir.path(), mix.clone(), 1, 0..9, 1), digest(dir.path(), mix, 1, 0..9, 2));
+    }
+    let sources = Arc::new(sources(dir.path()));
+    let schedule = Arc::new(schedule(&sources, mtl(), 1));
+    let mut loader =
+        Loader::start(&sources, &schedule, 1, 0..1000, LoaderOptions { threads: 4, depth: 3 }).unwrap();
+    assert_eq!(loader.next().unwrap().unwrap().batches.last().unwrap().task, Task::Classification);
+    drop(loader);
+    assert_eq!(Arc::strong_count(&sources), 1, "a thread outlived its loader");
+}
+
+#[test]
+fn a_damaged_block_arrives_once_as_an_error_that_names_it() {
+    let dir = shards();
+    let path = dir.path().join("shards/tiny-imagenet-200/train-00000.nct");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let sources = Arc::new(sources(dir.path()));
+    let schedule = Arc::new(schedule(&sources, mtl(), 1));
+    let loader =
+        Loader::start(&sources, &schedule, 1, 0..50, LoaderOptions { threads: 3, depth: 2 }).unwrap();
+    let errors: Vec<String> = loader.filter_map(Result::err).map(|e| e.to_string()).collect();
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].contains("train-00000.nct") && errors[0].contains("block 0"), "{}", errors[0]);
+}

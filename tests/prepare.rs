@@ -1,0 +1,124 @@
+//! From raw folders to shards.
+
+use crate::common::{files, nct, raw, stderr, succeed};
+use nct::base::Split;
+use nct::shard::ShardSet;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+fn inspect(dir: &Path) -> Vec<Value> {
+    let text = succeed(nct(dir).args(["inspect", "shards", "--json"]));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn samples(rows: &[Value], dataset: &str, split: &str) -> u64 {
+    let row = rows.iter().find(|r| r["dataset"] == dataset && r["split"] == split).unwrap();
+    row["samples"].as_u64().unwrap()
+}
+
+#[test]
+fn counts_equal_what_the_raw_folders_hold() {
+    let dir = raw();
+    let table = crate::common::output(nct(dir.path()).args(["prepare", "raw"]));
+    assert!(table.status.success());
+    assert!(stderr(&table).contains("tiny-imagenet-200") && stderr(&table).contains("images/s"));
+    let rows = inspect(dir.path());
+    let count = |part: &str, end: &str| {
+        let all = files(&dir.path().join("raw").join(part));
+        all.iter().filter(|(name, _)| name.to_string_lossy().ends_with(end)).count() as u64
+    };
+    let train = count("tiny-imagenet-200/train", ".JPEG");
+    let split = ["train", "validation"].map(|s| samples(&rows, "tiny-imagenet-200", s));
+    assert_eq!(split, [train - train / 10, train / 10]);
+    assert_eq!(samples(&rows, "tiny-imagenet-200", "test"), count("tiny-imagenet-200/val", ".JPEG"));
+    assert_eq!(rows[9]["classes"], 3);
+    for name in ["mtl_monkey_dataset", "mtl_oracle_dataset", "mtl_shuffled_dataset"] {
+        let sessions = count(&format!("{name}/neuronal_data"), ".pickle");
+        let images = count(&format!("{name}/images"), ".npy");
+        let row = rows.iter().find(|r| r["dataset"] == name && r["split"] == "train").unwrap();
+        assert_eq!(row["sessions"].as_array().unwrap().len() as u64, sessions);
+        assert_eq!(row["sessions"][0]["neurons"], 5);
+        // A tenth of the images is tested on, four times each; the rest is divided.
+        let used = ["train", "validation"].map(|s| samples(&rows, name, s)).iter().sum::<u64>();
+        assert_eq!(used, sessions * (images - images / 10));
+        assert_eq!(samples(&rows, name, "test"), sessions * images / 10 * 4);
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_whatever_the_threads() {
+    let dir = raw();
+    for (out, jobs) in [("one", "1"), ("two", "2"), ("five", "5")] {
+        succeed(nct(dir.path()).args(["prepare", "raw", "--out", out, "--jobs", jobs]));
+    }
+    let one = files(&dir.path().join("one"));
+    assert!(one.len() > 20);
+    for other in ["two", "five"] {
+        assert!(one == files(&dir.path().join(other)), "{other} threads gave other bytes");
+    }
+}
+
+#[test]
+fn sample_data_are_a_function_of_their_options() {
+    let (one, two) = (raw(), raw());
+    assert!(files(one.path()) == files(two.path()));
+}
+
+#[test]
+fn a_second_prepare_changes_nothing_and_refuses_to_mix() {
+    let dir = raw();
+    succeed(nct(dir.path()).args(["prepare", "raw"]));
+    let before = files(&dir.path().join("shards"));
+    succeed(nct(dir.path()).args(["prepare", "raw"]));
+    let refused = crate::common::output(nct(dir.path()).args(["prepare", "raw", "--color", "gray"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("--force"), "{}", stderr(&refused));
+    assert!(before == files(&dir.path().join("shards")));
+    succeed(nct(dir.path()).args(["prepare", "raw", "--color", "gray", "--force"]));
+    assert!(before != files(&dir.path().join("shards")));
+    succeed(nct(dir.path()).args(["verify"]));
+}
+
+#[test]
+fn one_data_set_may_be_named_by_its_path_or_with_only() {
+    let dir = raw();
+    succeed(nct(dir.path()).args(["prepare", "raw/mtl_monkey_dataset"]));
+    succeed(nct(dir.path()).args(["prepare", "raw", "--only", "tiny-imagenet-200"]));
+    assert_eq!(inspect(dir.path()).len(), 6);
+    let missing = crate::common::output(nct(dir.path()).args(["prepare", "raw", "--only", "imagenet"]));
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("mtl_oracle_dataset"));
+}
+
+#[test]
+fn half_precision_is_stated_and_close() {
+    let dir = raw();
+    let read = |out: &str| {
+        let set = ShardSet::open(&dir.path().join(out)).unwrap();
+        let view =
+            nct::load::View { augment: nct::load::AugmentSettings::NONE, mean: vec![0.5], std: vec![0.2] };
+        let dataset = set.dataset("mtl_monkey_dataset").unwrap();
+        let sources = nct::load::Source::sessions(dataset, Split::Train, &view).unwrap();
+        crate::loader::responses(sources)
+    };
+    let told =
+        crate::common::output(nct(dir.path()).args(["prepare", "raw", "--out", "f16", "--responses", "f16"]));
+    assert!(stderr(&told).contains("rounded to f16, by at most"), "{}", stderr(&told));
+    succeed(nct(dir.path()).args(["prepare", "raw", "--out", "f32"]));
+    let (exact, rounded) = (read("f32"), read("f16"));
+    assert!(exact != rounded && exact.len() == rounded.len());
+    assert!(exact.iter().zip(&rounded).all(|(a, b)| (a - b).abs() <= a.abs() * 2f32.powi(-11) + 1e-7));
+}
+
+#[test]
+fn a_contact_sheet_is_a_picture() {
+    let dir = crate::common::shards();
+    succeed(nct(dir.path()).args(["inspect", "--contact-sheet", "sheet.png"]));
+    let file = fs::read(dir.path().join("sheet.png")).unwrap();
+    let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+    assert_eq!((reader.info().width, reader.info().height), (16 * 64, 4 * 4 * 64));
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    assert!(pixels.iter().any(|&p| p < 100) && pixels.iter().any(|&p| p > 150));
+}

@@ -1,0 +1,202 @@
+//! Training, resuming and evaluating as a user does.
+
+use crate::common::{nct, output, shards, stderr, succeed};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A tiny network on the small sample data. Pacing slows nothing: an epoch takes about a second.
+const TINY: &str = "
+name = \"tiny\"
+seed = 3
+[data]
+batch_size = 8
+neural_batch_size = 8
+[mix]
+kind = \"mtl\"
+ratio = { 1 = 2 }
+[model]
+vgg_type = \"bn 8 M 16 M 16 M\"
+v1_model_layer = 8
+hidden = 32
+[optimizer]
+kind = \"sgd\"
+lr = 0.02
+momentum = 0.75
+weight_decay = 5e-4
+[schedule]
+patience = 1
+lr_decay_steps = 3
+max_iter = 4
+";
+
+fn train(dir: &Path, args: &[&str]) -> Command {
+    fs::write(dir.join("tiny.toml"), TINY).unwrap();
+    let mut command = nct(dir);
+    command.args(["train", "--device", "cpu", "--json"]);
+    if !args.contains(&"--resume") {
+        command.args(["--config", "tiny.toml"]);
+    }
+    command.args(args);
+    command
+}
+
+fn only_run(dir: &Path, out: &str) -> PathBuf {
+    let runs: Vec<PathBuf> = fs::read_dir(dir.join(out)).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    runs[0].clone()
+}
+
+fn checkpoints(run: &Path) -> [Vec<u8>; 2] {
+    ["last", "best"].map(|name| fs::read(run.join(format!("checkpoints/{name}.safetensors"))).unwrap())
+}
+
+/// Metrics without what a clock measured.
+fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut value: Value = serde_json::from_str(line).unwrap();
+        for clocked in ["seconds", "wait_share", "samples_per_s"] {
+            value.as_object_mut().unwrap().remove(clocked);
+        }
+        value
+    };
+    text.lines().map(line).collect()
+}
+
+/// Starts training and waits until epoch `epoch` is told.
+fn start_until(dir: &Path, args: &[&str], epoch: u64) -> Child {
+    let mut child = train(dir, args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for line in lines.map(Result::unwrap) {
+        let value: Value = serde_json::from_str(&line).unwrap();
+        if value["epoch"] == epoch && value["task"] == "img_classification" {
+            return child;
+        }
+    }
+    panic!("training ended before epoch {epoch}");
+}
+
+/// Long enough to be within the next epoch, which takes several times this.
+fn a_moment() {
+    std::thread::sleep(std::time::Duration::from_millis(60));
+}
+
+fn assert_same_end(dir: &Path, whole: &Path, resumed: &Path) {
+    assert!(metrics(whole) == metrics(resumed), "metrics differ");
+    assert!(checkpoints(whole) == checkpoints(resumed), "weights differ");
+    assert_eq!(metrics(resumed).len(), 2 * 5, "{}", dir.display());
+}
+
+#[test]
+fn killed_in_the_third_epoch_and_resumed_equals_never_killed() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--out", "whole"]));
+    let mut child = start_until(dir.path(), &["--out", "killed"], 2);
+    a_moment();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let run = only_run(dir.path(), "killed");
+    assert_eq!(metrics(&run).len(), 2 * 3, "the kill came after the third epoch");
+    succeed(&mut train(dir.path(), &["--resume", run.to_str().unwrap()]));
+    assert_same_end(dir.path(), &only_run(dir.path(), "whole"), &run);
+}
+
+#[test]
+fn interrupted_within_an_epoch_saves_and_goes_on_exactly_there() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--out", "whole"]));
+    let mut child = start_until(dir.path(), &["--out", "stopped"], 1);
+    a_moment();
+    succeed(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let run = only_run(dir.path(), "stopped");
+    assert_eq!(metrics(&run).len(), 2 * 2, "the interruption came after the second epoch");
+    succeed(&mut train(dir.path(), &["--resume", run.to_str().unwrap()]));
+    assert_same_end(dir.path(), &only_run(dir.path(), "whole"), &run);
+}
+
+#[test]
+fn loader_threads_change_nothing() {
+    let dir = shards();
+    for threads in ["1", "5"] {
+        let set = format!("loader.threads={threads}");
+        succeed(&mut train(dir.path(), &["--out", threads, "--epochs", "2", "--set", &set]));
+    }
+    let [one, five] = ["1", "5"].map(|out| checkpoints(&only_run(dir.path(), out)));
+    assert!(one == five, "weights differ");
+}
+
+#[test]
+fn a_run_folder_has_everything_and_is_evaluated() {
+    let dir = shards();
+    let told = output(&mut train(dir.path(), &["--epochs", "2"]));
+    assert!(told.status.success(), "{}", stderr(&told));
+    assert!(stderr(&told).contains("epoch   2") && stderr(&told).contains("waiting for data"));
+    let run = only_run(dir.path(), "runs");
+    for name in ["config.toml", "manifest.json", "metrics.jsonl", "log.txt"] {
+        assert!(run.join(name).is_file(), "{name}");
+    }
+    let manifest: Value = serde_json::from_slice(&fs::read(run.join("manifest.json")).unwrap()).unwrap();
+    assert!(manifest["datasets"]["mtl_monkey_dataset"]["blake3"].is_string() && manifest["seed"] == 3);
+    let rows = succeed(nct(dir.path()).args(["eval", run.to_str().unwrap(), "--json", "--device", "cpu"]));
+    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 8);
+    let find = |task: &str, metric: &str, split: &str| {
+        let row = rows.iter().find(|r| r["task"] == task && r["metric"] == metric && r["split"] == split);
+        row.unwrap()["value"].as_f64().unwrap()
+    };
+    // The best epoch's validation values are those that were logged.
+    let last = metrics(&run).pop().unwrap();
+    let best = &last["best_epoch"];
+    let logged = metrics(&run).into_iter().find(|m| m["epoch"] == *best && m["task"] == "v1").unwrap();
+    assert_eq!(find("v1", "correlation", "validation"), logged["validation_correlation"].as_f64().unwrap());
+    assert!((0.0..=100.0).contains(&find("img_classification", "accuracy", "test")));
+}
+
+#[test]
+fn weights_have_the_names_of_the_reference() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--epochs", "1"]));
+    let file = fs::read(only_run(dir.path(), "runs").join("checkpoints/best.safetensors")).unwrap();
+    let header = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&file[8..8 + header]).unwrap();
+    for name in [
+        "mtl_vgg_core.v1_block.0.weight",
+        "mtl_vgg_core.v1_block.1.running_var",
+        "mtl_vgg_core.v1_block.1.num_batches_tracked",
+        "mtl_vgg_core.unshared_block.0.weight",
+        "v1_readout.3631896544452.mu",
+        "classification_readout.6.bias",
+        "loss.v1.log_w",
+    ] {
+        assert!(header[name].is_object(), "{name}");
+    }
+}
+
+#[test]
+fn one_task_alone_trains_too() {
+    let dir = shards();
+    let images =
+        ["--epochs", "1", "--out", "images", "--set", "data.neural=", "--set", "mix={kind=\"long\"}"];
+    succeed(&mut train(dir.path(), &images));
+    let neural = [
+        "--epochs",
+        "1",
+        "--out",
+        "neural",
+        "--set",
+        "data.images=",
+        "--set",
+        "mix={kind=\"long\"}",
+        "--set",
+        "schedule.to_monitor=[\"v1\"]",
+        "--set",
+        "loss={neural=\"PoissonLoss\",scale_loss=true,loss_weighing=false}",
+    ];
+    succeed(&mut train(dir.path(), &neural));
+    assert!(metrics(&only_run(dir.path(), "images")).iter().all(|m| m["task"] == "img_classification"));
+    assert!(metrics(&only_run(dir.path(), "neural")).iter().all(|m| m["task"] == "v1"));
+}
