@@ -1,1 +1,125 @@
-fn main() {}
+//! Throughput of the data path: shard decode, gather and augment, schedule, batches end to end.
+//!
+//! Images are 64 x 64 gray, as the co-training recipes use. What was learned is in `benches/README.md`.
+#![allow(missing_docs, clippy::unwrap_used, reason = "benches")]
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use nct::base::{Purpose, RngKey, Split, StepIndex, Task};
+use nct::ingest::synth::{SynthOptions, write};
+use nct::ingest::{Color, PrepareOptions, prepare};
+use nct::load::{AugmentSettings, Loader, LoaderOptions, Normalise, Source, View, source_map};
+use nct::schedule::{Mix, Ratio, RatioByEpoch, Schedule, StreamSpec};
+use nct::shard::ShardSet;
+use std::hint::black_box;
+use std::sync::Arc;
+
+fn shards() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SynthOptions { per_class: 400, neural_images: 2000, ..SynthOptions::default() };
+    write(&dir.path().join("raw"), &options, &|| ()).unwrap();
+    let options = PrepareOptions { color: Color::Gray, ..PrepareOptions::new(dir.path().join("shards"), 2) };
+    prepare(&dir.path().join("raw"), &options, &|_| ()).unwrap();
+    dir
+}
+
+fn sources(set: &ShardSet) -> Vec<Source> {
+    let view = |augment| View { augment, mean: vec![0.45], std: vec![0.22] };
+    let neural = set.dataset("mtl_monkey_dataset").unwrap();
+    let mut sources = Source::sessions(neural, Split::Train, &view(AugmentSettings::NONE)).unwrap();
+    let images = set.dataset("tiny-imagenet-200").unwrap();
+    sources.push(Source::images(images, Split::Train, &view(AugmentSettings::default())).unwrap());
+    sources
+}
+
+fn schedule(sources: &[Source]) -> Schedule {
+    let stream =
+        |s: &Source| StreamSpec { task: s.task, records: s.n_records(), batch_size: 128, weight: 1.0 };
+    let ratio = RatioByEpoch::new([(1, Ratio::PerStep(1))]).unwrap();
+    Schedule::new(sources.iter().map(stream).collect(), Mix::Mtl { ratio }, 1).unwrap()
+}
+
+fn decode(c: &mut Criterion) {
+    let dir = shards();
+    let set = ShardSet::open(&dir.path().join("shards")).unwrap();
+    let shard = set.dataset("tiny-imagenet-200").unwrap().images(Split::Train).unwrap().remove(0);
+    let (field, _) = shard.field("image").unwrap();
+    let mut block = vec![0; shard.block_bytes(field, 0)];
+    let mut group = c.benchmark_group("shard");
+    group.throughput(Throughput::Bytes(block.len() as u64));
+    group.bench_function("decode a block, checksum included", |b| {
+        b.iter(|| shard.read_block(field, 0, black_box(&mut block)).unwrap());
+    });
+    group.finish();
+}
+
+fn augment(c: &mut Criterion) {
+    let image: Vec<u8> = (0..64 * 64).map(|i| (i * 7919 % 251) as u8).collect();
+    let normalise = Normalise::new(&[0.45], &[0.22]);
+    let key = RngKey::new(1, Purpose::Augment, 0);
+    let (mut map, mut out) = (Vec::new(), vec![0f32; 64 * 64]);
+    let mut group = c.benchmark_group("gather");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("normalise only", |b| b.iter(|| normalise.bytes(black_box(&image), None, &mut out)));
+    for (name, settings) in [
+        ("crop and flip", AugmentSettings { rotation_degrees: 0.0, ..AugmentSettings::default() }),
+        ("crop, flip and rotation", AugmentSettings::default()),
+    ] {
+        let mut record = 0;
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                record += 1;
+                source_map(settings.draw(&mut key.stream(0, record)), 64, 64, &mut map);
+                normalise.bytes(black_box(&image), Some(&map), &mut out);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn plan(c: &mut Criterion) {
+    let dir = shards();
+    let schedule = schedule(&sources(&ShardSet::open(&dir.path().join("shards")).unwrap()));
+    let mut group = c.benchmark_group("schedule");
+    group.throughput(Throughput::Elements(256));
+    let mut k = 0;
+    group.bench_function("plan of two batches of 128, record by record", |b| {
+        b.iter(|| {
+            k += 1;
+            let plan = schedule.step(StepIndex(k));
+            plan.batches.iter().flat_map(|batch| schedule.records(batch)).map(|r| r.0).sum::<u64>()
+        });
+    });
+    group.finish();
+}
+
+fn batches(c: &mut Criterion) {
+    let dir = shards();
+    let set = ShardSet::open(&dir.path().join("shards")).unwrap();
+    let mut group = c.benchmark_group("loader");
+    group.sample_size(20).throughput(Throughput::Elements(50 * 256));
+    for threads in [1, 2] {
+        let (warm, cold) = (format!("decoded, {threads} threads"), format!("first pass, {threads} threads"));
+        let sources = Arc::new(sources(&set));
+        let plan = Arc::new(schedule(&sources));
+        let read = |sources: &Arc<Vec<Source>>| {
+            let options = LoaderOptions { threads, depth: 2 };
+            let mut loader = Loader::start(sources, &plan, 1, 0..50, options).unwrap();
+            let mut samples = 0;
+            while let Some(step) = loader.next() {
+                let step = step.unwrap();
+                assert_eq!(step.batches.last().unwrap().task, Task::Classification);
+                samples += step.batches.iter().map(nct::load::Batch::len).sum::<usize>();
+                loader.recycle(step);
+            }
+            assert!(samples > 50 * 200);
+        };
+        group.bench_function(warm, |b| b.iter(|| read(&sources)));
+        group.bench_function(cold, |b| {
+            b.iter_batched(|| Arc::new(self::sources(&set)), |fresh| read(&fresh), BatchSize::PerIteration);
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decode, augment, plan, batches);
+criterion_main!(benches);

@@ -52,7 +52,7 @@ fn digest(dir: &Path, mix: Mix, seed: u64, steps: std::ops::Range<u64>, threads:
 }
 
 /// All responses of some sessions in file order.
-pub fn responses(sources: Vec<Source>) -> Vec<f32> {
+pub(crate) fn responses(sources: Vec<Source>) -> Vec<f32> {
     let sources = Arc::new(sources);
     let schedule = Arc::new(schedule(&sources, Mix::InOrder, 0));
     let steps = 0..schedule.steps_per_epoch();

@@ -47,7 +47,7 @@ fn the_readme_of_the_recipes_lists_exactly_the_keys_there_are() {
     let first = rows.map(|line| line.split(" | ").next().unwrap());
     let documented: BTreeSet<String> = first
         .flat_map(|cell| cell.split('`').skip(1).step_by(2))
-        .filter(|word| !word.ends_with(".toml"))
+        .filter(|word| !word.contains(".toml"))
         .map(str::to_owned)
         .collect();
     let mut known = BTreeSet::new();
@@ -58,7 +58,8 @@ fn the_readme_of_the_recipes_lists_exactly_the_keys_there_are() {
     }
     for key in &documented {
         // A value of a type that no key has: the complaint is about the type if the key is known.
-        let error = Experiment::parse("", "test", &[format!("{key}=1979-05-27")]).unwrap_err().to_string();
+        let error = Experiment::parse("", "test", &[format!("{key}=1979-05-27")]);
+        let error = error.err().map(|e| e.to_string()).unwrap_or_default();
         assert!(!error.contains("unknown field"), "{key} is in configs/README.md and is no setting: {error}");
     }
 }

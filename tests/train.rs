@@ -76,6 +76,7 @@ fn start_until(dir: &Path, args: &[&str], epoch: u64) -> Child {
             return child;
         }
     }
+    child.wait().unwrap();
     panic!("training ended before epoch {epoch}");
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         ]);
     }
     out(&table.to_string())?;
-    let shown: Vec<&Value> = rows.iter().flat_map(|(_, scores)| scores.first()).collect();
+    let shown: Vec<&Value> = rows.iter().filter_map(|(_, scores)| scores.first()).collect();
     let first = shown.first().and_then(|row| row["run"].as_str()).unwrap_or_default();
     show.line(&format!(
         "everything is in {}; look at the curves with: tensorboard --logdir {}",

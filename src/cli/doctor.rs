@@ -1,10 +1,101 @@
 //! `nct doctor`: what is here, what is missing, and the command that brings it.
 
+use super::show::out;
+use serde_json::{Value, json};
+
 /// Arguments of `nct doctor`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
 
-pub(crate) fn run(_args: &Args) -> anyhow::Result<()> {
-    println!("nct {}", env!("CARGO_PKG_VERSION"));
+/// One finding: what, how it is, and the way out where something is missing.
+struct Finding {
+    what: &'static str,
+    state: String,
+    fix: Option<String>,
+}
+
+fn fine(what: &'static str, state: impl Into<String>) -> Finding {
+    Finding { what, state: state.into(), fix: None }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let findings = findings();
+    if args.json {
+        let entry = |f: &Finding| (f.what.to_owned(), json!({"state": f.state, "fix": f.fix}));
+        let object: serde_json::Map<String, Value> = findings.iter().map(entry).collect();
+        return out(&Value::Object(object).to_string());
+    }
+    for Finding { what, state, fix } in &findings {
+        out(&format!("{what:>10}  {state}"))?;
+        if let Some(fix) = fix {
+            out(&format!("{:>10}  {fix}", "->"))?;
+        }
+    }
     Ok(())
+}
+
+fn findings() -> Vec<Finding> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut findings = vec![
+        fine("nct", env!("CARGO_PKG_VERSION")),
+        fine("cores", cores.to_string()),
+        fine(
+            "checksums",
+            if has_crc() { "by the CPU's own instruction" } else { "in software: slower reading" },
+        ),
+    ];
+    findings.extend(torch());
+    findings
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_crc() -> bool {
+    std::arch::is_x86_feature_detected!("sse4.2")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_crc() -> bool {
+    cfg!(target_arch = "aarch64")
+}
+
+#[cfg(not(feature = "torch"))]
+fn torch() -> Vec<Finding> {
+    let fix = "tools/setup, then cargo build --release".to_owned();
+    vec![Finding {
+        what: "libtorch",
+        state: "this program was built without it: no training".into(),
+        fix: Some(fix),
+    }]
+}
+
+#[cfg(feature = "torch")]
+fn torch() -> Vec<Finding> {
+    use crate::model::device;
+    let place = device::libtorch();
+    let version = device::libtorch_version().unwrap_or_else(|| "of unknown version".into());
+    let mut findings = vec![fine("libtorch", format!("{version}, in {}", place.display()))];
+    let cuda = device::cuda_library();
+    findings.push(match (device::gpu_present(), cuda.exists()) {
+        (false, _) => fine("GPU", "no NVIDIA GPU or driver: training runs on the CPU"),
+        (true, false) => Finding {
+            what: "GPU",
+            state: format!("there is one, and {} is missing", cuda.display()),
+            fix: Some("tools/setup --cuda".into()),
+        },
+        (true, true) => match device::select("cuda") {
+            Ok(selected) => fine("GPU", selected.note),
+            Err(e) => Finding { what: "GPU", state: e.to_string(), fix: Some("tools/setup --cuda".into()) },
+        },
+    });
+    findings.push(match device::select("auto") {
+        Ok(selected) => fine("device", selected.note),
+        Err(e) => {
+            Finding { what: "device", state: e.to_string(), fix: Some("nct train --device cpu".into()) }
+        }
+    });
+    findings
 }

@@ -32,6 +32,7 @@ fn code(error: &anyhow::Error) -> u8 {
     let is_input = |cause: &(dyn std::error::Error + 'static)| {
         #[cfg(feature = "torch")]
         let torch = cause.is::<crate::config::ConfigError>()
+            || cause.is::<crate::config::DataError>()
             || cause.is::<crate::runs::RunError>()
             || cause.is::<crate::model::ModelError>()
             || cause

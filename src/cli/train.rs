@@ -229,7 +229,11 @@ impl Terminal<'_> {
 fn summary(lines: &[Value]) -> String {
     let Some(first) = lines.first() else { return String::new() };
     let number = |line: &Value, key: &str| line[key].as_f64();
-    let mut text = format!("epoch {:>3}  lr {:.5}", first["epoch"], number(first, "lr").unwrap_or(0.0));
+    let mut text = format!(
+        "epoch {:>3}  lr {:.5}",
+        first["epoch"].as_u64().unwrap_or(0),
+        number(first, "lr").unwrap_or(0.0)
+    );
     for line in lines {
         let show = |key: &str, label: &str, unit: &str| {
             number(line, key).map(|v| format!("  {label} {v:.3}{unit}")).unwrap_or_default()

@@ -81,7 +81,7 @@ pub(super) fn list(folder: &Path) -> Result<Vec<String>> {
 
 fn image_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let is_image = |name: &String| {
-        let extension = Path::new(name).extension().map(|e| e.to_ascii_lowercase());
+        let extension = Path::new(name).extension().map(std::ffi::OsStr::to_ascii_lowercase);
         extension.is_some_and(|e| e == "jpeg" || e == "jpg")
     };
     Ok(list(folder)?.into_iter().filter(is_image).map(|name| folder.join(name)).collect())

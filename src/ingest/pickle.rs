@@ -190,14 +190,14 @@ impl Machine<'_> {
                 self.stack.extend([Some(top), Some(top)]);
                 Ok(())
             }
-            b'N' => self.push(Node::None),
-            0x88 => self.push(Node::Bool(true)),
-            0x89 => self.push(Node::Bool(false)),
+            b'N' => {self.push(Node::None); Ok(())}
+            0x88 => {self.push(Node::Bool(true)); Ok(())}
+            0x89 => {self.push(Node::Bool(false)); Ok(())}
             b'J' | b'K' | b'M' | 0x8a | 0x8b | b'G' => self.number(opcode),
             b'X' | 0x8c | 0x8d | b'U' | b'T' | b'B' | b'C' | 0x8e | 0x96 => self.string(opcode),
-            b']' => self.push(Node::List(Vec::new())),
-            b')' => self.push(Node::Tuple(Vec::new())),
-            b'}' => self.push(Node::Dict(Vec::new())),
+            b']' => {self.push(Node::List(Vec::new())); Ok(())}
+            b')' => {self.push(Node::Tuple(Vec::new())); Ok(())}
+            b'}' => {self.push(Node::Dict(Vec::new())); Ok(())}
             b't' | b'l' | b'd' | 0x85..=0x87 => self.container(opcode),
             b'a' | b'e' => self.append(opcode),
             b's' | b'u' => self.set_items(opcode),
@@ -233,10 +233,9 @@ impl Machine<'_> {
         String::from_utf8(line[..n].to_vec()).map_err(|_| "a name that is no text".to_owned())
     }
 
-    fn push(&mut self, node: Node) -> Step<()> {
+    fn push(&mut self, node: Node) {
         self.nodes.push(node);
         self.stack.push(Some(self.nodes.len() - 1));
-        Ok(())
     }
 
     fn pop(&mut self) -> Step<Id> {
@@ -280,7 +279,8 @@ impl Machine<'_> {
                 Node::Int(if n == 0 { 0 } else { ((word << unused) as i64) >> unused })
             }
         };
-        self.push(node)
+        self.push(node);
+        Ok(())
     }
 
     fn string(&mut self, opcode: u8) -> Step<()> {
@@ -296,7 +296,8 @@ impl Machine<'_> {
         } else {
             Node::Bytes(Bytes::InFile(self.at - n..self.at))
         };
-        self.push(node)
+        self.push(node);
+        Ok(())
     }
 
     fn container(&mut self, opcode: u8) -> Step<()> {
@@ -313,7 +314,8 @@ impl Machine<'_> {
             b'l' => Node::List(items),
             b'd' => Node::Dict(pairs(&items)?),
             _ => Node::Tuple(items),
-        })
+        });
+        Ok(())
     }
 
     fn append(&mut self, opcode: u8) -> Step<()> {
@@ -387,7 +389,8 @@ impl Machine<'_> {
                 ));
             }
         };
-        self.push(Node::Global(global))
+        self.push(Node::Global(global));
+        Ok(())
     }
 
     fn reduce(&mut self) -> Step<()> {
@@ -423,7 +426,8 @@ impl Machine<'_> {
             (Global::Bytes, []) => Node::Bytes(Bytes::Owned(Vec::new())),
             _ => return Err("a call with arguments that numpy does not write".into()),
         };
-        self.push(node)
+        self.push(node);
+        Ok(())
     }
 
     fn scalar(&self, dtype: Id, data: Id) -> Step<Node> {

@@ -234,7 +234,7 @@ impl Job<'_> {
                 .map(|i| (files[i].0.as_path(), i as u32, files[i].1))
                 .collect();
             let (split_sums, bytes) =
-                self.image_shards(&items, Content::Images, Some(split), shape, DType::U8)?;
+                self.image_shards(&items, &Content::Images, Some(split), shape, DType::U8)?;
             raw_bytes += bytes;
             if split == Split::Train {
                 sums = split_sums;
@@ -273,7 +273,7 @@ impl Job<'_> {
         if dtype == DType::F32 {
             self.notes.push("images are floating-point: they are not divided by 255".to_owned());
         }
-        let (sums, bytes) = self.image_shards(&items, Content::Stimuli, None, first.shape(), dtype)?;
+        let (sums, bytes) = self.image_shards(&items, &Content::Stimuli, None, first.shape(), dtype)?;
         self.finish(target, raw_bytes + bytes, first.shape(), dtype, &sums, Vec::new(), infos, n_images)
     }
 

@@ -57,6 +57,17 @@ pub fn libtorch() -> &'static Path {
     Path::new(env!("NCT_LIBTORCH"))
 }
 
+/// Version of the libtorch in place, from its headers.
+pub fn libtorch_version() -> Option<String> {
+    let header = libtorch().join("include/torch/headeronly/version.h");
+    let text = std::fs::read_to_string(header).ok()?;
+    let number = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("#define TORCH_VERSION_{name} ")))?;
+        line.split_whitespace().nth(2).map(str::to_owned)
+    };
+    Some(format!("{}.{}.{}", number("MAJOR")?, number("MINOR")?, number("PATCH")?))
+}
+
 /// Where the CUDA half of libtorch should be.
 pub fn cuda_library() -> PathBuf {
     libtorch().join("cuda").join("libtorch_cuda.so")
@@ -83,9 +94,4 @@ fn open_cuda() -> Result<(), ModelError> {
 /// Seeds torch's generators on all devices.
 pub fn seed(seed: u64) {
     tch::manual_seed(seed as i64);
-}
-
-/// Number of threads that torch computes with.
-pub fn set_threads(n: usize) {
-    tch::set_num_threads(n.max(1) as i32);
 }

@@ -25,12 +25,11 @@ fn fill(params: &Params) {
             let z = 2.0 * u - 1.0;
             match leaf {
                 "running_var" => 1.0 + 0.2 * z,
-                "running_mean" => 0.1 * z,
                 "mu" => 0.9 * z,
                 "sigma" => 0.3 * u,
                 "features" => z / (size[1] as f64).sqrt(),
                 "bias" if readout_bias => 1.0 + u,
-                "bias" => 0.1 * z,
+                "running_mean" | "bias" => 0.1 * z,
                 _ if size.len() == 1 => 1.0 + 0.1 * z,
                 _ => z * (6.0 / fan_in as f64).sqrt(),
             }
@@ -38,7 +37,7 @@ fn fill(params: &Params) {
         let values: Vec<f32> =
             uniform(&param.name, param.tensor.numel()).into_iter().map(|u| value(u) as f32).collect();
         tch::no_grad(|| {
-            param.tensor.shallow_clone().copy_(&Tensor::from_slice(&values).view(size.as_slice()))
+            param.tensor.shallow_clone().copy_(&Tensor::from_slice(&values).view(size.as_slice()));
         });
     }
 }

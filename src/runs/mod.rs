@@ -68,7 +68,7 @@ impl Run {
             match fs::create_dir(&root) {
                 Ok(()) => break,
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                    root = out.join(format!("{stem}-{n}"))
+                    root = out.join(format!("{stem}-{n}"));
                 }
                 Err(e) => return Err(RunError::io(&root, "create")(e)),
             }

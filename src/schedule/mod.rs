@@ -106,12 +106,11 @@ impl Schedule {
     /// The records of a batch.
     pub fn records(&self, batch: &BatchPlan) -> impl Iterator<Item = RecordId> + use<> {
         let stream = batch.stream.0;
-        let order = match self.mix {
-            Mix::InOrder => None,
-            _ => {
-                let key = RngKey::new(self.seed, Purpose::Order, stream).word(batch.epoch, batch.pass);
-                Some(Permutation::new(self.streams[stream as usize].records, key))
-            }
+        let order = if self.mix == Mix::InOrder {
+            None
+        } else {
+            let key = RngKey::new(self.seed, Purpose::Order, stream).word(batch.epoch, batch.pass);
+            Some(Permutation::new(self.streams[stream as usize].records, key))
         };
         let positions = batch.first..batch.first + u64::from(batch.len);
         positions.map(move |i| RecordId(order.map_or(i, |order| order.at(i))))

@@ -85,7 +85,7 @@ impl<W: Write + Seek> ShardWriter<W> {
         let row_bytes = u64::from(self.meta.schema.0[field].row_bytes().expect("checked in new"));
         let full = u64::from(self.meta.block_rows[field]);
         let (rows, rest) = (u64::from(block.raw_bytes) / row_bytes, u64::from(block.raw_bytes) % row_bytes);
-        if rest != 0 || rows == 0 || rows > full || self.rows[field] % full != 0 {
+        if rest != 0 || rows == 0 || rows > full || !self.rows[field].is_multiple_of(full) {
             return Err(ShardError::Misuse(format!(
                 "a block of {} bytes does not fit field {}",
                 block.raw_bytes, self.meta.schema.0[field].name

@@ -52,7 +52,7 @@ pub enum TrainError {
 impl TrainError {
     /// Whether the user's input is at fault rather than the program or machine.
     pub fn is_input(&self) -> bool {
-        matches!(self, Self::Checkpoint(_) | Self::Settings(_))
+        !matches!(self, Self::Torch(_) | Self::Eval(EvalError::Torch(_)))
     }
 }
 

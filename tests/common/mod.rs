@@ -6,29 +6,29 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// The program with its working directory in `dir`.
-pub fn nct(dir: &Path) -> Command {
+pub(crate) fn nct(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nct"));
     command.current_dir(dir);
     command
 }
 
-pub fn output(command: &mut Command) -> Output {
+pub(crate) fn output(command: &mut Command) -> Output {
     command.output().unwrap()
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Runs a command that must succeed, and gives its stdout.
-pub fn succeed(command: &mut Command) -> String {
+pub(crate) fn succeed(command: &mut Command) -> String {
     let out = output(command);
     assert!(out.status.success(), "{command:?}: {}", stderr(&out));
     String::from_utf8(out.stdout).unwrap()
 }
 
 /// Small sample data in `raw/` of a new folder.
-pub fn raw() -> TempDir {
+pub(crate) fn raw() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let sizes = "--classes 3 --per-class 24 --val-per-class 4 --neural-images 60 --sessions 2 --neurons 5";
     succeed(nct(dir.path()).arg("synth").arg("raw").args(sizes.split(' ')));
@@ -36,14 +36,14 @@ pub fn raw() -> TempDir {
 }
 
 /// Small sample data and its gray shards in `shards/`.
-pub fn shards() -> TempDir {
+pub(crate) fn shards() -> TempDir {
     let dir = raw();
     succeed(nct(dir.path()).args(["prepare", "raw", "--color", "gray"]));
     dir
 }
 
 /// All files below `root` with their contents, sorted.
-pub fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub(crate) fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {

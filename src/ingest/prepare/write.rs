@@ -125,12 +125,12 @@ impl Job<'_> {
     pub(super) fn image_shards(
         &mut self,
         items: &[Item<'_>],
-        content: Content,
+        content: &Content,
         split: Option<Split>,
         shape: [u32; 3],
         dtype: DType,
     ) -> Result<(PixelSums, u64)> {
-        let labelled = content == Content::Images;
+        let labelled = *content == Content::Images;
         let row_bytes = shape.iter().map(|&n| u64::from(n)).product::<u64>() * dtype.size();
         let rows_per_block = block_rows(row_bytes as u32, self.writer.blocks) as usize;
         let blocks_per_shard = (SHARD_BYTES / (row_bytes * rows_per_block as u64)).max(1) as usize;
