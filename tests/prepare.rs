@@ -122,3 +122,20 @@ fn a_contact_sheet_is_a_picture() {
     reader.next_frame(&mut pixels).unwrap();
     assert!(pixels.iter().any(|&p| p < 100) && pixels.iter().any(|&p| p > 150));
 }
+
+/// `tools/check_prepare.py` reads shards by `FORMAT.md` alone, and raw data with Pillow and numpy.
+#[test]
+fn an_independent_reader_finds_the_same_pixels_and_responses() {
+    let python = |args: &[&str]| std::process::Command::new("python3").args(args).output();
+    if !python(&["-c", "import numpy, PIL, zstandard"]).is_ok_and(|out| out.status.success()) {
+        eprintln!("skipped: python3 has no numpy, Pillow and zstandard");
+        return;
+    }
+    let dir = raw();
+    succeed(nct(dir.path()).args(["prepare", "raw"]));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/check_prepare.py");
+    let folders = ["raw", "shards"].map(|name| dir.path().join(name).display().to_string());
+    let out = python(&[script.to_str().unwrap(), &folders[0], &folders[1]]).unwrap();
+    assert!(out.status.success(), "{}", stderr(&out));
+    assert_eq!(String::from_utf8_lossy(&out.stdout).matches("equal pixel for pixel").count(), 4);
+}
