@@ -137,7 +137,7 @@ fn a_run_folder_has_everything_and_is_evaluated() {
     assert!(told.status.success(), "{}", stderr(&told));
     assert!(stderr(&told).contains("epoch   2") && stderr(&told).contains("waiting for data"));
     let run = only_run(dir.path(), "runs");
-    for name in ["config.toml", "manifest.json", "metrics.jsonl", "log.txt"] {
+    for name in ["config.toml", "manifest.json", "metrics.jsonl", "log.txt", "results.json"] {
         assert!(run.join(name).is_file(), "{name}");
     }
     let manifest: Value = serde_json::from_slice(&fs::read(run.join("manifest.json")).unwrap()).unwrap();

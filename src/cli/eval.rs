@@ -4,8 +4,9 @@ use super::show::{Show, out};
 use super::train::score_table;
 use crate::base::{Split, Task};
 use crate::config::{Data, Experiment};
+use crate::eval::Evaluator;
 use crate::model::{MtlVgg, device};
-use crate::objective::Objective;
+use crate::objective::{Objective, ObjectiveSettings};
 use crate::runs::Run;
 use crate::shard::ShardSet;
 use crate::train::load_weights;
@@ -57,22 +58,35 @@ pub(crate) fn evaluate(root: &Path, shards: &Path, device: &str) -> anyhow::Resu
     let info = data.info(&data.sources(Split::Train)?)?;
     let net = MtlVgg::new(&experiment.model, &info, selected.device)?;
     load_weights(&run, "best", &net)?;
-    // Plain losses: without the weights that training learned.
-    let plain = crate::objective::ObjectiveSettings { loss_weighing: false, ..experiment.loss.clone() };
-    let objective = Objective::new(&plain, &[Task::V1, Task::Classification], selected.device);
-    let mut rows = Vec::new();
+    let mut all = Vec::new();
     for split in [Split::Validation, Split::Test] {
-        for scores in data.evaluator(split)?.scores(&net, &objective)? {
-            for (metric, value) in scores.metrics {
-                rows.push(json!({
-                    "run": root.display().to_string(),
-                    "suite": "clean",
-                    "split": split.as_str(),
-                    "task": scores.task.as_str(),
-                    "metric": metric,
-                    "value": value,
-                }));
-            }
+        all.extend(rows(root, split, &data.evaluator(split)?, &net, &experiment.loss)?);
+    }
+    Ok(all)
+}
+
+/// The scores on one split, a row a value.
+pub(crate) fn rows(
+    root: &Path,
+    split: Split,
+    evaluator: &Evaluator,
+    net: &MtlVgg,
+    loss: &ObjectiveSettings,
+) -> anyhow::Result<Vec<Value>> {
+    // Plain losses: without the weights that training learned.
+    let plain = ObjectiveSettings { loss_weighing: false, ..loss.clone() };
+    let objective = Objective::new(&plain, &[Task::V1, Task::Classification], net.params().device());
+    let mut rows = Vec::new();
+    for scores in evaluator.scores(net, &objective)? {
+        for (metric, value) in scores.metrics {
+            rows.push(json!({
+                "run": root.display().to_string(),
+                "suite": "clean",
+                "split": split.as_str(),
+                "task": scores.task.as_str(),
+                "metric": metric,
+                "value": value,
+            }));
         }
     }
     Ok(rows)

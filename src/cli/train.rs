@@ -55,9 +55,9 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             )
         }
     };
-    let run = train(&experiment, args, resumed, show)?;
-    show.line(&format!("run: {}", run.root().display()));
-    Ok(())
+    let (run, rows) = train(&experiment, args, resumed, show)?;
+    show.line(&format!("test scores of the best weights, {}:", run.root().display()));
+    if args.json { Ok(()) } else { out(&score_table(&rows)) }
 }
 
 fn overrides(args: &Args) -> Vec<String> {
@@ -65,13 +65,13 @@ fn overrides(args: &Args) -> Vec<String> {
     args.set.iter().cloned().chain(epochs).collect()
 }
 
-/// Trains, tests with the best weights, and gives the run.
+/// Trains, tests with the best weights, and gives the run and its scores.
 pub(crate) fn train(
     experiment: &Experiment,
     args: &Args,
     resumed: Option<Run>,
     show: Show,
-) -> anyhow::Result<Run> {
+) -> anyhow::Result<(Run, Vec<Value>)> {
     let selected = device::select(&args.device)?;
     let shards = ShardSet::open(&args.shards)?;
     let data = Data::open(experiment, &shards)?;
@@ -126,13 +126,9 @@ pub(crate) fn train(
     }
     drop(watch);
     load_weights(&run, "best", &net)?;
-    for scores in test.scores(&net, &objective)? {
-        for (metric, value) in &scores.metrics {
-            run.log(&format!("test {} {metric} {value:.4}", scores.task))?;
-            show.line(&format!("test {:>18} {metric:<12} {value:.4}", scores.task));
-        }
-    }
-    Ok(run)
+    let rows = super::eval::rows(run.root(), Split::Test, &test, &net, &experiment.loss)?;
+    run.results(&rows)?;
+    Ok((run, rows))
 }
 
 /// Everything beside the settings that a run depends on.

@@ -111,8 +111,8 @@ impl<'a> Data<'a> {
                 sessions.push(SessionData { id: meta.id, mean_response: meta.mean });
             }
         }
-        let image = sources.first().map_or([1, 1, 1], |s| s.image);
-        // Readouts read a map of fixed size; only the images' size may differ from the stimuli's.
+        // The head's size follows the labelled images, which are last; readouts fit any map.
+        let image = sources.last().map_or([1, 1, 1], |s| s.image);
         let classes = self.images.map(|d| d.manifest().classes.len() as u32);
         Ok(DataInfo { image, classes, sessions })
     }

@@ -126,6 +126,12 @@ impl Run {
         self.append("log.txt", line)
     }
 
+    /// Writes the final scores to `results.json`.
+    pub fn results(&self, rows: &[Value]) -> Result<(), RunError> {
+        let text: Vec<String> = rows.iter().map(Value::to_string).collect();
+        write_atomic(&self.root.join("results.json"), format!("[{}]\n", text.join(",\n")).as_bytes())
+    }
+
     /// All lines of metrics; a last line that a kill cut short is left out.
     pub fn metrics(&self) -> Result<Vec<Value>, RunError> {
         let path = self.root.join(METRICS);

@@ -142,6 +142,7 @@ impl Trainer<'_> {
         self.optimizer.set_lr(anneal.lr);
         let state = TrainState { step: 0, anneal, tally: None };
         self.record(&state, lr, None, &scores, (Duration::ZERO, Duration::ZERO), watch)?;
+        self.save_as("best", &state)?;
         self.save(&state)?;
         Ok(state)
     }
