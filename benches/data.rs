@@ -16,9 +16,9 @@ use std::sync::Arc;
 fn shards() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let options = SynthOptions { per_class: 400, neural_images: 2000, ..SynthOptions::default() };
-    write(&dir.path().join("raw"), &options, &|| ()).unwrap();
+    write(&dir.path().join("raw"), &options, &|| true).unwrap();
     let options = PrepareOptions { color: Color::Gray, ..PrepareOptions::new(dir.path().join("shards"), 2) };
-    prepare(&dir.path().join("raw"), &options, &|_| ()).unwrap();
+    prepare(&dir.path().join("raw"), &options, &|_| true).unwrap();
     dir
 }
 

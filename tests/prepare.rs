@@ -139,3 +139,24 @@ fn an_independent_reader_finds_the_same_pixels_and_responses() {
     assert!(out.status.success(), "{}", stderr(&out));
     assert_eq!(String::from_utf8_lossy(&out.stdout).matches("equal pixel for pixel").count(), 4);
 }
+
+#[test]
+fn an_interruption_leaves_nothing_half_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = "--classes 10 --per-class 400 --neural-images 20";
+    succeed(nct(dir.path()).arg("synth").arg("raw").args(sizes.split(' ')));
+    let mut child = nct(dir.path())
+        .args(["prepare", "raw/tiny-imagenet-200", "--level", "22", "--quiet"])
+        .spawn()
+        .unwrap();
+    // The folder is there as soon as work begins.
+    while !dir.path().join("shards").exists() {
+        std::thread::yield_now();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    succeed(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!dir.path().join("shards").exists(), "a half-written data set was left behind");
+    succeed(nct(dir.path()).args(["prepare", "raw"]));
+    succeed(nct(dir.path()).args(["verify"]));
+}

@@ -1,6 +1,7 @@
 //! Words every layer may use: identifiers, element types, random numbers, digests.
 //! No input or output, no threads, no torch.
 
+pub mod color;
 pub mod digest;
 pub mod dtype;
 pub mod ids;

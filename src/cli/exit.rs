@@ -5,11 +5,25 @@ use crate::load::LoadError;
 use crate::schedule::ScheduleError;
 use crate::shard::ShardError;
 use std::process::ExitCode;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Stopped by Ctrl-C or SIGTERM, after saving.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted; {0}")]
 pub(crate) struct Interrupted(pub(crate) String);
+
+/// True once the user has pressed Ctrl-C or the process was asked to end. From the first call on, that
+/// no longer ends the program by itself.
+pub(crate) fn stop_flag() -> &'static AtomicBool {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    static HANDLER: Once = Once::new();
+    HANDLER.call_once(|| {
+        // Without a handler Ctrl-C just ends the program, and what is finished stays.
+        let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
+    });
+    &STOP
+}
 
 /// What the user asked for cannot be done with what is there.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +61,8 @@ fn code(error: &anyhow::Error) -> u8 {
             || cause.is::<LoadError>()
             || cause.is::<ScheduleError>()
     };
-    if error.is::<Interrupted>() {
+    let stopped = |e: &IngestError| matches!(e, IngestError::Stopped);
+    if error.is::<Interrupted>() || error.downcast_ref().is_some_and(stopped) {
         130
     } else if error.chain().any(is_input) {
         2

@@ -1,10 +1,12 @@
 //! `nct prepare`, and the binary `prepare`: raw data sets to shards.
 
+use super::exit::stop_flag;
 use super::show::{Bar, Show, bytes, count, table};
 use crate::base::Split;
 use crate::ingest::{self, Color, PrepareOptions, Prepared, Progress, Responses, TimeBins};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Arguments of `nct prepare`.
@@ -81,10 +83,10 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
 
 /// Prepares and shows the closing table.
 pub(crate) fn make(data: &Path, options: &PrepareOptions, show: Show) -> anyhow::Result<()> {
-    let start = Instant::now();
+    let (start, stop) = (Instant::now(), stop_flag());
     let bar: Mutex<Option<Bar>> = Mutex::new(None);
     let on_progress = |news: Progress<'_>| {
-        let Ok(mut bar) = bar.lock() else { return };
+        let Ok(mut bar) = bar.lock() else { return false };
         match news {
             Progress::Begin(name, n) => {
                 if let Some(done) = bar.replace(show.bar(name, n, "images")) {
@@ -93,6 +95,7 @@ pub(crate) fn make(data: &Path, options: &PrepareOptions, show: Show) -> anyhow:
             }
             Progress::Images(n) => bar.iter().for_each(|bar| bar.advance(n)),
         }
+        !stop.load(Ordering::Relaxed)
     };
     let prepared = ingest::prepare(data, options, &on_progress)?;
     if let Ok(Some(bar)) = bar.into_inner() {

@@ -48,7 +48,12 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
 /// Writes sample data and says so.
 pub(crate) fn make(dir: &std::path::Path, options: &SynthOptions, show: Show) -> anyhow::Result<()> {
     let bar = show.bar("synth", n_images(options), "images");
-    write(dir, options, &|| bar.advance(1))?;
+    let stop = super::exit::stop_flag();
+    let tick = || {
+        bar.advance(1);
+        !stop.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    write(dir, options, &tick)?;
     bar.clear();
     let sets = "tiny-imagenet-200, mtl_monkey_dataset, mtl_oracle_dataset, mtl_shuffled_dataset";
     show.line(&format!("{}: {} images in {sets}", dir.display(), super::show::count(n_images(options))));

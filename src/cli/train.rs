@@ -1,6 +1,6 @@
 //! `nct train`: settings and shards to a trained network in a run folder.
 
-use super::exit::{Interrupted, Usage};
+use super::exit::{Interrupted, Usage, stop_flag};
 use super::show::{Bar, Show, out, table};
 use crate::base::{Purpose, RngKey, Split, Task};
 use crate::config::{Data, Experiment};
@@ -11,8 +11,8 @@ use crate::shard::ShardSet;
 use crate::train::{Optimizer, Outcome, TrainState, Trainer, Watch, load_weights};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
 
 /// Arguments of `nct train`.
 #[derive(Debug, Default, clap::Args)]
@@ -115,7 +115,8 @@ pub(crate) fn train(
         seed: experiment.seed,
         run: &run,
     };
-    let mut watch = Terminal { show, json: args.json, bar: None, run: &run, events: run.events()? };
+    let mut watch =
+        Terminal { show, json: args.json, bar: None, run: &run, events: run.events()?, stop: stop_flag() };
     if trainer.run(state, &mut watch)? == Outcome::Interrupted {
         let what = format!(
             "saved; go on with `nct train --shards {} --resume {}`",
@@ -160,24 +161,18 @@ fn resumable(run: &Run, provenance: &Value) -> anyhow::Result<TrainState> {
     Ok(TrainState::read(run)?)
 }
 
-/// Shows progress, writes curves, and turns Ctrl-C into a wish to stop.
+/// Shows progress and writes curves.
 struct Terminal<'a> {
     show: Show,
     json: bool,
     bar: Option<Bar>,
     run: &'a Run,
     events: EventFile,
+    stop: &'static AtomicBool,
 }
-
-static STOP: AtomicBool = AtomicBool::new(false);
-static HANDLER: Once = Once::new();
 
 impl Watch for Terminal<'_> {
     fn epoch_begins(&mut self, epoch: u32, steps: u64) {
-        HANDLER.call_once(|| {
-            // Without a handler Ctrl-C just ends the program; the last epoch is saved either way.
-            let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
-        });
         self.bar = Some(self.show.bar(&format!("epoch {epoch}"), steps, "updates"));
     }
 
@@ -201,7 +196,7 @@ impl Watch for Terminal<'_> {
     }
 
     fn wants_stop(&self) -> bool {
-        STOP.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed)
     }
 }
 

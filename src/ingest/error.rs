@@ -23,6 +23,9 @@ pub enum IngestError {
         /// Place, what was found, what was expected, and the way out.
         what: String,
     },
+    /// The user asked to stop.
+    #[error("stopped")]
+    Stopped,
     /// Shards could not be written.
     #[error(transparent)]
     Shard(#[from] crate::shard::ShardError),

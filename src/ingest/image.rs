@@ -1,6 +1,7 @@
 //! Decoded images: planes of bytes or floats, from JPEG and `.npy` files.
 
 use super::error::{IngestError, Result};
+use crate::base::color::luma;
 use std::fs;
 use std::path::Path;
 use turbojpeg::{Colorspace, PixelFormat};
@@ -60,11 +61,6 @@ impl Image {
         };
         Self { channels: 3, pixels, ..self }
     }
-}
-
-/// Pillow's `convert("L")`.
-fn luma(red: u8, green: u8, blue: u8) -> u8 {
-    ((19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue) + 32_768) >> 16) as u8
 }
 
 /// Decodes a JPEG file: one channel if it is grayscale, else red, green and blue. The pixels equal

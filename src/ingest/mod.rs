@@ -14,7 +14,7 @@ pub mod synth;
 
 pub use error::{IngestError, Result};
 pub use images::{Class, ImageSet};
-pub use prepare::{Color, PrepareOptions, Prepared, Progress, Responses, prepare};
+pub use prepare::{Color, OnProgress, PrepareOptions, Prepared, Progress, Responses, prepare};
 pub use sessions::{NeuralSet, Session, TimeBins, Trials};
 
 use std::path::{Path, PathBuf};

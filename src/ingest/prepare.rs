@@ -117,12 +117,11 @@ pub enum Progress<'a> {
     Images(u64),
 }
 
-/// Prepares the data sets under `data`.
-pub fn prepare(
-    data: &Path,
-    options: &PrepareOptions,
-    progress: &(dyn Fn(Progress<'_>) + Sync),
-) -> Result<Vec<Prepared>> {
+/// Whom to tell; false means that the user wants to stop.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress<'_>) -> bool + Sync);
+
+/// Prepares the data sets under `data`. Those that are whole when the user stops it stay.
+pub fn prepare(data: &Path, options: &PrepareOptions, progress: OnProgress<'_>) -> Result<Vec<Prepared>> {
     let found = choose(data, discover(data)?, &options.only)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.max(1)).build();
     let pool = pool.map_err(|e| IngestError::bad(data, format!("no threads could be started: {e}")))?;
@@ -148,11 +147,7 @@ fn choose(data: &Path, found: Vec<Found>, only: &[String]) -> Result<Vec<Found>>
         .collect())
 }
 
-fn prepare_one(
-    set: &Found,
-    options: &PrepareOptions,
-    progress: &(dyn Fn(Progress<'_>) + Sync),
-) -> Result<Prepared> {
+fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) -> Result<Prepared> {
     let target = options.out.join(set.name());
     let source = source_fingerprint(set)?;
     let mut settings = options.settings();
@@ -209,7 +204,7 @@ struct Job<'a> {
     options: &'a PrepareOptions,
     settings: Vec<String>,
     writer: SetWriter,
-    progress: &'a (dyn Fn(Progress<'_>) + Sync),
+    progress: OnProgress<'a>,
     notes: Vec<String>,
 }
 

@@ -60,8 +60,9 @@ const STIMULI: u32 = 1;
 const CELLS: u32 = 2;
 const NOISE: u32 = 3;
 
-/// Writes the sample data to `target`, a folder that must not exist or be empty. `tick` is told of every image.
-pub fn write(target: &Path, options: &SynthOptions, tick: &(dyn Fn() + Sync)) -> Result<()> {
+/// Writes the sample data to `target`, a folder that must not exist or be empty. `tick` is told of
+/// every image; false means that the user wants to stop.
+pub fn write(target: &Path, options: &SynthOptions, tick: &(dyn Fn() -> bool + Sync)) -> Result<()> {
     check(target, options)?;
     let parent = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -114,7 +115,7 @@ fn rng(options: &SynthOptions, lane: u32, a: u32, b: u64) -> Rng {
     RngKey::new(options.seed, Purpose::Synth, lane).stream(a, b)
 }
 
-fn image_set(root: &Path, options: &SynthOptions, tick: &(dyn Fn() + Sync)) -> Result<()> {
+fn image_set(root: &Path, options: &SynthOptions, tick: &(dyn Fn() -> bool + Sync)) -> Result<()> {
     let ids: Vec<String> = (0..options.classes).map(|c| format!("n{:08}", 10_000_000 + 7 * c)).collect();
     let words: String =
         ids.iter().enumerate().map(|(c, id)| format!("{id}\t{}\n", texture::words(c as u32))).collect();
@@ -140,7 +141,7 @@ fn image_set(root: &Path, options: &SynthOptions, tick: &(dyn Fn() + Sync)) -> R
     }
     save(&root.join("val").join("val_annotations.txt"), annotations.as_bytes())?;
     files.par_iter().enumerate().try_for_each(|(i, (path, class))| {
-        tick();
+        keep_on(tick)?;
         save(path, &jpeg(path, *class, &mut rng(options, IMAGES, 0, i as u64))?)
     })
 }
@@ -175,10 +176,10 @@ fn neural_set(
     stimuli: &[Gray],
     lane: u32,
     shuffled: bool,
-    tick: &(dyn Fn() + Sync),
+    tick: &(dyn Fn() -> bool + Sync),
 ) -> Result<()> {
     stimuli.par_iter().enumerate().try_for_each(|(i, image)| {
-        tick();
+        keep_on(tick)?;
         save(&root.join("images").join(format!("{:06}.npy", i + 1)), &npy(&image.bytes()))
     })?;
     for session in 0..options.sessions {
@@ -219,6 +220,10 @@ fn neural_set(
         save(&path, &file)?;
     }
     Ok(())
+}
+
+fn keep_on(tick: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+    if tick() { Ok(()) } else { Err(IngestError::Stopped) }
 }
 
 fn ids(images: &[usize]) -> Vec<i64> {

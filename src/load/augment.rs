@@ -4,6 +4,7 @@
 //! All three only move pixels, so their composition is a map from output to source positions.
 
 use crate::base::Rng;
+use crate::base::color::luma;
 use serde::{Deserialize, Serialize};
 
 /// Which augmentations are applied.
@@ -163,11 +164,6 @@ impl Normalise {
             gather(map, out, -mean / std, |i| (value(i) - mean) / std);
         }
     }
-}
-
-/// Pillow's conversion to gray: ITU-R 601 luma in 16-bit fixed point.
-fn luma(red: u8, green: u8, blue: u8) -> u8 {
-    ((19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue) + 32_768) >> 16) as u8
 }
 
 fn gather(map: Option<&[u32]>, out: &mut [f32], fill: f32, value: impl Fn(usize) -> f32) {

@@ -76,7 +76,8 @@ pub fn cuda_library() -> PathBuf {
 /// Loads the CUDA half of libtorch for the rest of the process.
 fn open_cuda() -> Result<(), ModelError> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    let path = cuda_library();
+    // Its own folder, not the link to it: there its dependencies are looked up.
+    let path = cuda_library().canonicalize().unwrap_or_else(|_| cuda_library());
     // SAFETY: the library is the other half of the libtorch this program is linked with, put there by
     // tools/setup; its initialisers register kernels and do nothing else. It is never closed.
     let opened = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) };

@@ -188,7 +188,9 @@ impl Job<'_> {
             }
             bytes += super::file_bytes(path)?;
         }
-        (self.progress)(Progress::Images(items.len() as u64));
+        if !(self.progress)(Progress::Images(items.len() as u64)) {
+            return Err(IngestError::Stopped);
+        }
         Ok((pack(&raw, self.options.level)?, sums, bytes))
     }
 

@@ -39,12 +39,6 @@ fn crop_flip_and_rotation_equal_pillow() {
 }
 
 #[test]
-fn luma_equals_pillow() {
-    let found = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (12, 200, 77)].map(|(r, g, b)| luma(r, g, b));
-    assert_eq!(found, [76, 150, 29, 130]);
-}
-
-#[test]
 fn bytes_are_normalised_moved_and_turned_gray() {
     let normalise = Normalise::new(&[0.5], &[0.25]);
     let mut out = [0.0; 2];
