@@ -89,7 +89,7 @@ pub fn write(target: &Path, options: &SynthOptions, tick: &(dyn Fn() -> bool + S
     placed.map_err(IngestError::io(target, "put the sample data in place"))
 }
 
-/// Number of images that [`write`] makes.
+/// Number of images that [`write()`] makes.
 pub fn n_images(options: &SynthOptions) -> u64 {
     let labelled = u64::from(options.classes) * u64::from(options.per_class + options.val_per_class);
     labelled + 3 * u64::from(options.neural_images)
