@@ -145,10 +145,17 @@ fn a_run_folder_has_everything_and_is_evaluated() {
     let rows = succeed(nct(dir.path()).args(["eval", run.to_str().unwrap(), "--json", "--device", "cpu"]));
     let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.len(), 8);
+    let neurons = ["eval", run.to_str().unwrap(), "--json", "--device", "cpu", "--per-neuron"];
+    let neurons = succeed(nct(dir.path()).args(neurons));
+    let neurons = neurons.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let neurons: Vec<Value> = neurons.filter(|r| r["split"] == "test" && r["neuron"].is_u64()).collect();
+    let mean = neurons.iter().map(|r| r["value"].as_f64().unwrap()).sum::<f64>() / 10.0;
+    assert_eq!(neurons.len(), 10);
     let find = |task: &str, metric: &str, split: &str| {
         let row = rows.iter().find(|r| r["task"] == task && r["metric"] == metric && r["split"] == split);
         row.unwrap()["value"].as_f64().unwrap()
     };
+    assert!((find("v1", "correlation", "test") - mean).abs() < 1e-12);
     // The best epoch's validation values are those that were logged.
     let last = metrics(&run).pop().unwrap();
     let best = &last["best_epoch"];

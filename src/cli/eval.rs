@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Print one JSON object a line and value
     #[arg(long)]
     json: bool,
+    /// Show the correlation of every neuron too
+    #[arg(long)]
+    per_neuron: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -40,7 +43,8 @@ enum Suite {
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let Suite::Clean = args.suite;
-    let rows = evaluate(&args.run, &args.shards, &args.device)?;
+    let mut rows = evaluate(&args.run, &args.shards, &args.device)?;
+    rows.retain(|row| args.per_neuron || row["neuron"].is_null());
     if args.json {
         return rows.iter().try_for_each(|row| out(&row.to_string()));
     }
@@ -65,7 +69,7 @@ pub(crate) fn evaluate(root: &Path, shards: &Path, device: &str) -> anyhow::Resu
     Ok(all)
 }
 
-/// The scores on one split, a row a value.
+/// The scores on one split, a row a value: those of the tasks, then those of single neurons.
 pub(crate) fn rows(
     root: &Path,
     split: Split,
@@ -78,15 +82,23 @@ pub(crate) fn rows(
     let objective = Objective::new(&plain, &[Task::V1, Task::Classification], net.params().device());
     let mut rows = Vec::new();
     for scores in evaluator.scores(net, &objective)? {
-        for (metric, value) in scores.metrics {
-            rows.push(json!({
+        let row = |metric: &str, value: f64| {
+            json!({
                 "run": root.display().to_string(),
                 "suite": "clean",
                 "split": split.as_str(),
                 "task": scores.task.as_str(),
                 "metric": metric,
                 "value": value,
-            }));
+            })
+        };
+        rows.extend(scores.metrics.iter().map(|(metric, value)| row(metric, *value)));
+        for (session, correlations) in &scores.neurons {
+            for (neuron, value) in correlations.iter().enumerate() {
+                let mut row = row("correlation", *value);
+                (row["session"], row["neuron"]) = (json!(session), json!(neuron));
+                rows.push(row);
+            }
         }
     }
     Ok(rows)

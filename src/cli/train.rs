@@ -55,9 +55,16 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             )
         }
     };
-    let (run, rows) = train(&experiment, args, resumed, show)?;
+    let (run, mut rows) = train(&experiment, args, resumed, show)?;
     show.line(&format!("test scores of the best weights, {}:", run.root().display()));
-    if args.json { Ok(()) } else { out(&score_table(&rows)) }
+    if args.json {
+        Ok(())
+    } else {
+        {
+            rows.retain(|row| row["neuron"].is_null());
+            out(&score_table(&rows))
+        }
+    }
 }
 
 fn overrides(args: &Args) -> Vec<String> {
@@ -240,17 +247,17 @@ fn summary(lines: &[Value]) -> String {
     text
 }
 
-/// The test scores of a run as a table.
+/// Scores as a table; single neurons name their session.
 pub(crate) fn score_table(rows: &[Value]) -> String {
     let mut table = table(&["task", "split", "metric", "value"]);
     for row in rows {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        table.add_row([
-            text("task"),
-            text("split"),
-            text("metric"),
-            format!("{:.4}", row["value"].as_f64().unwrap_or(f64::NAN)),
-        ]);
+        let place = row["neuron"]
+            .as_u64()
+            .map(|n| format!(" of neuron {n}, {}", text("session")))
+            .unwrap_or_default();
+        let value = format!("{:.4}", row["value"].as_f64().unwrap_or(f64::NAN));
+        table.add_row([text("task"), text("split"), text("metric") + &place, value]);
     }
     table.to_string()
 }

@@ -32,6 +32,8 @@ pub struct TaskScores {
     pub task: Task,
     /// Names and values: `accuracy` (percent) or `correlation` first, then `loss`.
     pub metrics: Vec<(&'static str, f64)>,
+    /// Each session's name and the correlations of its neurons.
+    pub neurons: Vec<(String, Vec<f64>)>,
 }
 
 impl TaskScores {
@@ -104,14 +106,16 @@ struct Totals {
     samples: u64,
     correct: u64,
     loss: f64,
+    names: Vec<String>,
     sessions: Vec<Predictions>,
 }
 
 impl Totals {
     fn new(sources: &[Source]) -> Self {
         let session = |s: &Source| Predictions { n_neurons: s.n_neurons(), ..Predictions::default() };
-        let sessions = sources.iter().filter(|s| s.task == Task::V1).map(session).collect();
-        Self { samples: 0, correct: 0, loss: 0.0, sessions }
+        let neural = || sources.iter().filter(|s| s.task == Task::V1);
+        let (names, sessions) = (neural().map(|s| s.name.clone()).collect(), neural().map(session).collect());
+        Self { samples: 0, correct: 0, loss: 0.0, names, sessions }
     }
 
     fn scores(self) -> Vec<TaskScores> {
@@ -119,12 +123,14 @@ impl Totals {
         if !self.sessions.is_empty() {
             let loss = self.sessions.iter().map(Predictions::poisson_loss).sum();
             let metrics = vec![("correlation", mean_correlation(&self.sessions)), ("loss", loss)];
-            scores.push(TaskScores { task: Task::V1, metrics });
+            let correlations = self.sessions.iter().map(Predictions::correlations);
+            let neurons = self.names.into_iter().zip(correlations).collect();
+            scores.push(TaskScores { task: Task::V1, metrics, neurons });
         }
         if self.samples > 0 {
             let n = self.samples as f64;
             let metrics = vec![("accuracy", 100.0 * self.correct as f64 / n), ("loss", self.loss / n)];
-            scores.push(TaskScores { task: Task::Classification, metrics });
+            scores.push(TaskScores { task: Task::Classification, metrics, neurons: Vec::new() });
         }
         scores
     }
