@@ -120,3 +120,36 @@ fn a_damaged_block_arrives_once_as_an_error_that_names_it() {
     assert_eq!(errors.len(), 1);
     assert!(errors[0].contains("train-00000.nct") && errors[0].contains("block 0"), "{}", errors[0]);
 }
+
+#[test]
+fn augmentation_differs_between_records_and_between_epochs() {
+    let dir = shards();
+    let set = ShardSet::open(&dir.path().join("shards")).unwrap();
+    let augment = AugmentSettings { crop_padding: 4, flip: false, rotation_degrees: 0.0 };
+    let view = View { augment, mean: vec![0.0], std: vec![1.0] };
+    let images = Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap();
+    let sources = Arc::new(vec![images]);
+    let schedule = Arc::new(schedule(&sources, Mix::Long { batches_per_step: 0 }, 1));
+    let steps = 0..2 * schedule.steps_per_epoch();
+    let loader =
+        Loader::start(&sources, &schedule, 1, steps, LoaderOptions { threads: 2, depth: 1 }).unwrap();
+    // Rows and columns of zero fill tell by how much each record was shifted.
+    let mut shifts = [Vec::new(), Vec::new()];
+    for step in loader.map(Result::unwrap) {
+        for batch in &step.batches {
+            for (image, id) in batch.pixels.chunks_exact(64 * 64).zip(&batch.ids) {
+                let empty_row = |y: &usize| image[y * 64..(y + 1) * 64].iter().all(|&p| p == 0.0);
+                let empty_column = |x: &usize| (0..64).all(|y| image[y * 64 + x] == 0.0);
+                let shift = [(0..64).take_while(empty_row).count(), (0..64).take_while(empty_column).count()];
+                shifts[step.plan.epoch as usize - 1].push((*id, shift));
+            }
+        }
+    }
+    let [mut first, mut second] = shifts;
+    first.sort_unstable();
+    second.sort_unstable();
+    let distinct: std::collections::BTreeSet<_> = first.iter().map(|(_, shift)| shift).collect();
+    assert!(distinct.len() >= 8, "{distinct:?}");
+    let moved = first.iter().zip(&second).filter(|(a, b)| a.0 == b.0 && a.1 != b.1).count();
+    assert!(first.len() == second.len() && moved * 3 > first.len(), "{moved} of {} moved", first.len());
+}

@@ -74,3 +74,44 @@ impl GaussianReadout {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readout() -> (Params, GaussianReadout) {
+        let mut params = Params::new(Device::Cpu);
+        let readout = GaussianReadout::new(&mut params, "r", &ModelSettings::default(), 4, &[1.0, 2.0, 3.0]);
+        (params, readout)
+    }
+
+    #[test]
+    fn positions_and_deviations_return_into_their_bounds() {
+        let (_params, readout) = readout();
+        tch::no_grad(|| {
+            let _ = readout.mu.shallow_clone().fill_(-1.5);
+            let _ =
+                readout.sigma.shallow_clone().copy_(&Tensor::from_slice(&[-0.2f32, 0.05]).view([1, 1, 1, 2]));
+        });
+        readout.clamp();
+        assert_eq!(readout.mu.min().double_value(&[]), -1.0);
+        assert_eq!(
+            (readout.sigma.min().double_value(&[]), readout.sigma.max().double_value(&[])),
+            (0.0, f64::from(0.05f32))
+        );
+    }
+
+    #[test]
+    fn positions_are_drawn_in_training_and_fixed_otherwise() {
+        let (_params, readout) = readout();
+        let map = Tensor::randn([5, 4, 8, 8], (Kind::Float, Device::Cpu));
+        let read = |train| readout.forward(&map, train);
+        assert_eq!(read(false), read(false));
+        assert_ne!(read(true), read(true));
+        assert_eq!(read(true).size(), [5, 3]);
+        // On a map that is the same everywhere the position does not matter: its mean plus the bias.
+        let flat = Tensor::ones([1, 4, 8, 8], (Kind::Float, Device::Cpu)) * 2.0;
+        let found = Vec::<f32>::try_from(readout.forward(&flat, true).flatten(0, -1)).unwrap();
+        assert!(found.iter().zip([3.0, 4.0, 5.0]).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}");
+    }
+}
