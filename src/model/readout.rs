@@ -90,8 +90,7 @@ mod tests {
         let (_params, readout) = readout();
         tch::no_grad(|| {
             let _ = readout.mu.shallow_clone().fill_(-1.5);
-            let _ =
-                readout.sigma.shallow_clone().copy_(&Tensor::from_slice(&[-0.2f32, 0.05]).view([1, 1, 1, 2]));
+            readout.sigma.shallow_clone().copy_(&Tensor::from_slice(&[-0.2f32, 0.05]).view([1, 1, 1, 2]));
         });
         readout.clamp();
         assert_eq!(readout.mu.min().double_value(&[]), -1.0);
