@@ -25,13 +25,13 @@ fn every_recipe_is_read_and_the_paper_s_is_the_default() {
     for entry in fs::read_dir(configs()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "toml") {
-            let experiment = Experiment::read(Some(&path), &[]).unwrap();
+            let experiment = Experiment::read(&path, &[]).unwrap();
             assert_eq!(experiment.name, path.file_stem().unwrap().to_str().unwrap());
             n += 1;
         }
     }
     assert!(n >= 3);
-    let paper = Experiment::read(Some(&configs().join("mtl_monkey.toml")), &[]).unwrap();
+    let paper = Experiment::read(&configs().join("mtl_monkey.toml"), &[]).unwrap();
     let default = Experiment::default();
     assert_eq!(
         (&paper.model, &paper.loss, &paper.optimizer),

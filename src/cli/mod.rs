@@ -65,7 +65,6 @@ enum Command {
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log();
     let show = show::Show::new(cli.quiet);
     finish(match cli.command {
         Command::Prepare(args) => prepare::run(&args, cli.quiet),
@@ -84,10 +83,4 @@ pub fn main() -> ExitCode {
             Ok(())
         }
     })
-}
-
-/// Diagnostics of the library, if `RUST_LOG` asks for them.
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

@@ -3,7 +3,7 @@
 use super::exit::{Interrupted, Usage, stop_flag};
 use super::show::{Bar, Show, out, table};
 use crate::base::{Purpose, RngKey, Split, Task};
-use crate::config::{Data, Experiment};
+use crate::config::{ConfigError, Data, Experiment};
 use crate::model::{MtlVgg, device};
 use crate::objective::Objective;
 use crate::runs::{EventFile, Run, now_seconds};
@@ -45,7 +45,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let (experiment, resumed) = match &args.resume {
-        None => (Experiment::read(args.config.as_deref(), &overrides(args))?, None),
+        None => (recipe(args)?, None),
         Some(root) => {
             let run = Run::resume(root)?;
             let epochs: Vec<String> = overrides(args);
@@ -64,6 +64,16 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             rows.retain(|row| row["neuron"].is_null());
             out(&score_table(&rows))
         }
+    }
+}
+
+/// The paper's co-training, for a user who names no other.
+const PAPER: &str = include_str!("../../configs/mtl_monkey.toml");
+
+fn recipe(args: &Args) -> Result<Experiment, ConfigError> {
+    match &args.config {
+        Some(path) => Experiment::read(path, &overrides(args)),
+        None => Experiment::parse(PAPER, "configs/mtl_monkey.toml", &overrides(args)),
     }
 }
 

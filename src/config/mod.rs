@@ -213,14 +213,12 @@ impl MixSettings {
 }
 
 impl Experiment {
-    /// Reads the file (the defaults without one), then applies `key.path=value` overrides.
-    pub fn read(path: Option<&Path>, overrides: &[String]) -> Result<Self, ConfigError> {
-        let origin = path.map_or("defaults".to_owned(), |path| path.display().to_string());
-        let text = match path {
-            None => String::new(),
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|e| ConfigError::new(&origin, format!("{e}; the recipes are in configs/")))?,
-        };
+    /// Reads the file, then applies `key.path=value` overrides.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let origin = path.display().to_string();
+        let text = std::fs::read_to_string(path);
+        let text =
+            text.map_err(|e| ConfigError::new(&origin, format!("{e}; the recipes are in configs/")))?;
         Self::parse(&text, &origin, overrides)
     }
 
