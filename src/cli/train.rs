@@ -57,14 +57,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     };
     let (run, mut rows) = train(&experiment, args, resumed, show)?;
     show.line(&format!("test scores of the best weights, {}:", run.root().display()));
-    if args.json {
-        Ok(())
-    } else {
-        {
-            rows.retain(|row| row["neuron"].is_null());
-            out(&score_table(&rows))
-        }
-    }
+    rows.retain(|row| row["neuron"].is_null());
+    if args.json { Ok(()) } else { out(&score_table(&rows)) }
 }
 
 /// The paper's co-training, for a user who names no other.
@@ -244,8 +238,9 @@ fn summary(lines: &[Value]) -> String {
     );
     for line in lines {
         let show = |key: &str, label: &str, unit: &str| {
-            number(line, key).map(|v| format!("  {label} {v:.3}{unit}")).unwrap_or_default()
+            number(line, key).map(|v| format!(" {label} {v:.3}{unit}")).unwrap_or_default()
         };
+        text.push_str(&format!("  {}:", line["task"].as_str().unwrap_or_default()));
         text.push_str(&show("train_loss", "loss", ""));
         text.push_str(&show("validation_accuracy", "accuracy", " %"));
         text.push_str(&show("validation_correlation", "correlation", ""));
