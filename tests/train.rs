@@ -7,12 +7,12 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A tiny network on the small sample data. Pacing slows nothing: an epoch takes about a second.
+/// A tiny network on the small sample data; an epoch has 17 updates of three batches.
 const TINY: &str = "
 name = \"tiny\"
 seed = 3
 [data]
-batch_size = 8
+batch_size = 4
 neural_batch_size = 8
 [mix]
 kind = \"mtl\"
@@ -82,7 +82,7 @@ fn start_until(dir: &Path, args: &[&str], epoch: u64) -> Child {
 
 /// Long enough to be within the next epoch, which takes several times this.
 fn a_moment() {
-    std::thread::sleep(std::time::Duration::from_millis(60));
+    std::thread::sleep(std::time::Duration::from_millis(30));
 }
 
 fn assert_same_end(dir: &Path, whole: &Path, resumed: &Path) {
