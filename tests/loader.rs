@@ -20,7 +20,7 @@ fn sources(dir: &Path) -> Vec<Source> {
 
 fn schedule(sources: &[Source], mix: Mix, seed: u64) -> Schedule {
     let stream =
-        |s: &Source| StreamSpec { task: s.task, records: s.n_records(), batch_size: 16, weight: 1.0 };
+        |s: &Source| StreamSpec::new(s.task, s.n_records(), 16);
     Schedule::new(sources.iter().map(stream).collect(), mix, seed).unwrap()
 }
 

@@ -71,5 +71,5 @@ pub struct StreamId(pub u32);
 pub struct RecordId(pub u64);
 
 /// Number of an optimiser update, counted from the start of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 pub struct StepIndex(pub u64);

@@ -83,7 +83,7 @@ impl<'a> Data<'a> {
                 (_, Some(weights), Task::Classification) => weights.img_classification,
                 (_, None, _) => 1.0,
             };
-            StreamSpec { task: s.task, records: s.n_records(), batch_size, weight }
+            StreamSpec { weight, last_batch: data.last_batch, ..StreamSpec::new(s.task, s.n_records(), batch_size) }
         };
         let planned = mix.mix().and_then(|mix| {
             Schedule::new(sources.iter().map(stream).collect(), mix, self.experiment.seed)

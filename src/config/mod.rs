@@ -10,7 +10,7 @@ pub use assemble::{Data, DataError};
 use crate::load::AugmentSettings;
 use crate::model::ModelSettings;
 use crate::objective::ObjectiveSettings;
-use crate::schedule::{Mix, RatioByEpoch};
+use crate::schedule::{LastBatch, Mix, RatioByEpoch};
 use crate::train::{AnnealSettings, OptimizerSettings};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -96,6 +96,11 @@ pub struct DataSettings {
     pub augment: AugmentSettings,
     /// Augmentation of training stimuli: none, unless given.
     pub neural_augment: AugmentSettings,
+    /// What becomes of the last batch of a pass when it is not full: "keep", "drop" or "fill".
+    pub last_batch: LastBatch,
+    /// Shuffle labelled training images within windows of so many MiB of decoded pixels (random blocks
+    /// of the shards), so that they need not all be in memory. Without it, over the whole set.
+    pub shuffle_window_mb: Option<u32>,
 }
 
 impl Default for DataSettings {
@@ -112,6 +117,8 @@ impl Default for DataSettings {
             neural_std: Vec::new(),
             augment: AugmentSettings::default(),
             neural_augment: AugmentSettings::NONE,
+            last_batch: LastBatch::Keep,
+            shuffle_window_mb: None,
         }
     }
 }

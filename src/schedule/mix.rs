@@ -5,8 +5,10 @@
 //! stream's share (Liu and Layland 1973; Baruah et al., "Proportionate progress", 1996). The sequence
 //! repeats after W batches, so one period in a table answers every question in O(1).
 
-/// Longest period: weights that need more are rounded to shares of this.
-const MAX_PERIOD: u64 = 1 << 16;
+/// Longest period. Weights that are whole multiples of a unit with at most so many units in all (sizes
+/// of data sets, decimal fractions) are met exactly; others are rounded to shares of this, which is
+/// off by at most half a batch after a million.
+const MAX_PERIOD: u64 = 1 << 20;
 
 /// The repeating sequence.
 #[derive(Debug, Clone)]

@@ -10,8 +10,8 @@ mod spec;
 mod tests;
 
 pub use mix::Interleave;
-pub use order::Permutation;
-pub use spec::{Mix, Ratio, RatioByEpoch, StreamSpec};
+pub use order::{Order, Permutation, Windowed};
+pub use spec::{LastBatch, Mix, Ratio, RatioByEpoch, StreamSpec, Window};
 
 use crate::base::{Purpose, RecordId, RngKey, StepIndex, StreamId, Task};
 
@@ -21,7 +21,7 @@ use crate::base::{Purpose, RecordId, RngKey, StepIndex, StreamId, Task};
 pub struct ScheduleError(String);
 
 /// Everything one optimiser update consumes, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepPlan {
     /// Which update, from the start of the run.
     pub step: StepIndex,
@@ -40,10 +40,19 @@ pub struct BatchPlan {
     pub epoch: u32,
     /// Number of the pass.
     pub pass: u64,
-    /// Position of the first record in the pass.
+    /// Position of the first record in the pass; positions past its end start over.
     pub first: u64,
     /// Number of records.
     pub len: u32,
+}
+
+impl BatchPlan {
+    /// What rank `rank` of `world` takes of it. The shares of all ranks are the batch, in order, and
+    /// differ by at most one record.
+    pub fn share(self, rank: u32, world: u32) -> Self {
+        let cut = |r: u32| u64::from(self.len) * u64::from(r) / u64::from(world.max(1));
+        Self { first: self.first + cut(rank), len: (cut(rank + 1) - cut(rank)) as u32, ..self }
+    }
 }
 
 /// The plan of a whole run.
@@ -92,33 +101,57 @@ impl Schedule {
 
     /// The plan of update `step`.
     pub fn step(&self, step: StepIndex) -> StepPlan {
+        let mut plan = StepPlan::default();
+        self.step_into(step, &mut plan);
+        plan
+    }
+
+    /// As [`Self::step`], into memory that is there already.
+    pub fn step_into(&self, step: StepIndex, plan: &mut StepPlan) {
         let epoch = self.epoch_of(step);
         let i = step.0 % self.steps_per_epoch;
-        let batches = match &self.mix {
-            Mix::Mtl { ratio } => self.mtl(epoch, i, ratio.at(epoch)),
-            Mix::Long { .. } | Mix::Short { .. } => self.rounds(epoch, i),
-            Mix::Weighted { batches_per_step, .. } => self.weighted(step, u64::from(*batches_per_step)),
-            Mix::InOrder => self.in_order(i),
-        };
-        StepPlan { step, epoch, batches }
+        (plan.step, plan.epoch) = (step, epoch);
+        let out = &mut plan.batches;
+        out.clear();
+        match &self.mix {
+            Mix::Mtl { ratio } => self.mtl(epoch, i, ratio.at(epoch), out),
+            Mix::Long { .. } | Mix::Short { .. } => self.rounds(epoch, i, out),
+            Mix::Weighted { batches_per_step, .. } => self.weighted(step, u64::from(*batches_per_step), out),
+            Mix::InOrder => self.in_order(i, out),
+        }
     }
 
     /// The records of a batch.
     pub fn records(&self, batch: &BatchPlan) -> impl Iterator<Item = RecordId> + use<> {
-        let stream = batch.stream.0;
-        let order = if self.mix == Mix::InOrder {
-            None
-        } else {
-            let key = RngKey::new(self.seed, Purpose::Order, stream).word(batch.epoch, batch.pass);
-            Some(Permutation::new(self.streams[stream as usize].records, key))
-        };
+        let order = self.order(batch);
+        let n = self.streams[batch.stream.0 as usize].records;
         let positions = batch.first..batch.first + u64::from(batch.len);
-        positions.map(move |i| RecordId(order.map_or(i, |order| order.at(i))))
+        positions.map(move |i| RecordId(order.at(if i < n { i } else { i % n })))
+    }
+
+    fn order(&self, batch: &BatchPlan) -> Order {
+        if self.mix == Mix::InOrder {
+            return Order::Stored;
+        }
+        let spec = &self.streams[batch.stream.0 as usize];
+        let key = RngKey::new(self.seed, Purpose::Order, batch.stream.0).word(batch.epoch, batch.pass);
+        match spec.window {
+            None => Order::Full(Permutation::new(spec.records, key)),
+            Some(window) => Order::Windowed(Windowed::new(spec.records, window, key)),
+        }
+    }
+
+    /// Evaluation sees every record once, whatever the streams say.
+    fn last_batch(&self, stream: usize) -> LastBatch {
+        if self.mix == Mix::InOrder { LastBatch::Keep } else { self.streams[stream].last_batch }
     }
 
     fn batches_per_pass(&self, stream: usize) -> u64 {
-        let spec = &self.streams[stream];
-        spec.records.div_ceil(u64::from(spec.batch_size))
+        let (records, size) = (self.streams[stream].records, u64::from(self.streams[stream].batch_size));
+        match self.last_batch(stream) {
+            LastBatch::Drop => records / size,
+            LastBatch::Keep | LastBatch::Fill => records.div_ceil(size),
+        }
     }
 
     /// Batches of one epoch of the round-robin mixes.
@@ -158,11 +191,14 @@ impl Schedule {
         let spec = &self.streams[stream];
         let per_pass = self.batches_per_pass(stream);
         let first = number % per_pass * u64::from(spec.batch_size);
-        let len = u64::from(spec.batch_size).min(spec.records - first) as u32;
+        let len = match self.last_batch(stream) {
+            LastBatch::Keep => u64::from(spec.batch_size).min(spec.records - first) as u32,
+            LastBatch::Drop | LastBatch::Fill => spec.batch_size,
+        };
         BatchPlan { stream: StreamId(stream as u32), epoch, pass: number / per_pass, first, len }
     }
 
-    fn mtl(&self, epoch: u32, i: u64, ratio: Ratio) -> Vec<BatchPlan> {
+    fn mtl(&self, epoch: u32, i: u64, ratio: Ratio, out: &mut Vec<BatchPlan>) {
         let neural = match ratio {
             Ratio::PerStep(n) => i * u64::from(n)..(i + 1) * u64::from(n),
             Ratio::EveryNth(n) => i / u64::from(n)..(i + 1) / u64::from(n),
@@ -172,33 +208,30 @@ impl Schedule {
             let other = (j % others) as usize;
             self.batch(other + usize::from(other >= self.main), epoch, j / others)
         };
-        neural.map(turn).chain([self.batch(self.main, epoch, i)]).collect()
+        out.extend(neural.map(turn).chain([self.batch(self.main, epoch, i)]));
     }
 
-    fn rounds(&self, epoch: u32, i: u64) -> Vec<BatchPlan> {
+    fn rounds(&self, epoch: u32, i: u64, out: &mut Vec<BatchPlan>) {
         let (n, per_step) = (self.streams.len() as u64, self.batches_per_step());
         let end = ((i + 1) * per_step).min(self.round_robin_batches());
-        (i * per_step..end).map(|j| self.batch((j % n) as usize, epoch, j / n)).collect()
+        out.extend((i * per_step..end).map(|j| self.batch((j % n) as usize, epoch, j / n)));
     }
 
-    fn weighted(&self, step: StepIndex, per_step: u64) -> Vec<BatchPlan> {
+    fn weighted(&self, step: StepIndex, per_step: u64, out: &mut Vec<BatchPlan>) {
         let interleave = self.interleave.as_ref().expect("new made it for this mix");
-        let positions = step.0 * per_step..(step.0 + 1) * per_step;
-        positions
-            .map(|t| {
-                let (stream, number) = interleave.at(t);
-                self.batch(stream, 0, number)
-            })
-            .collect()
+        out.extend((step.0 * per_step..(step.0 + 1) * per_step).map(|t| {
+            let (stream, number) = interleave.at(t);
+            self.batch(stream, 0, number)
+        }));
     }
 
-    fn in_order(&self, mut i: u64) -> Vec<BatchPlan> {
+    fn in_order(&self, mut i: u64, out: &mut Vec<BatchPlan>) {
         let mut stream = 0;
         while i >= self.batches_per_pass(stream) {
             i -= self.batches_per_pass(stream);
             stream += 1;
         }
-        vec![self.batch(stream, 0, i)]
+        out.push(self.batch(stream, 0, i));
     }
 }
 
@@ -210,6 +243,14 @@ fn check(streams: &[StreamSpec], mix: &Mix) -> Result<(), ScheduleError> {
     for (i, stream) in streams.iter().enumerate() {
         if stream.records == 0 || stream.batch_size == 0 {
             return fail(format!("stream {i} ({}) has no records, or batches of none", stream.task));
+        }
+        let drops_all = stream.last_batch == LastBatch::Drop && stream.records < u64::from(stream.batch_size);
+        if drops_all && *mix != Mix::InOrder {
+            let (records, batch) = (stream.records, stream.batch_size);
+            return fail(format!(
+                "stream {i} ({}) has {records} records, not one batch of {batch}, and last_batch = \"drop\"",
+                stream.task
+            ));
         }
         if !(stream.weight.is_finite() && stream.weight > 0.0) {
             return fail(format!("weight {} of stream {i} is not a positive number", stream.weight));

@@ -18,6 +18,39 @@ pub struct StreamSpec {
     pub batch_size: u32,
     /// Share of batches in a weighted mix.
     pub weight: f64,
+    /// What becomes of the last batch of a pass when it is not full.
+    pub last_batch: LastBatch,
+    /// Shuffles by windows of blocks instead of over all records.
+    pub window: Option<Window>,
+}
+
+impl StreamSpec {
+    /// A stream of `records` records that keeps its last batch, with weight 1 and a full shuffle.
+    pub fn new(task: Task, records: u64, batch_size: u32) -> Self {
+        Self { task, records, batch_size, weight: 1.0, last_batch: LastBatch::Keep, window: None }
+    }
+}
+
+/// What becomes of the last batch of a pass when records are left over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastBatch {
+    /// It is smaller.
+    #[default]
+    Keep,
+    /// It is left out of this pass; another order leaves out others.
+    Drop,
+    /// It is filled up with the first records of the same pass.
+    Fill,
+}
+
+/// The blocks among which records are shuffled; see [`super::Windowed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Records in a block, as they are stored.
+    pub block: u32,
+    /// Blocks in a window.
+    pub blocks: u32,
 }
 
 /// How the batches of several streams become optimiser updates.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 fn neural(records: u64) -> StreamSpec {
-    StreamSpec { task: Task::V1, records, batch_size: 1, weight: 1.0 }
+    StreamSpec::new(Task::V1, records, 1)
 }
 
 fn images(records: u64) -> StreamSpec {
@@ -142,5 +142,80 @@ fn the_order_depends_on_seed_epoch_and_stream_and_on_nothing_else() {
     assert_eq!(one, order(1, 1, 0));
     for other in [order(2, 1, 0), order(1, 2, 0), order(1, 1, 1)] {
         assert_ne!(one, other);
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_shares_of_all_ranks_are_the_batch(
+        n in 1u64..300, batch_size in 1u32..70, world in 1u32..9, k in 0u64..40, seed in any::<u64>(),
+    ) {
+        let streams = vec![StreamSpec { batch_size, ..neural(n) }, StreamSpec { batch_size, ..images(n) }];
+        let schedule = Schedule::new(streams, ratio("1"), seed).unwrap();
+        for batch in schedule.step(StepIndex(k)).batches {
+            let shares: Vec<BatchPlan> = (0..world).map(|rank| batch.share(rank, world)).collect();
+            let (least, most) = (shares.iter().map(|s| s.len).min(), shares.iter().map(|s| s.len).max());
+            prop_assert!(most.unwrap() - least.unwrap() <= 1);
+            let together: Vec<RecordId> = shares.iter().flat_map(|share| schedule.records(share)).collect();
+            prop_assert_eq!(together, schedule.records(&batch).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_last_batch_is_kept_dropped_or_filled(n in 1u64..200, size in 1u32..40, seed in any::<u64>()) {
+        let pass = |last_batch: LastBatch| -> Option<(Vec<u32>, Vec<u64>)> {
+            let stream = StreamSpec { batch_size: size, last_batch, ..images(n) };
+            let schedule = Schedule::new(vec![stream], Mix::Long { batches_per_step: 0 }, seed).ok()?;
+            let steps = (0..schedule.steps_per_epoch()).map(|k| schedule.step(StepIndex(k)).batches[0]);
+            let (mut sizes, mut records) = (Vec::new(), Vec::new());
+            for batch in steps {
+                sizes.push(batch.len);
+                records.extend(schedule.records(&batch).map(|r| r.0));
+            }
+            Some((sizes, records))
+        };
+        let (sizes, kept) = pass(LastBatch::Keep).unwrap();
+        prop_assert_eq!(sizes.iter().map(|&s| u64::from(s)).sum::<u64>(), n);
+        let (sizes, filled) = pass(LastBatch::Fill).unwrap();
+        prop_assert!(sizes.iter().all(|&s| s == size));
+        let wrapped = (0..filled.len()).map(|i| kept[i % kept.len()]);
+        prop_assert_eq!(&filled, &wrapped.collect::<Vec<_>>());
+        match pass(LastBatch::Drop) {
+            Some((sizes, records)) => {
+                prop_assert!(sizes.iter().all(|&s| s == size));
+                prop_assert_eq!(&records[..], &kept[..records.len()]);
+                prop_assert!(n - (records.len() as u64) < u64::from(size));
+            }
+            None => prop_assert!(n < u64::from(size)),
+        }
+    }
+
+    #[test]
+    fn any_step_of_a_run_is_known_without_the_others(
+        k in 0u64..1 << 40, seed in any::<u64>(), window in proptest::option::of((1u32..50, 1u32..50)),
+    ) {
+        let window = window.map(|(block, blocks)| Window { block, blocks });
+        let set = StreamSpec { batch_size: 128, window, ..images(1 << 40) };
+        let schedule = Schedule::new(vec![neural(1 << 40), set], ratio("2"), seed).unwrap();
+        let mut plan = StepPlan::default();
+        schedule.step_into(StepIndex(k), &mut plan);
+        prop_assert_eq!(&plan, &schedule.step(StepIndex(k)));
+        let records: Vec<RecordId> = schedule.records(plan.batches.last().unwrap()).collect();
+        prop_assert!(records.len() == 128 && records.iter().all(|r| r.0 < 1 << 40));
+    }
+
+    #[test]
+    fn sizes_and_decimal_fractions_are_met_exactly(
+        w in proptest::collection::vec(1u32..100_000, 2..6), unit in prop::sample::select(vec![1.0, 0.01, 1e-4]),
+    ) {
+        let interleave = Interleave::new(&w.iter().map(|&w| f64::from(w) * unit).collect::<Vec<_>>());
+        let total: u64 = w.iter().map(|&w| u64::from(w)).sum();
+        let mut counts = vec![0u64; w.len()];
+        for t in 0..total {
+            let (stream, before) = interleave.at(t);
+            prop_assert_eq!(before, counts[stream]);
+            counts[stream] += 1;
+        }
+        prop_assert_eq!(counts, w.iter().map(|&w| u64::from(w)).collect::<Vec<_>>());
     }
 }
