@@ -24,6 +24,11 @@ impl Fingerprint {
         Self(blake3::hash(bytes).to_hex().to_string())
     }
 
+    /// Fingerprint of `bytes`, computed on all threads of the current pool.
+    pub fn of_large(bytes: &[u8]) -> Self {
+        Self(blake3::Hasher::new().update_rayon(bytes).finalize().to_hex().to_string())
+    }
+
     /// Fingerprint of a sequence of parts; the boundaries between parts count.
     pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hasher = blake3::Hasher::new();

@@ -3,6 +3,7 @@
 use super::exit::stop_flag;
 use super::show::{Bar, Show, bytes, count, table};
 use crate::base::Split;
+use crate::shard::BlockOptions;
 use crate::ingest::{self, Color, PrepareOptions, Prepared, Progress, Responses, TimeBins};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -24,7 +25,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = ColorArg::Keep)]
     color: ColorArg,
     /// Compression level of zstd
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=22))]
+    #[arg(long, default_value_t = BlockOptions::default().level, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
     /// Element type of stored responses
     #[arg(long, value_enum, default_value_t = ResponsesArg::F32)]

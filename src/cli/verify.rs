@@ -1,6 +1,7 @@
 //! `nct verify`: every byte of every shard.
 
 use super::show::{Show, bytes, out};
+use crate::ingest;
 use crate::shard::ShardSet;
 use std::path::PathBuf;
 
@@ -10,6 +11,9 @@ pub(crate) struct Args {
     /// Folder of shards, or of one data set in it
     #[arg(default_value = "shards")]
     shards: PathBuf,
+    /// Also decode everything and compare the statistics
+    #[arg(long)]
+    deep: bool,
 }
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
@@ -18,8 +22,9 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let total: u64 = shards().map(|s| s.bytes).sum();
     let bar = show.bar("verify", total, "bytes");
     for dataset in set.datasets() {
-        dataset.verify(&|info| bar.advance(info.bytes))?;
+        ingest::verify(dataset, args.deep, &|n| bar.advance(n))?;
     }
     bar.clear();
-    out(&format!("{}: {} shards, {}, all sound", args.shards.display(), shards().count(), bytes(total)))
+    let depth = if args.deep { "all sound, values and statistics too" } else { "all sound" };
+    out(&format!("{}: {} shards, {}, {depth}", args.shards.display(), shards().count(), bytes(total)))
 }

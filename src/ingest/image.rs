@@ -2,9 +2,9 @@
 
 use super::error::{IngestError, Result};
 use crate::base::color::luma;
-use std::fs;
+use std::cell::RefCell;
 use std::path::Path;
-use turbojpeg::{Colorspace, PixelFormat};
+use turbojpeg::{Colorspace, Decompressor, PixelFormat};
 
 /// An image `[channels, height, width]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,52 +63,69 @@ impl Image {
     }
 }
 
+thread_local! {
+    /// Creating a decoder costs as much as decoding a small image.
+    static DECODER: RefCell<Option<Decompressor>> = const { RefCell::new(None) };
+}
+
 /// Decodes a JPEG file: one channel if it is grayscale, else red, green and blue. The pixels equal
-/// Pillow's, which uses the same library. Damage that libjpeg only warns of is an error.
-pub fn read_jpeg(path: &Path) -> Result<Image> {
-    let file = fs::read(path).map_err(IngestError::io(path, "read"))?;
+/// Pillow's, which uses the same library. Damage that libjpeg only warns of is an error. `path` is used
+/// in messages.
+pub fn decode_jpeg(file: &[u8], path: &Path) -> Result<Image> {
     let bad = |what: String| IngestError::bad(path, format!("{what}; replace or remove this file"));
     if !file.starts_with(&[0xFF, 0xD8]) {
         return Err(bad("is no JPEG: it does not start with the bytes FF D8".to_owned()));
     }
-    let header = turbojpeg::read_header(&file).map_err(|e| bad(format!("damaged JPEG: {e}")))?;
+    let decoded = DECODER.with_borrow_mut(|slot| {
+        let decoder = match slot {
+            Some(decoder) => decoder,
+            none => none.insert(Decompressor::new().map_err(|e| e.to_string())?),
+        };
+        decode_with(decoder, file)
+    });
+    decoded.map_err(bad)
+}
+
+fn decode_with(decoder: &mut Decompressor, file: &[u8]) -> std::result::Result<Image, String> {
+    let damaged = |e: turbojpeg::Error| format!("damaged JPEG: {e}");
+    let header = decoder.read_header(file).map_err(damaged)?;
     let (width, height) = (header.width, header.height);
     if width == 0 || height == 0 || width > 1 << 14 || height > 1 << 14 {
-        return Err(bad(format!("a JPEG of {width} x {height} pixels")));
+        return Err(format!("a JPEG of {width} x {height} pixels"));
     }
     let (format, channels) = match header.colorspace {
         Colorspace::Gray => (PixelFormat::GRAY, 1),
-        Colorspace::CMYK | Colorspace::YCCK => {
-            return Err(bad("a CMYK JPEG; gray and RGB are read".to_owned()));
-        }
+        Colorspace::CMYK | Colorspace::YCCK => return Err("a CMYK JPEG; gray and RGB are read".to_owned()),
         _ => (PixelFormat::RGB, 3),
     };
-    let image = turbojpeg::decompress(&file, format).map_err(|e| bad(format!("damaged JPEG: {e}")))?;
-    let rows = image.pixels.chunks_exact(image.pitch).map(|row| &row[..width * channels]);
-    let mut planes = vec![0; width * height * channels];
-    for (y, row) in rows.enumerate() {
-        for (x, pixel) in row.chunks_exact(channels).enumerate() {
-            for (c, &value) in pixel.iter().enumerate() {
-                planes[(c * height + y) * width + x] = value;
-            }
-        }
-    }
-    Ok(Image {
-        channels: channels as u32,
-        height: height as u32,
-        width: width as u32,
-        pixels: Pixels::U8(planes),
-    })
+    let mut pixels = vec![0; width * height * channels];
+    let image =
+        turbojpeg::Image { pixels: &mut pixels[..], width, pitch: width * channels, height, format };
+    decoder.decompress(file, image).map_err(damaged)?;
+    let pixels = Pixels::U8(if channels == 3 { planes(&pixels) } else { pixels });
+    Ok(Image { channels: channels as u32, height: height as u32, width: width as u32, pixels })
 }
 
-/// Reads a `.npy` file of shape H x W, H x W x 1 or H x W x 3. Bytes stay bytes, floats stay floats,
+/// Interleaved pixels of three channels as planes.
+fn planes(pixels: &[u8]) -> Vec<u8> {
+    let n = pixels.len() / 3;
+    let mut out = vec![0; 3 * n];
+    let (red, rest) = out.split_at_mut(n);
+    let (green, blue) = rest.split_at_mut(n);
+    let planes = red.iter_mut().zip(green).zip(blue);
+    for ([r, g, b], ((red, green), blue)) in pixels.as_chunks().0.iter().zip(planes) {
+        (*red, *green, *blue) = (*r, *g, *b);
+    }
+    out
+}
+
+/// Reads the bytes of a `.npy` file of shape H x W, H x W x 1 or H x W x 3. Bytes stay bytes, floats stay floats,
 /// and other whole numbers must lie within 0 to 255.
-pub fn read_npy(path: &Path) -> Result<Image> {
-    let file = fs::read(path).map_err(IngestError::io(path, "read"))?;
+pub fn decode_npy(file: &[u8], path: &Path) -> Result<Image> {
     let bad = |what: String| IngestError::bad(path, what);
     let damaged =
         |e: std::io::Error| IngestError::bad(path, format!("is no .npy array that can be read: {e}"));
-    let npy = npyz::NpyFile::new(&file[..]).map_err(damaged)?;
+    let npy = npyz::NpyFile::new(file).map_err(damaged)?;
     let shape: Vec<usize> = npy.shape().iter().map(|&n| n as usize).collect();
     let (height, width, channels) = match shape[..] {
         [h, w] => (h, w, 1),
@@ -163,6 +180,7 @@ pub fn read_npy(path: &Path) -> Result<Image> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn gray_equals_pillow_and_gray_images_become_rgb() {
@@ -184,10 +202,10 @@ mod tests {
             text.push('\n');
             let file = [b"\x93NUMPY\x01\0\x76\0", text.as_bytes(), &data].concat();
             fs::write(&path, &file).unwrap();
-            let image = read_npy(&path).unwrap();
+            let image = decode_npy(&fs::read(&path).unwrap(), &path).unwrap();
             assert_eq!((image.shape(), image.pixels), ([1, 2, 3], Pixels::U8(vec![1, 2, 3, 4, 5, 6])));
             fs::write(&path, &file[..file.len() - 1]).unwrap();
-            assert!(read_npy(&path).is_err());
+            assert!(decode_npy(&fs::read(&path).unwrap(), &path).is_err());
         }
     }
 
@@ -205,10 +223,10 @@ mod tests {
         };
         let file = turbojpeg::compress(image, 90, turbojpeg::Subsamp::Sub2x2).unwrap();
         fs::write(&path, &file).unwrap();
-        assert_eq!(read_jpeg(&path).unwrap().shape(), [3, 32, 32]);
+        assert_eq!(decode_jpeg(&fs::read(&path).unwrap(), &path).unwrap().shape(), [3, 32, 32]);
         for n in (0..file.len() - 2).step_by(7) {
             fs::write(&path, &file[..n]).unwrap();
-            assert!(read_jpeg(&path).is_err(), "{n} of {} bytes were accepted", file.len());
+            assert!(decode_jpeg(&fs::read(&path).unwrap(), &path).is_err(), "{n} of {} bytes were accepted", file.len());
         }
     }
 }

@@ -11,11 +11,13 @@ mod sessions;
 pub mod split;
 mod stats;
 pub mod synth;
+mod verify;
 
 pub use error::{IngestError, Result};
 pub use images::{Class, ImageSet};
 pub use prepare::{Color, OnProgress, PrepareOptions, Prepared, Progress, Responses, prepare};
 pub use sessions::{NeuralSet, Session, TimeBins, Trials};
+pub use verify::verify;
 
 use std::path::{Path, PathBuf};
 

@@ -1,10 +1,11 @@
 //! From raw folders to shards. A data set is written to a hidden folder beside its place and renamed
 //! when it is whole; the bytes are a function of the input and the options, whatever the threads.
 
+mod staging;
 mod write;
 
 use super::error::{IngestError, Result};
-use super::image::{Image, Pixels, read_jpeg, read_npy};
+use super::image::{Image, Pixels, decode_jpeg, decode_npy};
 use super::sessions::{NeuralSet, Session, TimeBins};
 use super::stats::{PixelSums, neuron_statistics};
 use super::{Found, ImageSet, discover, split};
@@ -16,7 +17,7 @@ use crate::shard::{
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use write::SetWriter;
+use staging::Staging;
 
 /// Which colours are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,15 +156,24 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
     if target.exists() && !options.force {
         return already_there(&target, &settings);
     }
-    let writer = SetWriter::new(
-        &options.out,
-        set.name(),
-        BlockOptions { level: options.level, ..BlockOptions::default() },
-    )?;
-    let job = Job { options, settings, writer, progress, notes: Vec::new() };
-    match set {
-        Found::Images(set) => job.images(set, &target),
-        Found::Neural(set) => job.neural(set, &target),
+    let staging = Staging::open(&options.out, set.name(), &settings)?;
+    let blocks = BlockOptions { level: options.level, ..BlockOptions::default() };
+    let name = set.name().to_owned();
+    let mut job = Job { name, options, settings, staging, blocks, progress, notes: Vec::new() };
+    let manifest = match set {
+        Found::Images(set) => job.images(set),
+        Found::Neural(set) => job.neural(set),
+    };
+    match manifest {
+        Ok((manifest, images)) => {
+            Ok(Prepared { manifest: job.staging.finish(manifest)?, images, notes: job.notes })
+        }
+        Err(e) => {
+            if matches!(e, IngestError::Stopped) {
+                job.staging.keep();
+            }
+            Err(e)
+        }
     }
 }
 
@@ -201,9 +211,11 @@ fn file_bytes(path: &Path) -> Result<u64> {
 }
 
 struct Job<'a> {
+    name: String,
     options: &'a PrepareOptions,
     settings: Vec<String>,
-    writer: SetWriter,
+    staging: Staging,
+    blocks: BlockOptions,
     progress: OnProgress<'a>,
     notes: Vec<String>,
 }
@@ -212,10 +224,10 @@ struct Job<'a> {
 type Item<'a> = (&'a Path, u32, u32);
 
 impl Job<'_> {
-    fn images(mut self, set: &ImageSet, target: &Path) -> Result<Prepared> {
+    fn images(&mut self, set: &ImageSet) -> Result<(Manifest, u64)> {
         let n_images = (set.train.len() + set.test.len()) as u64;
         (self.progress)(Progress::Begin(&set.name, n_images));
-        let first = self.convert(read_image(&set.train[0].0)?, true);
+        let first = self.convert(read_image(&set.train[0].0)?.0, true);
         let shape = first.shape();
         let validates =
             split::image_validation(set.train.len(), self.options.valid_size, self.options.split_seed);
@@ -237,10 +249,10 @@ impl Job<'_> {
         }
         let classes =
             set.classes.iter().map(|c| ClassInfo { id: c.id.clone(), words: c.words.clone() }).collect();
-        self.finish(target, raw_bytes, shape, DType::U8, &sums, classes, Vec::new(), n_images)
+        Ok((self.manifest(raw_bytes, shape, DType::U8, &sums, classes, Vec::new()), n_images))
     }
 
-    fn neural(mut self, set: &NeuralSet, target: &Path) -> Result<Prepared> {
+    fn neural(&mut self, set: &NeuralSet) -> Result<(Manifest, u64)> {
         let n_images = set.images.len() as u64;
         (self.progress)(Progress::Begin(&set.name, n_images));
         let trains = split::neural_training(set.n_split(), self.options.train_frac, self.options.split_seed);
@@ -263,13 +275,13 @@ impl Job<'_> {
             infos.push(SessionInfo { id: session.id, neurons: session.n_neurons as u32 });
         }
         let items: Vec<Item> = set.images.iter().map(|(&id, path)| (path.as_path(), id, 0)).collect();
-        let first = self.convert(read_image(items[0].0)?, false);
+        let first = self.convert(read_image(items[0].0)?.0, false);
         let dtype = if matches!(first.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 };
         if dtype == DType::F32 {
             self.notes.push("images are floating-point: they are not divided by 255".to_owned());
         }
         let (sums, bytes) = self.image_shards(&items, &Content::Stimuli, None, first.shape(), dtype)?;
-        self.finish(target, raw_bytes + bytes, first.shape(), dtype, &sums, Vec::new(), infos, n_images)
+        Ok((self.manifest(raw_bytes + bytes, first.shape(), dtype, &sums, Vec::new(), infos), n_images))
     }
 
     /// Gray if asked for; else labelled images are RGB, and stimuli stay as they are.
@@ -281,24 +293,21 @@ impl Job<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of a manifest")]
-    fn finish(
-        self,
-        target: &Path,
+    fn manifest(
+        &self,
         raw_bytes: u64,
         image: [u32; 3],
         pixels: DType,
         sums: &PixelSums,
         classes: Vec<ClassInfo>,
         sessions: Vec<SessionInfo>,
-        images: u64,
-    ) -> Result<Prepared> {
+    ) -> Manifest {
         let (mean, std) = sums.mean_and_std();
-        let manifest = Manifest {
+        Manifest {
             version: MANIFEST_VERSION,
-            dataset: self.writer.name().to_owned(),
+            dataset: self.name.clone(),
             writer: format!("nct {}", env!("CARGO_PKG_VERSION")),
-            settings: self.settings,
+            settings: self.settings.clone(),
             raw_bytes,
             image,
             pixels,
@@ -307,13 +316,14 @@ impl Job<'_> {
             classes,
             sessions,
             shards: Vec::new(),
-        };
-        let manifest = self.writer.finish(manifest, target)?;
-        Ok(Prepared { manifest, images, notes: self.notes })
+        }
     }
 }
 
-/// By its name, `.npy` or JPEG.
-fn read_image(path: &Path) -> Result<Image> {
-    if path.extension().is_some_and(|e| e == "npy") { read_npy(path) } else { read_jpeg(path) }
+/// An image by its name, `.npy` or JPEG, and the bytes of its file.
+fn read_image(path: &Path) -> Result<(Image, u64)> {
+    let file = fs::read(path).map_err(IngestError::io(path, "read"))?;
+    let is_npy = path.extension().is_some_and(|e| e == "npy");
+    let image = if is_npy { decode_npy(&file, path)? } else { decode_jpeg(&file, path)? };
+    Ok((image, file.len() as u64))
 }

@@ -1,9 +1,10 @@
 //! Statistics of pixels and responses, in a fixed order of additions so that they do not depend on threads.
 
 use super::image::{Image, Pixels};
+use serde::{Deserialize, Serialize};
 
-/// Sums over the pixels of each channel.
-#[derive(Debug, Clone, Default)]
+/// Sums over the pixels of each channel. In JSON, floats come back bit for bit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct PixelSums {
     n_pixels: u64,
     is_u8: bool,
@@ -48,8 +49,12 @@ impl PixelSums {
 
 /// Exact: integers below 2^53.
 fn byte_sums(plane: &[u8]) -> (f64, f64) {
-    let (sum, squares) =
-        plane.iter().fold((0u64, 0u64), |(s, q), &v| (s + u64::from(v), q + u64::from(v).pow(2)));
+    // So many squares of bytes fit 32 bits, which vectorises twice as wide as 64.
+    let of_chunk = |chunk: &[u8]| {
+        chunk.iter().fold((0u32, 0u32), |(s, q), &v| (s + u32::from(v), q + u32::from(v) * u32::from(v)))
+    };
+    let chunks = plane.chunks(1 << 15).map(of_chunk);
+    let (sum, squares) = chunks.fold((0u64, 0u64), |(s, q), (a, b)| (s + u64::from(a), q + u64::from(b)));
     (sum as f64, squares as f64)
 }
 

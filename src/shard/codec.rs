@@ -1,40 +1,131 @@
 //! One block in and out of its stored form.
+//!
+//! Photographs have few repeated byte strings, so plain zstd gains little on them. The row filter
+//! replaces each byte by its difference from the byte one line before, as PNG's filter "up" does;
+//! differences are small numbers, and undoing it is an addition of whole lines.
 
 use super::layout::Codec;
+use std::cell::RefCell;
+use zstd::bulk::{Compressor, Decompressor};
 
-/// Stores `raw`: compressed at `level` if that makes it smaller, else as it is.
-pub fn encode(raw: &[u8], level: i32) -> std::io::Result<(Codec, Vec<u8>)> {
-    let packed = zstd::bulk::compress(raw, level)?;
-    if packed.len() < raw.len() { Ok((Codec::Zstd, packed)) } else { Ok((Codec::Raw, raw.to_vec())) }
+/// Bytes of a block on which the codecs are tried; the better one then gets the whole.
+const TRIAL_BYTES: usize = 32 << 10;
+
+thread_local! {
+    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Stores `raw`, whose lines have `line_bytes`, in the smallest of the codecs' forms. A block that does
+/// not shrink by at least 1/64 stays as it is: reading it must be worth something.
+pub fn encode(raw: &[u8], line_bytes: usize, level: i32) -> std::io::Result<(Codec, Vec<u8>)> {
+    let mut filtered = Vec::new();
+    let trial = &raw[..raw.len().min(TRIAL_BYTES)];
+    filter_lines(trial, line_bytes, &mut filtered);
+    let filters = compress(&filtered, level)?.len() < compress(trial, level)?.len();
+    let (codec, packed) = if filters {
+        filter_lines(raw, line_bytes, &mut filtered);
+        (Codec::ZstdLines, compress(&filtered, level)?)
+    } else {
+        (Codec::Zstd, compress(raw, level)?)
+    };
+    let shrinks = packed.len() + raw.len().div_ceil(64) <= raw.len();
+    Ok(if shrinks { (codec, packed) } else { (Codec::Raw, raw.to_vec()) })
 }
 
 /// Decodes `stored` into `out`, whose length is the block's exact decoded length.
-pub fn decode(codec: Codec, stored: &[u8], out: &mut [u8]) -> Result<(), String> {
+pub fn decode(codec: Codec, line_bytes: usize, stored: &[u8], out: &mut [u8]) -> Result<(), String> {
     let n = match codec {
         Codec::Raw if stored.len() == out.len() => {
             out.copy_from_slice(stored);
             out.len()
         }
         Codec::Raw => stored.len(),
-        Codec::Zstd => zstd::bulk::decompress_to_buffer(stored, out).map_err(|e| format!("zstd: {e}"))?,
+        Codec::Zstd | Codec::ZstdLines => decompress(stored, out).map_err(|e| format!("zstd: {e}"))?,
     };
-    if n == out.len() { Ok(()) } else { Err(format!("{n} bytes decoded, {} expected", out.len())) }
+    if n != out.len() {
+        return Err(format!("{n} bytes decoded, {} expected", out.len()));
+    }
+    if codec == Codec::ZstdLines {
+        unfilter_lines(out, line_bytes);
+    }
+    Ok(())
+}
+
+fn compress(raw: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some((at, compressor)) if *at == level => compressor,
+            other => &mut other.insert((level, Compressor::new(level)?)).1,
+        };
+        compressor.compress(raw)
+    })
+}
+
+fn decompress(stored: &[u8], out: &mut [u8]) -> std::io::Result<usize> {
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        let decompressor = match slot {
+            Some(decompressor) => decompressor,
+            none => none.insert(Decompressor::new()?),
+        };
+        decompressor.decompress_to_buffer(stored, out)
+    })
+}
+
+/// Each byte less the one `line_bytes` before; the first line stays.
+fn filter_lines(raw: &[u8], line_bytes: usize, out: &mut Vec<u8>) {
+    let first = line_bytes.clamp(1, raw.len().max(1)).min(raw.len());
+    out.clear();
+    out.extend_from_slice(&raw[..first]);
+    out.extend(raw[first..].iter().zip(raw).map(|(byte, above)| byte.wrapping_sub(*above)));
+}
+
+fn unfilter_lines(out: &mut [u8], line_bytes: usize) {
+    let line_bytes = line_bytes.max(1);
+    let mut rest = out;
+    while rest.len() > line_bytes {
+        let (above, below) = rest.split_at_mut(line_bytes);
+        below.iter_mut().zip(above.iter()).for_each(|(byte, above)| *byte = byte.wrapping_add(*above));
+        rest = below;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn noise(n: u64) -> Vec<u8> {
+        (0..n).map(|i| crate::base::rng::mix64(i) as u8).collect()
+    }
+
+    /// Noise in which every line resembles the one above.
+    fn lines() -> Vec<u8> {
+        let first = noise(64);
+        (0..200u8).flat_map(|y| first.iter().map(move |v| v.wrapping_add(y.wrapping_mul(3)))).collect()
+    }
 
     #[test]
-    fn what_does_not_shrink_stays_raw_and_both_come_back() {
-        let noise: Vec<u8> = (0..999u64).map(|i| crate::base::rng::mix64(i) as u8).collect();
-        for (raw, expected) in [(vec![7; 1000], Codec::Zstd), (noise, Codec::Raw)] {
-            let (codec, stored) = encode(&raw, 3).unwrap();
+    fn each_content_gets_its_codec_and_comes_back() {
+        for (raw, expected) in
+            [(vec![7; 1000], Codec::Zstd), (noise(999), Codec::Raw), (lines(), Codec::ZstdLines)]
+        {
+            let (codec, stored) = encode(&raw, 64, 3).unwrap();
             assert_eq!(codec, expected);
             let mut out = vec![0; raw.len()];
-            decode(codec, &stored, &mut out).unwrap();
+            decode(codec, 64, &stored, &mut out).unwrap();
             assert_eq!(out, raw);
-            assert!(decode(codec, &stored, &mut out[1..]).is_err());
+            assert!(decode(codec, 64, &stored, &mut out[1..]).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_row_filter_is_undone(raw in proptest::collection::vec(any::<u8>(), 0..400), line in 1usize..90) {
+            let mut out = Vec::new();
+            filter_lines(&raw, line, &mut out);
+            unfilter_lines(&mut out, line);
+            prop_assert_eq!(out, raw);
         }
     }
 }

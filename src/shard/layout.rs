@@ -102,6 +102,8 @@ pub enum Codec {
     Raw = 0,
     /// One zstd frame.
     Zstd = 1,
+    /// One zstd frame of differences between lines.
+    ZstdLines = 2,
 }
 
 /// Where one block of one field lies.
@@ -117,6 +119,20 @@ pub struct Entry {
     pub checksum: u32,
     /// How it is stored.
     pub codec: Codec,
+}
+
+impl Codec {
+    /// All codecs, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Zstd, Self::ZstdLines];
+
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Zstd => "zstd",
+            Self::ZstdLines => "zstd+lines",
+        }
+    }
 }
 
 impl Entry {
@@ -136,6 +152,7 @@ impl Entry {
         let codec = match u32_at(bytes, 20) {
             0 => Codec::Raw,
             1 => Codec::Zstd,
+            2 => Codec::ZstdLines,
             other => return Err(format!("codec {other} is unknown")),
         };
         Ok(Self {

@@ -29,6 +29,8 @@ pub struct SessionMeta {
     pub mean: Vec<f32>,
     /// Variance (n - 1) of each neuron over the training trials.
     pub variance: Vec<f32>,
+    /// Different images among the trials of this shard: trials per image are the repeats.
+    pub images: u32,
 }
 
 /// Everything about a shard that is not a record.
@@ -46,6 +48,9 @@ pub struct ShardMeta {
     pub block_rows: Vec<u32>,
 }
 
+/// Version of the metadata's layout, their first word.
+const META_VERSION: u32 = 1;
+
 fn options() -> impl Options {
     bincode::DefaultOptions::new()
         .with_fixint_encoding()
@@ -57,11 +62,18 @@ fn options() -> impl Options {
 impl ShardMeta {
     /// The metadata's bytes.
     pub fn encode(&self) -> Result<Vec<u8>, String> {
-        options().serialize(self).map_err(|e| e.to_string())
+        options().serialize(&(META_VERSION, self)).map_err(|e| e.to_string())
     }
 
     /// Reads metadata.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        options().deserialize(bytes).map_err(|e| format!("metadata: {e}"))
+        match bytes.first_chunk().map(|word| u32::from_le_bytes(*word)) {
+            Some(META_VERSION) => {}
+            Some(other) => {
+                return Err(format!("metadata of version {other}, and this program reads {META_VERSION}"));
+            }
+            None => return Err("no metadata".to_owned()),
+        }
+        options().deserialize::<(u32, Self)>(bytes).map(|(_, meta)| meta).map_err(|e| format!("metadata: {e}"))
     }
 }

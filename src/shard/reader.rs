@@ -2,7 +2,7 @@
 //! the file before it is used, and every block against its checksum.
 
 use super::error::ShardError;
-use super::layout::{ALIGN, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES, MAX_META_BYTES};
+use super::layout::{ALIGN, Codec, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES, MAX_META_BYTES};
 use super::{codec, meta::ShardMeta, schema::Field, writer::checksum};
 use crate::base::digest;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ pub struct Shard<B> {
     path: PathBuf,
     meta: ShardMeta,
     n_rows: u64,
+    checksum: u32,
     columns: Vec<Column>,
 }
 
@@ -21,6 +22,7 @@ pub struct Shard<B> {
 #[derive(Debug)]
 struct Column {
     row_bytes: u32,
+    line_bytes: usize,
     block_rows: u32,
     entries: Vec<Entry>,
 }
@@ -29,8 +31,9 @@ impl<B: AsRef<[u8]>> Shard<B> {
     /// Opens a shard: checks header, index and metadata, but no block. `path` is used in messages.
     pub fn open(bytes: B, path: &Path) -> Result<Self, ShardError> {
         let parsed = parse(bytes.as_ref());
-        let (meta, n_rows, columns) = parsed.map_err(|what| ShardError::damaged(path, what))?;
-        Ok(Self { path: path.to_path_buf(), meta, n_rows, columns, bytes })
+        let (header, meta, columns) = parsed.map_err(|what| ShardError::damaged(path, what))?;
+        let Header { n_rows, checksum, .. } = header;
+        Ok(Self { path: path.to_path_buf(), meta, n_rows, checksum, columns, bytes })
     }
 
     /// The file.
@@ -46,6 +49,12 @@ impl<B: AsRef<[u8]>> Shard<B> {
     /// Number of records.
     pub fn n_rows(&self) -> u64 {
         self.n_rows
+    }
+
+    /// The header's checksum. It covers the index and so every block's checksum: two shards with the same
+    /// one hold the same.
+    pub fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     /// Position and description of a field, or an error that names those that exist.
@@ -81,22 +90,37 @@ impl<B: AsRef<[u8]>> Shard<B> {
         self.columns[field].entries.iter().map(|entry| u64::from(entry.stored_bytes)).sum()
     }
 
+    /// How many blocks of field `field` have each of [`Codec::ALL`].
+    pub fn codecs(&self, field: usize) -> [usize; Codec::ALL.len()] {
+        let mut counts = [0; Codec::ALL.len()];
+        self.columns[field].entries.iter().for_each(|entry| counts[entry.codec as usize] += 1);
+        counts
+    }
+
     /// Decodes a block into `out`, whose length is [`Self::block_bytes`]. Checks the block's checksum.
     pub fn read_block(&self, field: usize, block: usize, out: &mut [u8]) -> Result<(), ShardError> {
+        let stored = self.checked_block(field, block)?;
+        let column = &self.columns[field];
+        codec::decode(column.entries[block].codec, column.line_bytes, stored, out)
+            .map_err(|what| self.damaged_block(field, block, &what))
+    }
+
+    /// A block as it is stored, after a look at its checksum.
+    pub fn checked_block(&self, field: usize, block: usize) -> Result<&[u8], ShardError> {
         let entry = &self.columns[field].entries[block];
         let stored = &self.bytes.as_ref()[entry.at as usize..][..entry.stored_bytes as usize];
-        let place = || {
-            let name = &self.meta.schema.0[field].name;
-            format!("field {name}, block {block} at byte {}", entry.at)
-        };
         let found = digest::crc32c(stored);
-        if found != entry.checksum {
-            let sums = format!("checksum {found:08x}, expected {:08x}", entry.checksum);
-            let what = format!("{}: {sums}; run `nct prepare --force` to make it again", place());
-            return Err(ShardError::damaged(&self.path, what));
+        if found == entry.checksum {
+            return Ok(stored);
         }
-        codec::decode(entry.codec, stored, out)
-            .map_err(|what| ShardError::damaged(&self.path, format!("{}: {what}", place())))
+        let sums = format!("checksum {found:08x}, expected {:08x}", entry.checksum);
+        let what = format!("{sums}; run `nct prepare --force` to make it again");
+        Err(self.damaged_block(field, block, &what))
+    }
+
+    fn damaged_block(&self, field: usize, block: usize, what: &str) -> ShardError {
+        let (name, at) = (&self.meta.schema.0[field].name, self.columns[field].entries[block].at);
+        ShardError::damaged(&self.path, format!("field {name}, block {block} at byte {at}: {what}"))
     }
 
     /// Decodes a whole column.
@@ -110,17 +134,12 @@ impl<B: AsRef<[u8]>> Shard<B> {
         Ok(out)
     }
 
-    /// Reads every byte: all blocks against their checksums, all padding against zero.
-    pub fn verify(&self) -> Result<(), ShardError> {
+    /// Checks that blocks do not overlap and that the bytes between them are zero, so that together with
+    /// the blocks' checksums every byte of the file is accounted for.
+    pub fn verify_padding(&self) -> Result<(), ShardError> {
         let mut used: Vec<(u64, u64)> = vec![(0, HEADER_BYTES as u64)];
-        let mut buffer = Vec::new();
-        for (field, column) in self.columns.iter().enumerate() {
-            for (block, entry) in column.entries.iter().enumerate() {
-                buffer.resize(entry.raw_bytes as usize, 0);
-                self.read_block(field, block, &mut buffer)?;
-                used.push((entry.at, entry.at + u64::from(entry.stored_bytes)));
-            }
-        }
+        let entries = self.columns.iter().flat_map(|column| &column.entries);
+        used.extend(entries.map(|entry| (entry.at, entry.at + u64::from(entry.stored_bytes))));
         used.sort_unstable();
         let index_at = Header::parse(self.bytes.as_ref()).map(|header| header.index_at).unwrap_or_default();
         used.push((index_at, index_at));
@@ -136,7 +155,7 @@ impl<B: AsRef<[u8]>> Shard<B> {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<(ShardMeta, u64, Vec<Column>), String> {
+fn parse(bytes: &[u8]) -> Result<(Header, ShardMeta, Vec<Column>), String> {
     let header = Header::parse(bytes)?;
     if header.file_bytes != bytes.len() as u64 {
         let cut = if header.file_bytes > bytes.len() as u64 { ": it was cut short" } else { "" };
@@ -156,7 +175,7 @@ fn parse(bytes: &[u8]) -> Result<(ShardMeta, u64, Vec<Column>), String> {
     }
     let meta = ShardMeta::parse(meta)?;
     let columns = columns(&header, &meta, index)?;
-    Ok((meta, header.n_rows, columns))
+    Ok((header, meta, columns))
 }
 
 fn section(bytes: &[u8], at: u64, len: u64) -> Option<&[u8]> {
@@ -185,7 +204,7 @@ fn columns(header: &Header, meta: &ShardMeta, index: &[u8]) -> Result<Vec<Column
         }
         let parsed: Result<Vec<Entry>, String> =
             entries.by_ref().take(n_blocks as usize).map(Entry::parse).collect();
-        let column = Column { row_bytes, block_rows, entries: parsed? };
+        let column = Column { row_bytes, line_bytes: field.line_bytes(), block_rows, entries: parsed? };
         check_blocks(header, &column).map_err(|what| format!("field {}: {what}", field.name))?;
         out.push(column);
     }

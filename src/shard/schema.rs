@@ -25,6 +25,11 @@ impl Field {
         let bytes = self.shape.bytes(self.dtype)?;
         u32::try_from(bytes).ok().filter(|&n| n > 0 && n <= super::layout::MAX_BLOCK_BYTES)
     }
+
+    /// Bytes of one line: the values along the last axis; one value of a field without axes.
+    pub fn line_bytes(&self) -> usize {
+        self.shape.0.last().map_or(1, |&n| n as usize) * self.dtype.size() as usize
+    }
 }
 
 /// The fields of a record, in file order.

@@ -84,6 +84,9 @@ pub struct ShardInfo {
     pub rows: u64,
     /// Length in bytes.
     pub bytes: u64,
+    /// Checksum in the shard's header, which stands for all of its content: a shard that was swapped for
+    /// another is refused when it is opened.
+    pub checksum: u32,
     /// Digest of the whole file.
     pub blake3: Fingerprint,
 }
@@ -151,9 +154,14 @@ impl Dataset {
         &self.manifest
     }
 
+    /// Where a shard lies.
+    pub fn path(&self, info: &ShardInfo) -> PathBuf {
+        self.root.join(&info.file)
+    }
+
     /// Maps one shard and checks that it is the one the manifest means.
     pub fn shard(&self, info: &ShardInfo) -> Result<MappedShard, ShardError> {
-        let path = self.root.join(&info.file);
+        let path = self.path(info);
         let bytes = Mapped::open(&path).map_err(ShardError::io(&path, "map"))?;
         let shard = Shard::open(bytes, &path)?;
         let meta = shard.meta();
@@ -166,6 +174,14 @@ impl Dataset {
             || session != info.session.as_deref()
         {
             let what = "it holds another data set, split or session than the manifest says; was it renamed?";
+            return Err(ShardError::damaged(&path, what));
+        }
+        if shard.checksum() != info.checksum {
+            let what = format!(
+                "it is not the shard that the manifest names (checksum {:08x}, expected {:08x})",
+                shard.checksum(),
+                info.checksum
+            );
             return Err(ShardError::damaged(&path, what));
         }
         if shard.n_rows() != info.rows {
@@ -198,23 +214,6 @@ impl Dataset {
             }
         }
         Err(ShardError::folder(&self.root, format!("no session {id}")))
-    }
-
-    /// Reads every byte of every shard: digests, then blocks. `on_shard` is told after each.
-    pub fn verify(&self, on_shard: &dyn Fn(&ShardInfo)) -> Result<(), ShardError> {
-        for info in &self.manifest.shards {
-            let path = self.root.join(&info.file);
-            let bytes = Mapped::open(&path).map_err(ShardError::io(&path, "map"))?;
-            // Blocks first: a damaged block is named with its place, a digest only says "damaged".
-            self.shard(info)?.verify()?;
-            let found = Fingerprint::of(bytes.as_ref());
-            if found != info.blake3 {
-                let what = format!("digest {found}, and the manifest says {}", info.blake3);
-                return Err(ShardError::damaged(&path, what));
-            }
-            on_shard(info);
-        }
-        Ok(())
     }
 
     fn matching(&self, wanted: impl Fn(&ShardInfo) -> bool) -> Result<Vec<MappedShard>, ShardError> {

@@ -13,7 +13,7 @@ fn meta(n_neurons: u32, options: BlockOptions) -> ShardMeta {
         Field::new("responses", DType::F32, &[n_neurons]),
     ];
     let session =
-        SessionMeta { id: "s1".into(), subject: "31".into(), mean: vec![0.5; 2], variance: vec![1.0; 2] };
+        SessionMeta { id: "s1".into(), subject: "31".into(), mean: vec![0.5; 2], variance: vec![1.0; 2], images: 3 };
     ShardMeta {
         dataset: "mtl".into(),
         content: Content::Session(session),
@@ -44,7 +44,10 @@ fn open(bytes: &[u8]) -> Result<Shard<&[u8]>, super::ShardError> {
 
 fn read_all(bytes: &[u8]) -> Result<Vec<Vec<u8>>, super::ShardError> {
     let shard = open(bytes)?;
-    shard.verify()?;
+    for field in 0..shard.meta().schema.0.len() {
+        (0..shard.n_blocks(field)).try_for_each(|block| shard.checked_block(field, block).map(drop))?;
+    }
+    shard.verify_padding()?;
     (0..shard.meta().schema.0.len()).map(|field| shard.read_column(field)).collect()
 }
 

@@ -19,9 +19,10 @@ pub struct BlockOptions {
 }
 
 impl Default for BlockOptions {
-    /// 256 KiB decode in well under a millisecond and amortise the frame; level 3 is zstd's own default.
+    /// 256 KiB decode in well under a millisecond and amortise the frame. After the row filter, level 1
+    /// is as small as level 3 and twice as fast (docs/performance.md).
     fn default() -> Self {
-        Self { target_bytes: 256 << 10, level: 3 }
+        Self { target_bytes: 256 << 10, level: 1 }
     }
 }
 
@@ -38,14 +39,15 @@ pub struct PackedBlock {
     raw_bytes: u32,
 }
 
-/// Compresses one block. Pure, so that blocks can be packed in parallel and written in order.
-pub fn pack(raw: &[u8], level: i32) -> Result<PackedBlock, ShardError> {
+/// Compresses one block of a field whose lines have `line_bytes`. Pure, so that blocks can be packed in
+/// parallel and written in order.
+pub fn pack(raw: &[u8], line_bytes: usize, level: i32) -> Result<PackedBlock, ShardError> {
     let raw_bytes = u32::try_from(raw.len())
         .ok()
         .filter(|&n| n <= MAX_BLOCK_BYTES)
         .ok_or_else(|| ShardError::Misuse(format!("a block of {} bytes is too large", raw.len())))?;
     let (codec, stored) =
-        codec::encode(raw, level).map_err(|e| ShardError::Misuse(format!("zstd level {level}: {e}")))?;
+        codec::encode(raw, line_bytes, level).map_err(|e| ShardError::Misuse(format!("zstd level {level}: {e}")))?;
     Ok(PackedBlock { codec, stored, raw_bytes })
 }
 
@@ -107,7 +109,8 @@ impl<W: Write + Seek> ShardWriter<W> {
     pub fn append_column(&mut self, field: usize, raw: &[u8], level: i32) -> Result<(), ShardError> {
         let row_bytes = self.meta.schema.0[field].row_bytes().expect("checked in new");
         let block_bytes = row_bytes as usize * self.meta.block_rows[field] as usize;
-        raw.chunks(block_bytes).try_for_each(|chunk| self.append(field, &pack(chunk, level)?))
+        let line_bytes = self.meta.schema.0[field].line_bytes();
+        raw.chunks(block_bytes).try_for_each(|chunk| self.append(field, &pack(chunk, line_bytes, level)?))
     }
 
     /// Writes index, metadata and header, and gives the output back.

@@ -1,44 +1,37 @@
 //! Decoding in parallel, writing in order.
 
 use super::{
-    Content, DType, Field, Fingerprint, IngestError, Item, Job, Manifest, PixelSums, Pixels, Progress,
-    Responses, Result, Session, SessionMeta, Split, neuron_statistics, read_image,
+    Content, DType, Field, Fingerprint, IngestError, Item, Job, PixelSums, Pixels, Progress, Responses,
+    Result, Session, SessionMeta, Split, neuron_statistics, read_image,
 };
 use crate::ingest::Trials;
-use crate::shard::{
-    BlockOptions, MANIFEST, Mapped, PackedBlock, Schema, ShardInfo, ShardMeta, ShardWriter, block_rows, pack,
-};
+use crate::shard::{PackedBlock, Schema, ShardInfo, ShardMeta, ShardWriter, block_rows, pack};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::Path;
-use tempfile::TempDir;
 
 /// Decoded bytes of images per shard: small enough to copy and verify piecewise, large enough that
 /// a big set has few files.
 const SHARD_BYTES: u64 = 256 << 20;
 
-/// The folder in which a data set grows, and what is in it so far.
-pub(super) struct SetWriter {
-    name: String,
-    staging: TempDir,
-    blocks: BlockOptions,
-    shards: Vec<ShardInfo>,
+/// How a shard is listed in the manifest.
+struct Listed {
+    file: String,
+    split: Option<Split>,
+    session: Option<String>,
+    rows: u64,
 }
 
-impl SetWriter {
-    /// Starts the data set `name` in a hidden folder within `out`.
-    pub(super) fn new(out: &Path, name: &str, blocks: BlockOptions) -> Result<Self> {
-        let staging = tempfile::Builder::new().prefix(".preparing-").tempdir_in(out);
-        let staging = staging.map_err(IngestError::io(out, "create a folder in"))?;
-        Ok(Self { name: name.to_owned(), staging, blocks, shards: Vec::new() })
-    }
+/// Blocks of images per thread that are made while the ones before are written.
+const BLOCKS_PER_THREAD: usize = 4;
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
+/// A block of images, the sums of its pixels, and the bytes of the files.
+type ImageBlock = (PackedBlock, PixelSums, u64);
 
+impl Job<'_> {
     /// Begins a shard with the given fields.
     fn shard(
         &self,
@@ -47,7 +40,6 @@ impl SetWriter {
         split: Option<Split>,
         fields: Vec<Field>,
     ) -> Result<ShardWriter<BufWriter<File>>> {
-        let path = self.staging.path().join(file);
         let rows = |field: &Field| block_rows(field.row_bytes().unwrap_or(1), self.blocks);
         let meta = ShardMeta {
             dataset: self.name.clone(),
@@ -56,71 +48,26 @@ impl SetWriter {
             block_rows: fields.iter().map(rows).collect(),
             schema: Schema(fields),
         };
-        let out = File::create(&path).map_err(IngestError::io(&path, "create"))?;
+        let (path, out) = self.staging.create(file)?;
         Ok(ShardWriter::new(BufWriter::new(out), &path, meta)?)
     }
 
-    /// Ends a shard: on disk, digested, listed.
+    /// Ends a shard: on disk, digested, recorded.
     fn close(
         &mut self,
-        file: String,
         writer: ShardWriter<BufWriter<File>>,
-        split: Option<Split>,
-        session: Option<String>,
-        rows: u64,
+        listed: Listed,
+        sums: PixelSums,
+        raw_bytes: u64,
     ) -> Result<()> {
-        let path = self.staging.path().join(&file);
-        let out =
-            writer.finish()?.into_inner().map_err(|e| IngestError::io(&path, "write")(e.into_error()))?;
-        out.sync_all().map_err(IngestError::io(&path, "flush"))?;
-        let bytes = Mapped::open(&path).map_err(IngestError::io(&path, "read back"))?;
-        let bytes = bytes.as_ref();
-        let info = ShardInfo {
-            file,
-            split,
-            session,
-            rows,
-            bytes: bytes.len() as u64,
-            blake3: Fingerprint::of(bytes),
-        };
-        self.shards.push(info);
-        Ok(())
+        let Listed { file, split, session, rows } = listed;
+        let path = Path::new(&file);
+        let out = writer.finish()?.into_inner().map_err(|e| IngestError::io(path, "write")(e.into_error()))?;
+        let (bytes, checksum, blake3) = (0, 0, Fingerprint::of(&[]));
+        let info = ShardInfo { file, split, session, rows, bytes, checksum, blake3 };
+        self.staging.close(&out, info, sums, raw_bytes)
     }
 
-    /// Writes the manifest and renames the folder to `target`, replacing what is there.
-    pub(super) fn finish(mut self, manifest: Manifest, target: &Path) -> Result<Manifest> {
-        self.shards.sort_by(|a, b| a.file.cmp(&b.file));
-        let manifest = Manifest { shards: self.shards, ..manifest };
-        let path = self.staging.path().join(MANIFEST);
-        let text = serde_json::to_string_pretty(&manifest).expect("a manifest has only plain values");
-        let mut file = File::create(&path).map_err(IngestError::io(&path, "create"))?;
-        file.write_all(text.as_bytes()).map_err(IngestError::io(&path, "write"))?;
-        file.sync_all().map_err(IngestError::io(&path, "flush"))?;
-        let staged = self.staging.keep();
-        let parent = target.parent().unwrap_or(Path::new("."));
-        let renamed = replace(&staged, target).and_then(|()| File::open(parent)?.sync_all());
-        if renamed.is_err() {
-            let _ = fs::remove_dir_all(&staged);
-        }
-        renamed.map_err(IngestError::io(target, "put the finished data set in place"))?;
-        Ok(manifest)
-    }
-}
-
-/// Renames `staged` to `target`; what was there goes only when the new folder stands.
-fn replace(staged: &Path, target: &Path) -> std::io::Result<()> {
-    if !target.exists() {
-        return fs::rename(staged, target);
-    }
-    let old = staged.with_extension("replaced");
-    fs::rename(target, &old)?;
-    fs::rename(staged, target).inspect_err(|_| {
-        let _ = fs::rename(&old, target);
-    })?;
-    fs::remove_dir_all(&old)
-}
-
-impl Job<'_> {
     /// Writes images as one or more shards; gives the sums of their pixels and the bytes read.
     pub(super) fn image_shards(
         &mut self,
@@ -130,55 +77,87 @@ impl Job<'_> {
         shape: [u32; 3],
         dtype: DType,
     ) -> Result<(PixelSums, u64)> {
-        let labelled = *content == Content::Images;
-        let row_bytes = shape.iter().map(|&n| u64::from(n)).product::<u64>() * dtype.size();
-        let rows_per_block = block_rows(row_bytes as u32, self.writer.blocks) as usize;
-        let blocks_per_shard = (SHARD_BYTES / (row_bytes * rows_per_block as u64)).max(1) as usize;
+        let field = Field::new("image", dtype, &shape);
+        let rows_per_block = block_rows(field.row_bytes().unwrap_or(1), self.blocks) as usize;
+        let block_bytes = u64::from(field.row_bytes().unwrap_or(1)) * rows_per_block as u64;
+        let blocks_per_shard = (SHARD_BYTES / block_bytes).max(1) as usize;
         let (mut sums, mut raw_bytes) = (PixelSums::default(), 0);
         let prefix = split.map_or("stimuli", Split::as_str);
         for (number, items) in items.chunks(rows_per_block * blocks_per_shard).enumerate() {
-            let mut fields = vec![Field::new("image", dtype, &shape), Field::new("id", DType::U32, &[])];
-            if labelled {
-                fields.push(Field::new("label", DType::U32, &[]));
-            }
             let file = format!("{prefix}-{number:05}.nct");
-            let mut writer = self.writer.shard(&file, content.clone(), split, fields)?;
-            // So many blocks at a time that every thread has work and little waits in memory.
-            for group in items.chunks(rows_per_block * 4 * rayon::current_num_threads()) {
-                let blocks: Vec<_> = group
-                    .par_chunks(rows_per_block)
-                    .map(|items| self.image_block(items, labelled, shape, dtype))
-                    .collect();
-                for block in blocks {
-                    let (block, block_sums, bytes) = block?;
-                    writer.append(0, &block)?;
-                    sums.add(&block_sums);
-                    raw_bytes += bytes;
+            let (shard_sums, bytes) = match self.staging.finished(&file) {
+                Some(finished) => {
+                    self.tell(items.len())?;
+                    (finished.sums, finished.raw_bytes)
                 }
-            }
-            writer.append_column(1, &words(items.iter().map(|item| item.1)), self.options.level)?;
-            if labelled {
-                writer.append_column(2, &words(items.iter().map(|item| item.2)), self.options.level)?;
-            }
-            self.writer.close(file, writer, split, None, items.len() as u64)?;
+                None => self.image_shard(file, items, content, split, &field, rows_per_block)?,
+            };
+            sums.add(&shard_sums);
+            raw_bytes += bytes;
         }
         Ok((sums, raw_bytes))
     }
 
-    fn image_block(
-        &self,
+    fn image_shard(
+        &mut self,
+        file: String,
         items: &[Item<'_>],
-        labelled: bool,
-        shape: [u32; 3],
-        dtype: DType,
-    ) -> Result<(PackedBlock, PixelSums, u64)> {
-        let (mut raw, mut sums, mut bytes) = (Vec::new(), PixelSums::default(), 0);
+        content: &Content,
+        split: Option<Split>,
+        field: &Field,
+        rows_per_block: usize,
+    ) -> Result<(PixelSums, u64)> {
+        let labelled = *content == Content::Images;
+        let mut fields = vec![field.clone(), Field::new("id", DType::U32, &[])];
+        if labelled {
+            fields.push(Field::new("label", DType::U32, &[]));
+        }
+        let mut writer = self.shard(&file, content.clone(), split, fields)?;
+        let (mut sums, mut raw_bytes) = (PixelSums::default(), 0);
+        let mut append = |blocks: Vec<Result<ImageBlock>>| -> Result<()> {
+            for block in blocks {
+                let (block, block_sums, bytes) = block?;
+                writer.append(0, &block)?;
+                sums.add(&block_sums);
+                raw_bytes += bytes;
+            }
+            Ok(())
+        };
+        // While some blocks are written, the next are made: neither waits, and little is in memory.
+        let mut made = Vec::new();
+        for group in items.chunks(rows_per_block * BLOCKS_PER_THREAD * rayon::current_num_threads()) {
+            let make = || -> Vec<_> {
+                group.par_chunks(rows_per_block).map(|items| self.image_block(items, labelled, field)).collect()
+            };
+            let (written, next) = rayon::join(|| append(std::mem::take(&mut made)), make);
+            written?;
+            made = next;
+        }
+        append(made)?;
+        writer.append_column(1, &words(items.iter().map(|item| item.1)), self.options.level)?;
+        if labelled {
+            writer.append_column(2, &words(items.iter().map(|item| item.2)), self.options.level)?;
+        }
+        let listed = Listed { file, split, session: None, rows: items.len() as u64 };
+        self.close(writer, listed, sums.clone(), raw_bytes)?;
+        Ok((sums, raw_bytes))
+    }
+
+    fn image_block(&self, items: &[Item<'_>], labelled: bool, field: &Field) -> Result<ImageBlock> {
+        let row_bytes = field.row_bytes().unwrap_or(1) as usize;
+        let mut raw = Vec::with_capacity(items.len() * row_bytes);
+        let (mut sums, mut bytes) = (PixelSums::default(), 0);
         for &(path, _, _) in items {
-            let image = self.convert(read_image(path)?, labelled);
+            let (image, file_bytes) = read_image(path)?;
+            let image = self.convert(image, labelled);
             let found = if matches!(image.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 };
-            if image.shape() != shape || found != dtype {
-                let what =
-                    format!("{:?} of {found}, and the images before are {shape:?} of {dtype}", image.shape());
+            if image.shape()[..] != field.shape.0 || found != field.dtype {
+                let what = format!(
+                    "{:?} of {found}, and the images before are {:?} of {}",
+                    image.shape(),
+                    field.shape.0,
+                    field.dtype
+                );
                 return Err(IngestError::bad(path, what));
             }
             sums.add(&PixelSums::of(&image));
@@ -186,12 +165,15 @@ impl Job<'_> {
                 Pixels::U8(pixels) => raw.extend_from_slice(&pixels),
                 Pixels::F32(pixels) => pixels.iter().for_each(|v| raw.extend_from_slice(&v.to_le_bytes())),
             }
-            bytes += super::file_bytes(path)?;
+            bytes += file_bytes;
         }
-        if !(self.progress)(Progress::Images(items.len() as u64)) {
-            return Err(IngestError::Stopped);
-        }
-        Ok((pack(&raw, self.options.level)?, sums, bytes))
+        self.tell(items.len())?;
+        Ok((pack(&raw, field.line_bytes(), self.options.level)?, sums, bytes))
+    }
+
+    fn tell(&self, images: usize) -> Result<()> {
+        let goes_on = (self.progress)(Progress::Images(images as u64));
+        if goes_on { Ok(()) } else { Err(IngestError::Stopped) }
     }
 
     /// Writes the responses of one session, a shard a split. `trains` says which image ids train, and
@@ -213,7 +195,8 @@ impl Job<'_> {
             ));
         }
         let (mean, variance) = neuron_statistics(&training.responses, session.n_neurons);
-        let meta = SessionMeta { id: session.id.clone(), subject: session.subject.clone(), mean, variance };
+        let meta =
+            SessionMeta { id: session.id.clone(), subject: session.subject.clone(), mean, variance, images: 0 };
         for (split, trials) in
             [(Split::Train, &training), (Split::Validation, &validation), (Split::Test, &session.testing)]
         {
@@ -221,7 +204,8 @@ impl Job<'_> {
                 self.notes.push(format!("session {}: no {split} trials", session.id));
                 continue;
             }
-            self.trial_shard(&meta, split, trials, rows, path)?;
+            let images = trials.image_ids.iter().collect::<BTreeSet<_>>().len() as u32;
+            self.trial_shard(&SessionMeta { images, ..meta.clone() }, split, trials, rows, path)?;
         }
         Ok(())
     }
@@ -235,6 +219,10 @@ impl Job<'_> {
         path: &Path,
     ) -> Result<()> {
         let (dtype, responses) = self.encode_responses(&trials.responses, path)?;
+        let file = format!("session-{}-{split}.nct", meta.id);
+        if self.staging.finished(&file).is_some() {
+            return Ok(());
+        }
         let mut fields = vec![
             Field::new("row", DType::U32, &[]),
             Field::new("id", DType::U32, &[]),
@@ -243,8 +231,7 @@ impl Job<'_> {
         if trials.labels.is_some() {
             fields.push(Field::new("label", DType::U32, &[]));
         }
-        let file = format!("session-{}-{split}.nct", meta.id);
-        let mut writer = self.writer.shard(&file, Content::Session(meta.clone()), Some(split), fields)?;
+        let mut writer = self.shard(&file, Content::Session(meta.clone()), Some(split), fields)?;
         let row_of =
             |id: &u32| rows.binary_search(id).expect("the reader checked that every id has an image") as u32;
         let level = self.options.level;
@@ -254,7 +241,9 @@ impl Job<'_> {
         if let Some(labels) = &trials.labels {
             writer.append_column(3, &words(labels.iter().copied()), level)?;
         }
-        self.writer.close(file, writer, Some(split), Some(meta.id.clone()), trials.image_ids.len() as u64)
+        let rows = trials.image_ids.len() as u64;
+        let listed = Listed { file, split: Some(split), session: Some(meta.id.clone()), rows };
+        self.close(writer, listed, PixelSums::default(), 0)
     }
 
     /// Responses in their stored form. A value beyond the type's range is an error; the loss of

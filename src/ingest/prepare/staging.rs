@@ -1,0 +1,217 @@
+//! The hidden folder in which a data set grows, and the journal in it.
+//!
+//! Every finished shard is flushed and then recorded beside itself. `prepare` with the same inputs and
+//! settings takes recorded shards as they are and makes the others, so that one that was killed loses
+//! at most the shard it was at, and ends with the same bytes.
+
+use super::{Fingerprint, IngestError, Manifest, PixelSums, Result};
+use crate::shard::{MANIFEST, Mapped, Shard, ShardInfo};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const SETTINGS: &str = "settings.json";
+const LOCK: &str = "lock";
+
+/// Record of a finished shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Finished {
+    pub(super) info: ShardInfo,
+    /// Sums of its images' pixels.
+    pub(super) sums: PixelSums,
+    /// Bytes of the raw files it was made from.
+    pub(super) raw_bytes: u64,
+}
+
+/// A data set on its way. Dropped before [`Staging::finish`], it removes itself, unless it is to be kept.
+#[derive(Debug)]
+pub(super) struct Staging {
+    root: PathBuf,
+    target: PathBuf,
+    shards: Vec<ShardInfo>,
+    keep: bool,
+    /// Held while the folder is in use.
+    _lock: File,
+}
+
+/// Where data set `name` grows within `out`.
+pub(super) fn place(out: &Path, name: &str) -> PathBuf {
+    out.join(format!(".preparing-{name}"))
+}
+
+impl Staging {
+    /// Starts or continues the data set `name` in `out`. What is there from other settings is removed.
+    pub(super) fn open(out: &Path, name: &str, settings: &[String]) -> Result<Self> {
+        let root = place(out, name);
+        let lock = lock(&root)?;
+        let text = serde_json::to_string_pretty(settings).expect("settings are strings");
+        let path = root.join(SETTINGS);
+        if fs::read_to_string(&path).ok().as_deref() != Some(&text) {
+            clear(&root)?;
+            write_durably(&path, text.as_bytes())?;
+        }
+        Ok(Self { root, target: out.join(name), shards: Vec::new(), keep: false, _lock: lock })
+    }
+
+    /// The record of shard `file` if it was finished before and is sound.
+    pub(super) fn finished(&mut self, file: &str) -> Option<Finished> {
+        let record = fs::read(self.record(file)).ok()?;
+        let finished: Finished = serde_json::from_slice(&record).ok()?;
+        let bytes = Mapped::open(&self.root.join(file)).ok()?;
+        let sound = finished.info.file == file
+            && finished.info.bytes == bytes.as_ref().len() as u64
+            && finished.info.blake3 == Fingerprint::of_large(bytes.as_ref());
+        sound.then(|| {
+            self.shards.push(finished.info.clone());
+            finished
+        })
+    }
+
+    /// Creates the file of a shard.
+    pub(super) fn create(&self, file: &str) -> Result<(PathBuf, File)> {
+        let path = self.root.join(file);
+        let created = File::create(&path).map_err(IngestError::io(&path, "create"))?;
+        Ok((path, created))
+    }
+
+    /// Flushes a written shard and records it. `info` is completed with length, checksum and digest.
+    pub(super) fn close(
+        &mut self,
+        out: &File,
+        info: ShardInfo,
+        sums: PixelSums,
+        raw_bytes: u64,
+    ) -> Result<()> {
+        let path = self.root.join(&info.file);
+        out.sync_all().map_err(IngestError::io(&path, "flush"))?;
+        let bytes = Mapped::open(&path).map_err(IngestError::io(&path, "read back"))?;
+        let bytes = bytes.as_ref();
+        let info = ShardInfo {
+            bytes: bytes.len() as u64,
+            checksum: Shard::open(bytes, &path)?.checksum(),
+            blake3: Fingerprint::of_large(bytes),
+            ..info
+        };
+        let finished = Finished { info, sums, raw_bytes };
+        let text = serde_json::to_vec(&finished).expect("a record has only plain values");
+        write_durably(&self.record(&finished.info.file), &text)?;
+        self.shards.push(finished.info);
+        Ok(())
+    }
+
+    /// Writes the manifest, removes the journal and renames the folder to its place, replacing what is there.
+    pub(super) fn finish(mut self, manifest: Manifest) -> Result<Manifest> {
+        let mut shards = std::mem::take(&mut self.shards);
+        shards.sort_by(|a, b| a.file.cmp(&b.file));
+        let manifest = Manifest { shards, ..manifest };
+        let text = serde_json::to_string_pretty(&manifest).expect("a manifest has only plain values");
+        write_durably(&self.root.join(MANIFEST), text.as_bytes())?;
+        for entry in list(&self.root)? {
+            let named = |path: &Path| {
+                path.file_name()
+                    .is_some_and(|name| name == MANIFEST || manifest.shards.iter().any(|s| *name == *s.file))
+            };
+            if !named(&entry) {
+                fs::remove_file(&entry).map_err(IngestError::io(&entry, "remove"))?;
+            }
+        }
+        let parent = self.target.parent().unwrap_or(Path::new("."));
+        let renamed = sync_folder(&self.root)
+            .and_then(|()| replace(&self.root, &self.target))
+            .and_then(|()| sync_folder(parent));
+        renamed.map_err(IngestError::io(&self.target, "put the finished data set in place"))?;
+        self.keep = true;
+        Ok(manifest)
+    }
+
+    /// Leaves the folder for another `prepare` to continue.
+    pub(super) fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    fn record(&self, file: &str) -> PathBuf {
+        self.root.join(format!("{file}.done"))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.keep {
+            // The error that led here is what the user must hear.
+            let _ = fs::remove_dir_all(&self.root);
+        }
+    }
+}
+
+/// Creates the folder `root` and takes its lock.
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join(LOCK);
+    loop {
+        fs::create_dir_all(root).map_err(IngestError::io(root, "create"))?;
+        let file = match File::create(&path) {
+            Ok(file) => file,
+            // Another `prepare` has just put the folder in its place.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(IngestError::io(&path, "create")(e)),
+        };
+        match file.try_lock() {
+            Ok(()) if path.exists() => return Ok(file),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(IngestError::bad(root, "another `nct prepare` is at work on this data set"));
+            }
+            Err(TryLockError::Error(e)) => return Err(IngestError::io(&path, "lock")(e)),
+        }
+    }
+}
+
+/// Removes what an earlier `prepare` with other settings left.
+fn clear(root: &Path) -> Result<()> {
+    for entry in list(root)?.into_iter().filter(|entry| entry.file_name().is_none_or(|name| name != LOCK)) {
+        let removed = if entry.is_dir() { fs::remove_dir_all(&entry) } else { fs::remove_file(&entry) };
+        removed.map_err(IngestError::io(&entry, "remove"))?;
+    }
+    Ok(())
+}
+
+fn list(root: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(root).and_then(|entries| entries.map(|e| Ok(e?.path())).collect());
+    entries.map_err(IngestError::io(root, "list"))
+}
+
+/// Writes a small file so that after any crash it is there whole or not at all.
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)?;
+        sync_folder(folder)
+    });
+    written.map_err(IngestError::io(path, "write"))
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Renames `staged` to `target`; what was there goes only when the new folder stands.
+fn replace(staged: &Path, target: &Path) -> std::io::Result<()> {
+    let old = staged.with_extension("replaced");
+    let replaces = target.exists();
+    if replaces {
+        if old.exists() {
+            fs::remove_dir_all(&old)?;
+        }
+        fs::rename(target, &old)?;
+    }
+    fs::rename(staged, target).inspect_err(|_| {
+        if replaces {
+            let _ = fs::rename(&old, target);
+        }
+    })?;
+    // Also what a `prepare` that was killed at this point left.
+    if old.exists() { fs::remove_dir_all(&old) } else { Ok(()) }
+}

@@ -1,0 +1,127 @@
+//! Reads prepared data again: every byte against its checksum, and on request every value against the
+//! statistics that were written with it.
+
+use super::error::{IngestError, Result};
+use super::image::{Image, Pixels};
+use super::stats::{PixelSums, neuron_statistics};
+use crate::base::{DType, Fingerprint, Split};
+use crate::shard::{Content, Dataset, Mapped, MappedShard, ShardInfo};
+use half::{bf16, f16};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Hears how many more bytes are checked.
+type OnBytes<'a> = &'a (dyn Fn(u64) + Sync);
+
+/// Checks every byte of `dataset` on all threads: blocks, padding, digests. With `deep`, decodes all
+/// and compares the statistics. `on_bytes` hears of progress. The first damage in file order is reported.
+pub fn verify(dataset: &Dataset, deep: bool, on_bytes: OnBytes<'_>) -> Result<()> {
+    let shards = &dataset.manifest().shards;
+    let outcomes: Vec<Result<Option<PixelSums>>> =
+        shards.par_iter().map(|info| verify_shard(dataset, info, deep, on_bytes)).collect();
+    let mut sums = PixelSums::default();
+    for (outcome, info) in outcomes.into_iter().zip(shards) {
+        let shown = info.split.is_none_or(|split| split == Split::Train);
+        if let Some(more) = outcome?.filter(|_| shown) {
+            sums.add(&more);
+        }
+    }
+    let manifest = dataset.manifest();
+    let (mean, std) = sums.mean_and_std();
+    if deep && (mean != manifest.mean || std != manifest.std) {
+        let what = format!(
+            "mean {mean:?} and std {std:?}, and the manifest says {:?} and {:?}",
+            manifest.mean, manifest.std
+        );
+        return Err(IngestError::bad(dataset.root(), what));
+    }
+    Ok(())
+}
+
+/// Gives the sums of a shard's pixels if it has images and `deep` is set.
+fn verify_shard(
+    dataset: &Dataset,
+    info: &ShardInfo,
+    deep: bool,
+    on_bytes: OnBytes<'_>,
+) -> Result<Option<PixelSums>> {
+    let shard = dataset.shard(info)?;
+    // Blocks first: a damaged block is named with its place, a digest only says "damaged".
+    let blocks: Vec<(usize, usize)> = (0..shard.meta().schema.0.len())
+        .flat_map(|field| (0..shard.n_blocks(field)).map(move |block| (field, block)))
+        .collect();
+    let told = AtomicU64::new(0);
+    blocks.par_iter().try_for_each(|&(field, block)| {
+        let stored = shard.checked_block(field, block)?.len() as u64;
+        told.fetch_add(stored, Ordering::Relaxed);
+        on_bytes(stored);
+        Ok::<(), IngestError>(())
+    })?;
+    shard.verify_padding()?;
+    let path = dataset.path(info);
+    let bytes = Mapped::open(&path).map_err(IngestError::io(&path, "map"))?;
+    let found = Fingerprint::of_large(bytes.as_ref());
+    if found != info.blake3 {
+        return Err(IngestError::bad(&path, format!("digest {found}, and the manifest says {}", info.blake3)));
+    }
+    on_bytes(info.bytes - told.into_inner());
+    if deep { verify_values(&shard) } else { Ok(None) }
+}
+
+/// Decodes every block; compares what a shard says about its content.
+fn verify_values(shard: &MappedShard) -> Result<Option<PixelSums>> {
+    let (image, others): (Vec<usize>, Vec<usize>) =
+        (0..shard.meta().schema.0.len()).partition(|&f| shard.meta().schema.0[f].name == "image");
+    for &field in &others {
+        shard.read_column(field)?;
+    }
+    if let Content::Session(meta) = &shard.meta().content
+        && shard.meta().split == Some(Split::Train)
+    {
+        let (field, description) = shard.field("responses")?;
+        let values = floats(&shard.read_column(field)?, description.dtype);
+        let (mean, variance) = neuron_statistics(&values, meta.mean.len().max(1));
+        // Statistics are of the recorded f32 values; what is stored may be rounded.
+        let exact = description.dtype == DType::F32;
+        if exact && (mean != meta.mean || variance != meta.variance) {
+            return Err(IngestError::bad(shard.path(), "responses do not have the statistics it states"));
+        }
+    }
+    image.first().map(|&field| pixel_sums(shard, field)).transpose()
+}
+
+fn pixel_sums(shard: &MappedShard, field: usize) -> Result<PixelSums> {
+    let description = &shard.meta().schema.0[field];
+    let [channels, height, width] = description.shape.0[..] else {
+        return Err(IngestError::bad(shard.path(), "its images do not have three axes"));
+    };
+    let of_block = |block: usize| -> Result<Vec<PixelSums>> {
+        let mut raw = vec![0; shard.block_bytes(field, block)];
+        shard.read_block(field, block, &mut raw)?;
+        let image = |row: &[u8]| {
+            let pixels = match description.dtype {
+                DType::U8 => Pixels::U8(row.to_vec()),
+                other => Pixels::F32(floats(row, other)),
+            };
+            PixelSums::of(&Image { channels, height, width, pixels })
+        };
+        Ok(raw.chunks_exact(shard.row_bytes(field)).map(image).collect())
+    };
+    let blocks: Vec<_> = (0..shard.n_blocks(field)).into_par_iter().map(of_block).collect();
+    let mut total = PixelSums::default();
+    for block in blocks {
+        // The order of additions of `prepare`: images to blocks, blocks to the whole.
+        let mut sums = PixelSums::default();
+        block?.iter().for_each(|more| sums.add(more));
+        total.add(&sums);
+    }
+    Ok(total)
+}
+
+fn floats(bytes: &[u8], dtype: DType) -> Vec<f32> {
+    match dtype {
+        DType::F16 => bytes.as_chunks().0.iter().map(|w| f16::from_le_bytes(*w).to_f32()).collect(),
+        DType::Bf16 => bytes.as_chunks().0.iter().map(|w| bf16::from_le_bytes(*w).to_f32()).collect(),
+        _ => bytes.as_chunks().0.iter().map(|w| f32::from_le_bytes(*w)).collect(),
+    }
+}
