@@ -19,8 +19,7 @@ fn sources(dir: &Path) -> Vec<Source> {
 }
 
 fn schedule(sources: &[Source], mix: Mix, seed: u64) -> Schedule {
-    let stream =
-        |s: &Source| StreamSpec::new(s.task, s.n_records(), 16);
+    let stream = |s: &Source| StreamSpec::new(s.task, s.n_records(), 16);
     Schedule::new(sources.iter().map(stream).collect(), mix, seed).unwrap()
 }
 

@@ -141,22 +141,92 @@ fn an_independent_reader_finds_the_same_pixels_and_responses() {
 }
 
 #[test]
-fn an_interruption_leaves_nothing_half_written() {
+fn an_interruption_leaves_nothing_half_written_and_is_continued() {
     let dir = tempfile::tempdir().unwrap();
     let sizes = "--classes 10 --per-class 400 --neural-images 20";
     succeed(nct(dir.path()).arg("synth").arg("raw").args(sizes.split(' ')));
-    let mut child = nct(dir.path())
-        .args(["prepare", "raw/tiny-imagenet-200", "--level", "22", "--quiet"])
-        .spawn()
-        .unwrap();
-    // The folder is there as soon as work begins.
-    while !dir.path().join("shards").exists() {
-        std::thread::yield_now();
+    let prepare = |out: &str| {
+        let mut command = nct(dir.path());
+        command.args(["prepare", "raw/tiny-imagenet-200", "--level", "19", "--shard-mb", "2", "--quiet"]);
+        command.args(["--out", out]);
+        command
+    };
+    let mut child = prepare("shards").spawn().unwrap();
+    let staging = dir.path().join("shards/.preparing-tiny-imagenet-200");
+    while !staging.join("train-00001.nct.done").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    std::thread::sleep(std::time::Duration::from_millis(50));
     succeed(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]));
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(!dir.path().join("shards").exists(), "a half-written data set was left behind");
+    assert!(!dir.path().join("shards/tiny-imagenet-200").exists(), "a half-written data set is visible");
+    let refused = crate::common::output(nct(dir.path()).arg("inspect"));
+    assert_eq!(refused.status.code(), Some(2), "an unfinished data set was opened");
+    let plan = succeed(prepare("shards").arg("--dry-run"));
+    assert!(plan.contains("continued"), "{plan}");
+    let first = fs::metadata(staging.join("train-00000.nct")).unwrap().modified().unwrap();
+    succeed(&mut prepare("shards"));
+    let shard = dir.path().join("shards/tiny-imagenet-200/train-00000.nct");
+    assert_eq!(fs::metadata(shard).unwrap().modified().unwrap(), first, "a finished shard was made again");
+    succeed(&mut prepare("undisturbed"));
+    assert!(files(&dir.path().join("shards")) == files(&dir.path().join("undisturbed")));
+    succeed(nct(dir.path()).args(["verify", "--deep"]));
+}
+
+#[test]
+fn killed_at_any_moment_and_continued_gives_the_same_bytes() {
+    // `NCT_KILLS=200 cargo test killed_at_any_moment` for a long run.
+    let kills: u64 = std::env::var("NCT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = "--classes 5 --per-class 200 --neural-images 60";
+    succeed(nct(dir.path()).arg("synth").arg("raw").args(sizes.split(' ')));
+    let prepare = |out: &str| {
+        let mut command = nct(dir.path());
+        command.args(["prepare", "raw", "--shard-mb", "1", "--quiet", "--out", out]);
+        command
+    };
+    let start = std::time::Instant::now();
+    succeed(&mut prepare("undisturbed"));
+    let whole = start.elapsed().as_micros() as u64;
+    let expected = files(&dir.path().join("undisturbed"));
+    let mut interrupted = 0;
+    for k in 0..kills {
+        let out = dir.path().join("killed");
+        // Two kills, then to the end.
+        for half in [0, 1] {
+            let mut child = prepare("killed").spawn().unwrap();
+            let moment = nct::base::rng::mix64(2 * k + half) % whole;
+            std::thread::sleep(std::time::Duration::from_micros(moment));
+            child.kill().unwrap();
+            interrupted += u64::from(!child.wait().unwrap().success());
+        }
+        succeed(&mut prepare("killed"));
+        assert!(files(&out) == expected, "kill {k} changed the bytes");
+        fs::remove_dir_all(&out).unwrap();
+    }
+    assert!(interrupted > kills / 2, "only {interrupted} of {} runs were interrupted", 2 * kills);
+    println!("{kills} data folders, {interrupted} kills: all equal");
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_says_how_large_it_gets() {
+    let dir = raw();
+    let plan = succeed(nct(dir.path()).args(["prepare", "raw", "--dry-run"]));
+    assert!(!dir.path().join("shards").exists());
+    assert!(plan.contains("is made") && plan.contains("mtl_oracle_dataset"), "{plan}");
     succeed(nct(dir.path()).args(["prepare", "raw"]));
-    succeed(nct(dir.path()).args(["verify"]));
+    assert!(succeed(nct(dir.path()).args(["prepare", "raw", "--dry-run"])).contains("is there already"));
+}
+
+#[test]
+fn two_at_once_do_not_meet() {
+    let dir = raw();
+    let staging = dir.path().join("shards/.preparing-mtl_oracle_dataset");
+    fs::create_dir_all(&staging).unwrap();
+    let lock = fs::File::create(staging.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let refused = crate::common::output(nct(dir.path()).args(["prepare", "raw"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("another `nct prepare`"), "{}", stderr(&refused));
+    drop(lock);
+    succeed(nct(dir.path()).args(["prepare", "raw"]));
 }

@@ -1,10 +1,10 @@
 //! `nct prepare`, and the binary `prepare`: raw data sets to shards.
 
 use super::exit::stop_flag;
-use super::show::{Bar, Show, bytes, count, table};
+use super::show::{Bar, Show, bytes, count, out, table};
 use crate::base::Split;
+use crate::ingest::{self, Action, Color, Planned, PrepareOptions, Prepared, Progress, Responses, TimeBins};
 use crate::shard::BlockOptions;
-use crate::ingest::{self, Color, PrepareOptions, Prepared, Progress, Responses, TimeBins};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -27,6 +27,12 @@ pub struct Args {
     /// Compression level of zstd
     #[arg(long, default_value_t = BlockOptions::default().level, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
+    /// MiB of decoded images per shard
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    shard_mb: u32,
+    /// Say what would be done, and how large the shards would be, and write nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Element type of stored responses
     #[arg(long, value_enum, default_value_t = ResponsesArg::F32)]
     responses: ResponsesArg,
@@ -79,6 +85,10 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     options.bins = TimeBins { first: args.time_bins_sum.max(1), average: args.avg };
     options.split_seed = args.split_seed;
     options.force = args.force;
+    options.shard_bytes = u64::from(args.shard_mb) << 20;
+    if args.dry_run {
+        return out(&planned(&ingest::plan(&args.data, &options)?));
+    }
     make(&args.data, &options, show)
 }
 
@@ -107,6 +117,24 @@ pub(crate) fn make(data: &Path, options: &PrepareOptions, show: Show) -> anyhow:
     }
     show.line(&summary(&prepared, start.elapsed()));
     Ok(())
+}
+
+fn planned(sets: &[Planned]) -> String {
+    let mut table = table(&["data set", "images", "sessions", "to read", "to write, about", "what"]);
+    for set in sets {
+        let what = match &set.action {
+            Action::Make => "is made".to_owned(),
+            Action::Continue => "is continued where it was stopped".to_owned(),
+            Action::Replace => "is replaced".to_owned(),
+            Action::Nothing => "is there already".to_owned(),
+            Action::Refuse(why) => format!("is refused: {why}"),
+        };
+        let [images, sessions] = [set.images, set.sessions].map(count);
+        let [read, written] = [set.raw_bytes, set.shard_bytes].map(bytes);
+        table.add_row(vec![set.dataset.clone(), images, sessions, read, written, what]);
+    }
+    let total: u64 = sets.iter().filter(|s| s.action != Action::Nothing).map(|s| s.shard_bytes).sum();
+    format!("{table}\nabout {} to write; nothing was written", bytes(total))
 }
 
 fn summary(prepared: &[Prepared], elapsed: Duration) -> String {

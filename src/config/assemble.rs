@@ -83,7 +83,11 @@ impl<'a> Data<'a> {
                 (_, Some(weights), Task::Classification) => weights.img_classification,
                 (_, None, _) => 1.0,
             };
-            StreamSpec { weight, last_batch: data.last_batch, ..StreamSpec::new(s.task, s.n_records(), batch_size) }
+            StreamSpec {
+                weight,
+                last_batch: data.last_batch,
+                ..StreamSpec::new(s.task, s.n_records(), batch_size)
+            }
         };
         let planned = mix.mix().and_then(|mix| {
             Schedule::new(sources.iter().map(stream).collect(), mix, self.experiment.seed)

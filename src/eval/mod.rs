@@ -54,8 +54,7 @@ pub struct Evaluator {
 impl Evaluator {
     /// For the given streams: neural sessions in readout order, and images.
     pub fn new(sources: Vec<Source>, batch_size: u32, loader: LoaderOptions) -> Result<Self, EvalError> {
-        let stream =
-            |s: &Source| StreamSpec::new(s.task, s.n_records(), batch_size);
+        let stream = |s: &Source| StreamSpec::new(s.task, s.n_records(), batch_size);
         let schedule = Schedule::new(sources.iter().map(stream).collect(), Mix::InOrder, 0)?;
         Ok(Self { sources: Arc::new(sources), schedule: Arc::new(schedule), loader })
     }

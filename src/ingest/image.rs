@@ -99,8 +99,7 @@ fn decode_with(decoder: &mut Decompressor, file: &[u8]) -> std::result::Result<I
         _ => (PixelFormat::RGB, 3),
     };
     let mut pixels = vec![0; width * height * channels];
-    let image =
-        turbojpeg::Image { pixels: &mut pixels[..], width, pitch: width * channels, height, format };
+    let image = turbojpeg::Image { pixels: &mut pixels[..], width, pitch: width * channels, height, format };
     decoder.decompress(file, image).map_err(damaged)?;
     let pixels = Pixels::U8(if channels == 3 { planes(&pixels) } else { pixels });
     Ok(Image { channels: channels as u32, height: height as u32, width: width as u32, pixels })
@@ -226,7 +225,11 @@ mod tests {
         assert_eq!(decode_jpeg(&fs::read(&path).unwrap(), &path).unwrap().shape(), [3, 32, 32]);
         for n in (0..file.len() - 2).step_by(7) {
             fs::write(&path, &file[..n]).unwrap();
-            assert!(decode_jpeg(&fs::read(&path).unwrap(), &path).is_err(), "{n} of {} bytes were accepted", file.len());
+            assert!(
+                decode_jpeg(&fs::read(&path).unwrap(), &path).is_err(),
+                "{n} of {} bytes were accepted",
+                file.len()
+            );
         }
     }
 }

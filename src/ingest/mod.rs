@@ -15,7 +15,9 @@ mod verify;
 
 pub use error::{IngestError, Result};
 pub use images::{Class, ImageSet};
-pub use prepare::{Color, OnProgress, PrepareOptions, Prepared, Progress, Responses, prepare};
+pub use prepare::{
+    Action, Color, OnProgress, Planned, PrepareOptions, Prepared, Progress, Responses, plan, prepare,
+};
 pub use sessions::{NeuralSet, Session, TimeBins, Trials};
 pub use verify::verify;
 

@@ -1,8 +1,11 @@
 //! From raw folders to shards. A data set is written to a hidden folder beside its place and renamed
 //! when it is whole; the bytes are a function of the input and the options, whatever the threads.
 
+mod plan;
 mod staging;
 mod write;
+
+pub use plan::{Action, Planned, plan};
 
 use super::error::{IngestError, Result};
 use super::image::{Image, Pixels, decode_jpeg, decode_npy};
@@ -14,10 +17,11 @@ use crate::shard::{
     BlockOptions, ClassInfo, Content, Dataset, Field, MANIFEST, MANIFEST_VERSION, Manifest, SessionInfo,
     SessionMeta,
 };
+use rayon::prelude::*;
+use staging::Staging;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use staging::Staging;
 
 /// Which colours are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub struct PrepareOptions {
     pub force: bool,
     /// Element type of responses.
     pub responses: Responses,
+    /// Decoded bytes of images per shard.
+    pub shard_bytes: u64,
     /// Time bins of a response.
     pub bins: TimeBins,
     /// Seed of the splits; the reference always uses 1000.
@@ -77,10 +83,25 @@ impl PrepareOptions {
             jobs,
             force: false,
             responses: Responses::F32,
+            // Small enough to copy and verify piecewise, large enough that a big set has few files.
+            shard_bytes: 256 << 20,
             bins: TimeBins { first: 12, average: false },
             split_seed: 1000,
             valid_size: 0.1,
             train_frac: 0.8,
+        }
+    }
+
+    fn blocks(&self) -> BlockOptions {
+        BlockOptions { level: self.level, ..BlockOptions::default() }
+    }
+
+    /// Gray if asked for; else labelled images are RGB, and stimuli stay as they are.
+    fn convert(&self, image: Image, labelled: bool) -> Image {
+        match self.color {
+            Color::Gray => image.to_gray(),
+            Color::Keep if labelled => image.to_rgb(),
+            Color::Keep => image,
         }
     }
 
@@ -89,6 +110,7 @@ impl PrepareOptions {
             format!("color = {:?}", self.color).to_lowercase(),
             format!("level = {}", self.level),
             format!("responses = {:?}", self.responses).to_lowercase(),
+            format!("shard_bytes = {}", self.shard_bytes),
             format!("time_bins_sum = {}", self.bins.first),
             format!("avg = {}", self.bins.average),
             format!("split_seed = {}", self.split_seed),
@@ -150,16 +172,14 @@ fn choose(data: &Path, found: Vec<Found>, only: &[String]) -> Result<Vec<Found>>
 
 fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) -> Result<Prepared> {
     let target = options.out.join(set.name());
-    let source = source_fingerprint(set)?;
-    let mut settings = options.settings();
-    settings.push(format!("source = {source}"));
+    let settings = settings(set, options)?;
     if target.exists() && !options.force {
         return already_there(&target, &settings);
     }
     let staging = Staging::open(&options.out, set.name(), &settings)?;
-    let blocks = BlockOptions { level: options.level, ..BlockOptions::default() };
     let name = set.name().to_owned();
-    let mut job = Job { name, options, settings, staging, blocks, progress, notes: Vec::new() };
+    let mut job =
+        Job { name, options, settings, staging, blocks: options.blocks(), progress, notes: Vec::new() };
     let manifest = match set {
         Found::Images(set) => job.images(set),
         Found::Neural(set) => job.neural(set),
@@ -175,6 +195,13 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
             Err(e)
         }
     }
+}
+
+/// What the bytes of a data set's shards depend on.
+fn settings(set: &Found, options: &PrepareOptions) -> Result<Vec<String>> {
+    let mut settings = options.settings();
+    settings.push(format!("source = {}", source_fingerprint(set)?));
+    Ok(settings)
 }
 
 /// A data set of the same files and settings counts as prepared; anything else is not touched.
@@ -198,12 +225,12 @@ fn source_fingerprint(set: &Found) -> Result<Fingerprint> {
         Found::Images(set) => (&set.root, set.train.iter().chain(&set.test).map(|(path, _)| path).collect()),
         Found::Neural(set) => (&set.root, set.sessions.iter().chain(set.images.values()).collect()),
     };
-    let mut text = String::new();
-    for path in files {
+    let line = |path: &&PathBuf| -> Result<String> {
         let name = path.strip_prefix(root).unwrap_or(path).display();
-        text.push_str(&format!("{name}\t{}\n", file_bytes(path)?));
-    }
-    Ok(Fingerprint::of(text.as_bytes()))
+        Ok(format!("{name}\t{}\n", file_bytes(path)?))
+    };
+    let lines: Vec<String> = files.par_iter().map(line).collect::<Result<_>>()?;
+    Ok(Fingerprint::of(lines.concat().as_bytes()))
 }
 
 fn file_bytes(path: &Path) -> Result<u64> {
@@ -227,7 +254,7 @@ impl Job<'_> {
     fn images(&mut self, set: &ImageSet) -> Result<(Manifest, u64)> {
         let n_images = (set.train.len() + set.test.len()) as u64;
         (self.progress)(Progress::Begin(&set.name, n_images));
-        let first = self.convert(read_image(&set.train[0].0)?.0, true);
+        let first = self.options.convert(read_image(&set.train[0].0)?.0, true);
         let shape = first.shape();
         let validates =
             split::image_validation(set.train.len(), self.options.valid_size, self.options.split_seed);
@@ -275,22 +302,13 @@ impl Job<'_> {
             infos.push(SessionInfo { id: session.id, neurons: session.n_neurons as u32 });
         }
         let items: Vec<Item> = set.images.iter().map(|(&id, path)| (path.as_path(), id, 0)).collect();
-        let first = self.convert(read_image(items[0].0)?.0, false);
-        let dtype = if matches!(first.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 };
+        let first = self.options.convert(read_image(items[0].0)?.0, false);
+        let dtype = dtype(&first);
         if dtype == DType::F32 {
             self.notes.push("images are floating-point: they are not divided by 255".to_owned());
         }
         let (sums, bytes) = self.image_shards(&items, &Content::Stimuli, None, first.shape(), dtype)?;
         Ok((self.manifest(raw_bytes + bytes, first.shape(), dtype, &sums, Vec::new(), infos), n_images))
-    }
-
-    /// Gray if asked for; else labelled images are RGB, and stimuli stay as they are.
-    fn convert(&self, image: Image, labelled: bool) -> Image {
-        match self.options.color {
-            Color::Gray => image.to_gray(),
-            Color::Keep if labelled => image.to_rgb(),
-            Color::Keep => image,
-        }
     }
 
     fn manifest(
@@ -318,6 +336,10 @@ impl Job<'_> {
             shards: Vec::new(),
         }
     }
+}
+
+fn dtype(image: &Image) -> DType {
+    if matches!(image.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 }
 }
 
 /// An image by its name, `.npy` or JPEG, and the bytes of its file.

@@ -62,7 +62,10 @@ fn verify_shard(
     let bytes = Mapped::open(&path).map_err(IngestError::io(&path, "map"))?;
     let found = Fingerprint::of_large(bytes.as_ref());
     if found != info.blake3 {
-        return Err(IngestError::bad(&path, format!("digest {found}, and the manifest says {}", info.blake3)));
+        return Err(IngestError::bad(
+            &path,
+            format!("digest {found}, and the manifest says {}", info.blake3),
+        ));
     }
     on_bytes(info.bytes - told.into_inner());
     if deep { verify_values(&shard) } else { Ok(None) }

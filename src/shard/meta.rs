@@ -74,6 +74,9 @@ impl ShardMeta {
             }
             None => return Err("no metadata".to_owned()),
         }
-        options().deserialize::<(u32, Self)>(bytes).map(|(_, meta)| meta).map_err(|e| format!("metadata: {e}"))
+        options()
+            .deserialize::<(u32, Self)>(bytes)
+            .map(|(_, meta)| meta)
+            .map_err(|e| format!("metadata: {e}"))
     }
 }

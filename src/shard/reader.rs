@@ -2,7 +2,9 @@
 //! the file before it is used, and every block against its checksum.
 
 use super::error::ShardError;
-use super::layout::{ALIGN, Codec, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES, MAX_META_BYTES};
+use super::layout::{
+    ALIGN, Codec, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES, MAX_META_BYTES,
+};
 use super::{codec, meta::ShardMeta, schema::Field, writer::checksum};
 use crate::base::digest;
 use std::path::{Path, PathBuf};

@@ -12,8 +12,13 @@ fn meta(n_neurons: u32, options: BlockOptions) -> ShardMeta {
         Field::new("image", DType::U8, &[1, 5, 7]),
         Field::new("responses", DType::F32, &[n_neurons]),
     ];
-    let session =
-        SessionMeta { id: "s1".into(), subject: "31".into(), mean: vec![0.5; 2], variance: vec![1.0; 2], images: 3 };
+    let session = SessionMeta {
+        id: "s1".into(),
+        subject: "31".into(),
+        mean: vec![0.5; 2],
+        variance: vec![1.0; 2],
+        images: 3,
+    };
     ShardMeta {
         dataset: "mtl".into(),
         content: Content::Session(session),

@@ -39,6 +39,13 @@ pub struct PackedBlock {
     raw_bytes: u32,
 }
 
+impl PackedBlock {
+    /// Bytes it takes in the file.
+    pub fn stored_bytes(&self) -> usize {
+        self.stored.len()
+    }
+}
+
 /// Compresses one block of a field whose lines have `line_bytes`. Pure, so that blocks can be packed in
 /// parallel and written in order.
 pub fn pack(raw: &[u8], line_bytes: usize, level: i32) -> Result<PackedBlock, ShardError> {
@@ -46,8 +53,8 @@ pub fn pack(raw: &[u8], line_bytes: usize, level: i32) -> Result<PackedBlock, Sh
         .ok()
         .filter(|&n| n <= MAX_BLOCK_BYTES)
         .ok_or_else(|| ShardError::Misuse(format!("a block of {} bytes is too large", raw.len())))?;
-    let (codec, stored) =
-        codec::encode(raw, line_bytes, level).map_err(|e| ShardError::Misuse(format!("zstd level {level}: {e}")))?;
+    let (codec, stored) = codec::encode(raw, line_bytes, level)
+        .map_err(|e| ShardError::Misuse(format!("zstd level {level}: {e}")))?;
     Ok(PackedBlock { codec, stored, raw_bytes })
 }
 

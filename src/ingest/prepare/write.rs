@@ -13,10 +13,6 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
-/// Decoded bytes of images per shard: small enough to copy and verify piecewise, large enough that
-/// a big set has few files.
-const SHARD_BYTES: u64 = 256 << 20;
-
 /// How a shard is listed in the manifest.
 struct Listed {
     file: String,
@@ -62,7 +58,8 @@ impl Job<'_> {
     ) -> Result<()> {
         let Listed { file, split, session, rows } = listed;
         let path = Path::new(&file);
-        let out = writer.finish()?.into_inner().map_err(|e| IngestError::io(path, "write")(e.into_error()))?;
+        let out =
+            writer.finish()?.into_inner().map_err(|e| IngestError::io(path, "write")(e.into_error()))?;
         let (bytes, checksum, blake3) = (0, 0, Fingerprint::of(&[]));
         let info = ShardInfo { file, split, session, rows, bytes, checksum, blake3 };
         self.staging.close(&out, info, sums, raw_bytes)
@@ -80,7 +77,7 @@ impl Job<'_> {
         let field = Field::new("image", dtype, &shape);
         let rows_per_block = block_rows(field.row_bytes().unwrap_or(1), self.blocks) as usize;
         let block_bytes = u64::from(field.row_bytes().unwrap_or(1)) * rows_per_block as u64;
-        let blocks_per_shard = (SHARD_BYTES / block_bytes).max(1) as usize;
+        let blocks_per_shard = (self.options.shard_bytes / block_bytes).max(1) as usize;
         let (mut sums, mut raw_bytes) = (PixelSums::default(), 0);
         let prefix = split.map_or("stimuli", Split::as_str);
         for (number, items) in items.chunks(rows_per_block * blocks_per_shard).enumerate() {
@@ -127,7 +124,10 @@ impl Job<'_> {
         let mut made = Vec::new();
         for group in items.chunks(rows_per_block * BLOCKS_PER_THREAD * rayon::current_num_threads()) {
             let make = || -> Vec<_> {
-                group.par_chunks(rows_per_block).map(|items| self.image_block(items, labelled, field)).collect()
+                group
+                    .par_chunks(rows_per_block)
+                    .map(|items| self.image_block(items, labelled, field))
+                    .collect()
             };
             let (written, next) = rayon::join(|| append(std::mem::take(&mut made)), make);
             written?;
@@ -149,8 +149,8 @@ impl Job<'_> {
         let (mut sums, mut bytes) = (PixelSums::default(), 0);
         for &(path, _, _) in items {
             let (image, file_bytes) = read_image(path)?;
-            let image = self.convert(image, labelled);
-            let found = if matches!(image.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 };
+            let image = self.options.convert(image, labelled);
+            let found = super::dtype(&image);
             if image.shape()[..] != field.shape.0 || found != field.dtype {
                 let what = format!(
                     "{:?} of {found}, and the images before are {:?} of {}",
@@ -195,8 +195,13 @@ impl Job<'_> {
             ));
         }
         let (mean, variance) = neuron_statistics(&training.responses, session.n_neurons);
-        let meta =
-            SessionMeta { id: session.id.clone(), subject: session.subject.clone(), mean, variance, images: 0 };
+        let meta = SessionMeta {
+            id: session.id.clone(),
+            subject: session.subject.clone(),
+            mean,
+            variance,
+            images: 0,
+        };
         for (split, trials) in
             [(Split::Train, &training), (Split::Validation, &validation), (Split::Test, &session.testing)]
         {

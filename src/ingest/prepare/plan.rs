@@ -1,0 +1,114 @@
+//! What `prepare` would do, without writing anything.
+
+use super::{
+    Found, Image, ImageSet, IngestError, NeuralSet, Pixels, PrepareOptions, Result, already_there, choose,
+    discover, read_image, settings, staging,
+};
+use crate::shard::{Field, block_rows, pack};
+use rayon::prelude::*;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Images that are decoded to see how well a data set compresses.
+const TRIED_IMAGES: usize = 1024;
+
+/// What would become of one data set.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// Its name.
+    pub dataset: String,
+    /// What would be done.
+    pub action: Action,
+    /// Image files to decode.
+    pub images: u64,
+    /// Session files to read.
+    pub sessions: u64,
+    /// Bytes of the image and session files.
+    pub raw_bytes: u64,
+    /// Bytes of the shards, estimated from up to a thousand images and all sessions.
+    pub shard_bytes: u64,
+}
+
+/// What would be done with a data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// It is made.
+    Make,
+    /// One that was stopped or killed is continued.
+    Continue,
+    /// It is replaced.
+    Replace,
+    /// It is there already, from the same files and settings.
+    Nothing,
+    /// It is refused, for this reason.
+    Refuse(String),
+}
+
+/// Says what [`super::prepare`] would do with the data sets under `data`. Writes nothing.
+pub fn plan(data: &Path, options: &PrepareOptions) -> Result<Vec<Planned>> {
+    let found = choose(data, discover(data)?, &options.only)?;
+    found.iter().map(|set| plan_one(set, options)).collect()
+}
+
+fn plan_one(set: &Found, options: &PrepareOptions) -> Result<Planned> {
+    let target = options.out.join(set.name());
+    let action = match (target.exists(), options.force) {
+        (true, true) => Action::Replace,
+        (true, false) => match already_there(&target, &settings(set, options)?) {
+            Ok(_) => Action::Nothing,
+            Err(e) => Action::Refuse(e.to_string()),
+        },
+        (false, _) if staging::place(&options.out, set.name()).exists() => Action::Continue,
+        (false, _) => Action::Make,
+    };
+    let (files, sessions) = match set {
+        Found::Images(ImageSet { train, test, .. }) => {
+            (train.iter().chain(test).map(|(path, _)| path.as_path()).collect(), &[][..])
+        }
+        Found::Neural(NeuralSet { images, sessions, .. }) => {
+            (images.values().map(PathBuf::as_path).collect::<Vec<&Path>>(), &sessions[..])
+        }
+    };
+    let paths: Vec<&Path> = files.iter().copied().chain(sessions.iter().map(PathBuf::as_path)).collect();
+    let bytes = |path: &&Path| fs::metadata(path).map(|m| m.len()).map_err(IngestError::io(path, "read"));
+    let raw_bytes: u64 = paths.par_iter().map(bytes).sum::<Result<u64>>()?;
+    let mut shard_bytes = image_bytes(&files, matches!(set, Found::Images(_)), options)?;
+    if let Found::Neural(set) = set {
+        shard_bytes += sessions.iter().map(|path| session_bytes(set, path, options)).sum::<Result<u64>>()?;
+    }
+    let (images, sessions) = (files.len() as u64, sessions.len() as u64);
+    Ok(Planned { dataset: set.name().to_owned(), action, images, sessions, raw_bytes, shard_bytes })
+}
+
+/// Bytes that the images take, from evenly spread ones.
+fn image_bytes(files: &[&Path], labelled: bool, options: &PrepareOptions) -> Result<u64> {
+    let step = files.len().div_ceil(TRIED_IMAGES).max(1);
+    let tried: Vec<&Path> = files.iter().copied().step_by(step).collect();
+    let decode = |path: &&Path| -> Result<Image> { Ok(options.convert(read_image(path)?.0, labelled)) };
+    let images: Vec<Image> = tried.par_iter().map(decode).collect::<Result<_>>()?;
+    let Some(first) = images.first() else { return Ok(0) };
+    let field = Field::new("image", super::dtype(first), &first.shape());
+    let rows = block_rows(field.row_bytes().unwrap_or(1), options.blocks()) as usize;
+    let stored = |images: &[Image]| -> Result<u64> {
+        let mut raw = Vec::new();
+        for image in images {
+            match &image.pixels {
+                Pixels::U8(pixels) => raw.extend_from_slice(pixels),
+                Pixels::F32(pixels) => pixels.iter().for_each(|v| raw.extend_from_slice(&v.to_le_bytes())),
+            }
+        }
+        Ok(pack(&raw, field.line_bytes(), options.level)?.stored_bytes() as u64)
+    };
+    let stored: u64 = images.par_chunks(rows).map(stored).sum::<Result<u64>>()?;
+    Ok(stored * files.len() as u64 / images.len() as u64)
+}
+
+fn session_bytes(set: &NeuralSet, path: &Path, options: &PrepareOptions) -> Result<u64> {
+    let session = set.read(path, &options.bins)?;
+    let values = session.training.responses.iter().chain(&session.testing.responses);
+    let raw: Vec<u8> = values.flat_map(|v| v.to_le_bytes()).collect();
+    let half = options.responses != super::Responses::F32;
+    let blocks = raw.chunks(options.blocks().target_bytes as usize);
+    let stored = blocks.map(|raw| Ok(pack(raw, 4 * session.n_neurons, options.level)?.stored_bytes() as u64));
+    Ok(stored.sum::<Result<u64>>()? / if half { 2 } else { 1 })
+}
