@@ -2,6 +2,7 @@
 
 use crate::base::{StreamId, Task};
 use crate::schedule::StepPlan;
+use half::{bf16, f16};
 
 /// Images with their targets.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,19 +15,80 @@ pub struct Batch {
     pub ids: Vec<u32>,
     /// Extent of one image: channels, height, width.
     pub image: [u32; 3],
-    /// Normalised pixels `[records, channels, height, width]`.
-    pub pixels: Vec<f32>,
-    /// Targets of the records.
-    pub targets: Targets,
+    /// Pixels `[records, channels, height, width]`.
+    pub pixels: Pixels,
+    /// Class of each record; empty for sessions. Kept beside `responses` so that neither is given back
+    /// to the system when the memory serves another stream.
+    labels: Vec<i64>,
+    /// Responses `[records, neurons]`; empty for labelled images.
+    responses: Vec<f32>,
+}
+
+/// Pixels in the type that was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Pixels {
+    /// As stored, not normalised.
+    U8(Vec<u8>),
+    /// Normalised.
+    F16(Vec<f16>),
+    /// Normalised.
+    Bf16(Vec<bf16>),
+    /// Normalised.
+    F32(Vec<f32>),
+}
+
+/// Type of the pixels of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PixelType {
+    /// As stored, for whoever normalises on the device.
+    U8,
+    /// Half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// Single precision.
+    F32,
+}
+
+impl Pixels {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(v) => v.len(),
+            Self::F16(v) => v.len(),
+            Self::Bf16(v) => v.len(),
+            Self::F32(v) => v.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        let size = match self {
+            Self::U8(_) => 1,
+            Self::F16(_) | Self::Bf16(_) => 2,
+            Self::F32(_) => 4,
+        };
+        self.len() * size
+    }
+
+    /// The values, if they are single precision.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        if let Self::F32(values) = self { Some(values) } else { None }
+    }
 }
 
 /// What the network should say.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Targets {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Targets<'a> {
     /// Class of each record.
-    Labels(Vec<i64>),
+    Labels(&'a [i64]),
     /// Responses `[records, neurons]`.
-    Responses(Vec<f32>),
+    Responses(&'a [f32]),
 }
 
 impl Batch {
@@ -39,13 +101,45 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
+
+    /// The targets of the records.
+    pub fn targets(&self) -> Targets<'_> {
+        match self.task {
+            Task::Classification => Targets::Labels(&self.labels),
+            Task::V1 => Targets::Responses(&self.responses),
+        }
+    }
+
+    /// The memory of the targets, emptied.
+    pub(super) fn targets_mut(&mut self) -> (&mut Vec<i64>, &mut Vec<f32>) {
+        self.labels.clear();
+        self.responses.clear();
+        (&mut self.labels, &mut self.responses)
+    }
+}
+
+impl Default for Batch {
+    /// A batch without records, to be filled.
+    fn default() -> Self {
+        Self {
+            stream: StreamId(0),
+            task: Task::Classification,
+            ids: Vec::new(),
+            image: [0; 3],
+            pixels: Pixels::F32(Vec::new()),
+            labels: Vec::new(),
+            responses: Vec::new(),
+        }
+    }
 }
 
 /// The batches of one update.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Step {
     /// The plan they follow.
     pub plan: StepPlan,
     /// One batch for each of the plan's.
     pub batches: Vec<Batch>,
+    /// Batches of earlier updates that this one has no use for.
+    pub(super) unused: Vec<Batch>,
 }

@@ -2,16 +2,20 @@
 //!
 //! Absent: models, and any influence of threads on what is delivered.
 
+mod arena;
 mod augment;
 mod batch;
 mod cache;
 mod error;
+mod handover;
 mod prefetch;
+mod render;
 mod source;
 
-pub use augment::{AugmentSettings, Normalise, OUTSIDE, Placement, source_map};
-pub use batch::{Batch, Step, Targets};
-pub use cache::Column;
+pub use augment::{AugmentSettings, Noise, NoiseLevel, Placement};
+pub use batch::{Batch, PixelType, Pixels, Step, Targets};
+pub use cache::{Budget, Column, Row};
 pub use error::LoadError;
-pub use prefetch::{Loader, LoaderOptions};
-pub use source::{Source, View};
+pub use prefetch::{Loader, LoaderOptions, LoaderTimes};
+pub use render::{Scratch, SourceMap, Tables};
+pub use source::{FillMemory, Source, View};

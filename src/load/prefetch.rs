@@ -1,49 +1,73 @@
 //! Worker threads that fill the batches of coming updates.
-//!
-//! Worker k takes every n-th plan and sends the result through its own bounded channel; the loop
-//! takes from the workers in turn. So plan order needs no reorder buffer, read-ahead is bounded, and
-//! what is delivered cannot depend on the number of workers.
 
 use super::LoadError;
 use super::batch::{Batch, Step};
-use super::source::Source;
+use super::handover::{Lanes, Stop, WorkerEnd, lanes};
+use super::source::{FillMemory, Source};
 use crate::base::StepIndex;
 use crate::schedule::Schedule;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How many threads read, and how far ahead.
+/// How many threads read, how far ahead, and for whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoaderOptions {
     /// Worker threads, at least 1.
     pub threads: usize,
     /// Updates that each worker may be ahead.
     pub depth: usize,
+    /// This process, of `world` that train together. Each takes its share of every batch.
+    pub rank: u32,
+    /// Processes that train together.
+    pub world: u32,
+}
+
+impl Default for LoaderOptions {
+    fn default() -> Self {
+        Self { threads: 2, depth: 2, rank: 0, world: 1 }
+    }
+}
+
+/// Where time went, since the loader was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoaderTimes {
+    /// The loop waited for data.
+    pub waited: Duration,
+    /// Workers made batches, added up over them.
+    pub filling: Duration,
+    /// Of that, read and decoded blocks.
+    pub decoding: Duration,
+    /// Workers waited for the loop, added up over them.
+    pub idle: Duration,
 }
 
 /// Delivers the updates of a range of steps in order.
 #[derive(Debug)]
 pub struct Loader {
-    workers: Vec<Receiver<Result<Step, LoadError>>>,
+    lanes: Lanes<Step, LoadError>,
     handles: Vec<JoinHandle<()>>,
-    recycle: Sender<Batch>,
-    next: u64,
-    first: u64,
-    end: u64,
+    sources: Arc<Vec<Source>>,
+    decoding_before: u64,
     waited: Duration,
-    busy_ns: Arc<AtomicU64>,
+    clock: Arc<Clock>,
+}
+
+#[derive(Debug, Default)]
+struct Clock {
+    filling_ns: AtomicU64,
+    idle_ns: AtomicU64,
 }
 
 struct Worker {
     sources: Arc<Vec<Source>>,
     schedule: Arc<Schedule>,
     seed: u64,
-    spare: Receiver<Batch>,
-    scratch: Vec<u32>,
+    options: LoaderOptions,
+    memory: FillMemory,
+    clock: Arc<Clock>,
 }
 
 impl Loader {
@@ -55,35 +79,28 @@ impl Loader {
         steps: Range<u64>,
         options: LoaderOptions,
     ) -> Result<Self, LoadError> {
-        let threads = options.threads.max(1);
-        let batches_ahead = threads * (options.depth + 2) * (schedule.streams().len() + 1);
-        let (recycle, spare) = bounded(batches_ahead);
+        let (lanes, ends) = lanes(steps, options.threads.max(1), options.depth);
         let mut loader = Self {
-            workers: Vec::with_capacity(threads),
-            handles: Vec::with_capacity(threads),
-            recycle,
-            next: steps.start,
-            first: steps.start,
-            end: steps.end,
+            lanes,
+            handles: Vec::with_capacity(ends.len()),
+            sources: Arc::clone(sources),
+            decoding_before: decoding_ns(sources),
             waited: Duration::ZERO,
-            busy_ns: Arc::default(),
+            clock: Arc::default(),
         };
-        for k in 0..threads {
-            let (sender, receiver) = bounded(options.depth.max(1));
-            let mut worker = Worker {
+        for (k, end) in ends.into_iter().enumerate() {
+            let worker = Worker {
                 sources: Arc::clone(sources),
                 schedule: Arc::clone(schedule),
                 seed,
-                spare: spare.clone(),
-                scratch: Vec::new(),
+                options,
+                memory: FillMemory::default(),
+                clock: Arc::clone(&loader.clock),
             };
-            let mine = (steps.start + k as u64..steps.end).step_by(threads);
-            let busy = Arc::clone(&loader.busy_ns);
             let spawned = std::thread::Builder::new()
                 .name(format!("loader-{k}"))
-                .spawn(move || worker.run(mine, &sender, &busy))
+                .spawn(move || worker.run(end))
                 .map_err(|e| LoadError::Thread(e.to_string()))?;
-            loader.workers.push(receiver);
             loader.handles.push(spawned);
         }
         Ok(loader)
@@ -91,47 +108,47 @@ impl Loader {
 
     /// Gives the memory of a used update back.
     pub fn recycle(&self, step: Step) {
-        for batch in step.batches {
-            // A full pool just means that enough memory is in circulation.
-            let _ = self.recycle.try_send(batch);
+        self.lanes.give_back(step.plan.step.0, step);
+    }
+
+    /// Where time went so far.
+    pub fn times(&self) -> LoaderTimes {
+        let of = |ns: &AtomicU64| Duration::from_nanos(ns.load(Ordering::Relaxed));
+        LoaderTimes {
+            waited: self.waited,
+            filling: of(&self.clock.filling_ns),
+            decoding: Duration::from_nanos(decoding_ns(&self.sources) - self.decoding_before),
+            idle: of(&self.clock.idle_ns),
         }
     }
+}
 
-    /// Time the loop has spent waiting for data.
-    pub fn waited(&self) -> Duration {
-        self.waited
-    }
-
-    /// Time the workers have spent making batches, added up over them.
-    pub fn busy(&self) -> Duration {
-        Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed))
-    }
+/// Sessions share their images, so the largest of each task counts.
+fn decoding_ns(sources: &[Source]) -> u64 {
+    let of_task = |task| sources.iter().filter(|s| s.task == task).map(Source::decoding_ns).max().unwrap_or(0);
+    crate::base::Task::ALL.into_iter().map(of_task).sum()
 }
 
 impl Iterator for Loader {
     type Item = Result<Step, LoadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
-            return None;
-        }
-        let k = ((self.next - self.first) % self.workers.len() as u64) as usize;
         let start = Instant::now();
-        let received = self.workers[k].recv();
+        let next = self.lanes.next();
         self.waited += start.elapsed();
-        self.next += 1;
-        let step = received.unwrap_or(Err(LoadError::Worker(k)));
-        if step.is_err() {
-            self.next = self.end;
-        }
-        Some(step)
+        next.map(|item| {
+            item.map_err(|stop| match stop {
+                Stop::Failed(e) => e,
+                Stop::Gone(k) => LoadError::Worker(k),
+            })
+        })
     }
 }
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // Workers stop when their receiver is gone; then joining cannot block.
-        self.workers.clear();
+        // Workers stop when their lane is closed; then joining cannot block.
+        self.lanes.close();
         for handle in self.handles.drain(..) {
             // A worker's panic was reported by `next`, or nobody waits for its result any more.
             let _ = handle.join();
@@ -140,32 +157,35 @@ impl Drop for Loader {
 }
 
 impl Worker {
-    fn run(
-        &mut self,
-        steps: impl Iterator<Item = u64>,
-        out: &Sender<Result<Step, LoadError>>,
-        busy: &AtomicU64,
-    ) {
-        for k in steps {
-            let start = Instant::now();
-            let step = self.step(StepIndex(k));
-            busy.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-            let failed = step.is_err();
-            if out.send(step).is_err() || failed {
-                return;
-            }
-        }
+    fn run(mut self, end: WorkerEnd<Step, LoadError>) {
+        let clock = Arc::clone(&self.clock);
+        let mut since = Instant::now();
+        let mut lap = |counter: &AtomicU64| {
+            let now = Instant::now();
+            counter.fetch_add((now - since).as_nanos() as u64, Ordering::Relaxed);
+            since = now;
+        };
+        end.run(
+            |number, step| self.fill(StepIndex(number), step),
+            |sending| lap(if sending { &clock.filling_ns } else { &clock.idle_ns }),
+        );
     }
 
-    fn step(&mut self, step: StepIndex) -> Result<Step, LoadError> {
-        let plan = self.schedule.step(step);
-        let mut batches = Vec::with_capacity(plan.batches.len());
-        for batch_plan in &plan.batches {
-            let mut batch = self.spare.try_recv().unwrap_or_else(|_| Batch::empty());
-            let source = &self.sources[batch_plan.stream.0 as usize];
-            source.fill(&self.schedule, batch_plan, self.seed, &mut self.scratch, &mut batch)?;
-            batches.push(batch);
+    fn fill(&mut self, number: StepIndex, step: &mut Step) -> Result<(), LoadError> {
+        let LoaderOptions { rank, world, .. } = self.options;
+        self.schedule.step_into(number, &mut step.plan);
+        // Steps differ in their number of batches; memory that is not needed now is kept for later.
+        while step.batches.len() > step.plan.batches.len() {
+            step.unused.extend(step.batches.pop());
         }
-        Ok(Step { plan, batches })
+        while step.batches.len() < step.plan.batches.len() {
+            step.batches.push(step.unused.pop().unwrap_or_else(Batch::default));
+        }
+        for (plan, batch) in step.plan.batches.iter_mut().zip(&mut step.batches) {
+            *plan = plan.share(rank, world);
+            let source = &self.sources[plan.stream.0 as usize];
+            source.fill(&self.schedule, plan, self.seed, &mut self.memory, batch)?;
+        }
+        Ok(())
     }
 }

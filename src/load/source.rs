@@ -1,11 +1,12 @@
 //! Streams of records: which image, which targets, which transform.
 
 use super::LoadError;
-use super::augment::{AugmentSettings, Normalise, Placement, source_map};
-use super::batch::{Batch, Targets};
-use super::cache::Column;
+use super::augment::{AugmentSettings, Placement};
+use super::batch::{Batch, PixelType, Pixels};
+use super::cache::{Budget, Column};
+use super::render::{Scratch, Tables};
 use crate::base::rng::mix64;
-use crate::base::{DType, Purpose, RngKey, Split, StreamId, Task};
+use crate::base::{DType, Purpose, Rng, RngKey, Split, Task};
 use crate::schedule::{BatchPlan, Schedule};
 use crate::shard::{Dataset, MappedShard};
 use half::{bf16, f16};
@@ -21,6 +22,10 @@ pub struct View {
     pub mean: Vec<f64>,
     /// See `mean`.
     pub std: Vec<f64>,
+    /// Type of the batches' pixels. Bytes are not normalised.
+    pub pixels: PixelType,
+    /// Memory for decoded images.
+    pub budget: Budget,
 }
 
 /// One stream of records.
@@ -38,7 +43,9 @@ pub struct Source {
     ids: Vec<u32>,
     targets: AllTargets,
     augment: AugmentSettings,
-    normalise: Normalise,
+    /// Whether anything is drawn for an image.
+    augments: bool,
+    render: Render,
 }
 
 #[derive(Debug)]
@@ -65,8 +72,9 @@ impl Source {
             images: Arc::new(image_column(dataset, shards()?, view)?),
             rows: None,
             targets: AllTargets::Labels(labels),
-            augment: view.augment,
-            normalise: Normalise::new(&view.mean, &view.std),
+            augment: view.augment.clone(),
+            augments: view.augment != AugmentSettings::NONE,
+            render: Render::new(view),
         })
     }
 
@@ -90,8 +98,9 @@ impl Source {
                 ids: u32_column(&shards, "id")?,
                 rows: Some(rows),
                 targets: AllTargets::Responses { n_neurons, values },
-                augment: view.augment,
-                normalise: Normalise::new(&view.mean, &view.std),
+                augment: view.augment.clone(),
+                augments: view.augment != AugmentSettings::NONE,
+                render: Render::new(view),
             })
         };
         manifest.sessions.iter().map(|info| session(&info.id)).collect()
@@ -110,90 +119,134 @@ impl Source {
         }
     }
 
+    /// Decoded bytes of its images, those of all sessions together.
+    pub fn image_bytes(&self) -> u64 {
+        self.images.bytes()
+    }
+
+    /// Records in a block of its images.
+    pub fn block_rows(&self) -> u64 {
+        self.images.block_rows()
+    }
+
+    /// The memory for decoded images, if not all fit.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.images.limit()
+    }
+
+    /// Nanoseconds spent reading and decoding images, by all who share them.
+    pub fn decoding_ns(&self) -> u64 {
+        self.images.decoding_ns()
+    }
+
     /// Fills `batch` with the records of `plan`. The result depends on plan and seed only.
     pub fn fill(
         &self,
         schedule: &Schedule,
         plan: &BatchPlan,
         seed: u64,
-        scratch: &mut Vec<u32>,
+        memory: &mut FillMemory,
         batch: &mut Batch,
     ) -> Result<(), LoadError> {
-        let n_values = self.image.iter().map(|&n| n as usize).product::<usize>();
         batch.stream = plan.stream;
         batch.task = self.task;
         batch.image = self.image;
+        memory.records.clear();
+        memory.records.extend(schedule.records(plan).map(|record| record.0 as usize));
         batch.ids.clear();
-        batch.pixels.resize(plan.len as usize * n_values, 0.0);
+        batch.ids.extend(memory.records.iter().map(|&record| self.ids[record]));
+        self.fill_targets(&memory.records, batch);
         let key = RngKey::new(seed, Purpose::Augment, plan.stream.0);
         let context = mix64((u64::from(plan.epoch) << 32) ^ plan.pass) as u32;
-        for (record, out) in schedule.records(plan).zip(batch.pixels.chunks_exact_mut(n_values)) {
-            let placement = self.augment.draw(&mut key.stream(context, record.0));
-            self.place(record.0, placement, scratch, out)?;
-            batch.ids.push(self.ids[record.0 as usize]);
+        let draws = |record: usize| key.stream(context, record as u64);
+        match (&self.render, &mut batch.pixels) {
+            (Render::U8(t), Pixels::U8(out)) => self.fill_pixels(t, &draws, memory, out),
+            (Render::F16(t), Pixels::F16(out)) => self.fill_pixels(t, &draws, memory, out),
+            (Render::Bf16(t), Pixels::Bf16(out)) => self.fill_pixels(t, &draws, memory, out),
+            (Render::F32(t), Pixels::F32(out)) => self.fill_pixels(t, &draws, memory, out),
+            (render, pixels) => {
+                *pixels = render.no_pixels();
+                return self.fill(schedule, plan, seed, memory, batch);
+            }
         }
-        self.fill_targets(schedule, plan, &mut batch.targets);
-        Ok(())
     }
 
-    fn place(
+    fn fill_pixels<T: Copy + Default>(
         &self,
-        record: u64,
-        placement: Placement,
-        scratch: &mut Vec<u32>,
-        out: &mut [f32],
+        tables: &Tables<T>,
+        draws: &dyn Fn(usize) -> Rng,
+        memory: &mut FillMemory,
+        out: &mut Vec<T>,
     ) -> Result<(), LoadError> {
-        let row = self.rows.as_ref().map_or(record, |rows| u64::from(rows[record as usize]));
-        let image = self.images.row(row)?;
-        let map = (placement != Placement::IDENTITY).then(|| {
-            source_map(placement, self.image[1], self.image[2], scratch);
-            scratch.as_slice()
-        });
-        if self.images.is_u8() {
-            self.normalise.bytes(image, map, out);
-        } else {
-            self.normalise.floats(image, map, out);
+        let n_values = self.image.iter().map(|&n| n as usize).product::<usize>();
+        let width = self.image[2] as usize;
+        out.resize(memory.records.len() * n_values, T::default());
+        for (&record, out) in memory.records.iter().zip(out.chunks_exact_mut(n_values)) {
+            let row = self.rows.as_ref().map_or(record as u64, |rows| u64::from(rows[record]));
+            let image = self.images.row(row)?;
+            let mut rng = self.augments.then(|| draws(record));
+            let placement = rng.as_mut().map_or(Placement::IDENTITY, |rng| self.augment.draw(rng));
+            let noise = rng.as_mut().and_then(|rng| self.augment.draw_noise(rng));
+            match (noise, &mut rng) {
+                _ if !self.images.is_u8() => tables.floats(&image, width, placement, out),
+                (Some(noise), Some(rng)) => {
+                    tables.noisy(&image, width, placement, noise, rng, &mut memory.render, out);
+                }
+                _ => tables.bytes(&image, width, placement, &mut memory.render, out),
+            }
         }
         Ok(())
     }
 
-    fn fill_targets(&self, schedule: &Schedule, plan: &BatchPlan, targets: &mut Targets) {
-        let records = schedule.records(plan).map(|record| record.0 as usize);
+    fn fill_targets(&self, records: &[usize], batch: &mut Batch) {
+        let (labels, responses) = batch.targets_mut();
         match &self.targets {
             AllTargets::Labels(all) => {
-                let mut labels = match std::mem::replace(targets, Targets::Labels(Vec::new())) {
-                    Targets::Labels(labels) => labels,
-                    Targets::Responses(_) => Vec::new(),
-                };
-                labels.clear();
-                labels.extend(records.map(|record| i64::from(all[record])));
-                *targets = Targets::Labels(labels);
+                labels.extend(records.iter().map(|&record| i64::from(all[record])));
             }
             AllTargets::Responses { n_neurons, values } => {
-                let mut responses = match std::mem::replace(targets, Targets::Labels(Vec::new())) {
-                    Targets::Responses(responses) => responses,
-                    Targets::Labels(_) => Vec::new(),
-                };
-                responses.clear();
-                records.for_each(|r| responses.extend_from_slice(&values[r * n_neurons..][..*n_neurons]));
-                *targets = Targets::Responses(responses);
+                let of = |&record: &usize| &values[record * n_neurons..][..*n_neurons];
+                records.iter().for_each(|record| responses.extend_from_slice(of(record)));
             }
         }
     }
 }
 
-impl Batch {
-    /// A batch without records, to be filled.
-    pub fn empty() -> Self {
-        Self {
-            stream: StreamId(0),
-            task: Task::Classification,
-            ids: Vec::new(),
-            image: [0; 3],
-            pixels: Vec::new(),
-            targets: Targets::Labels(Vec::new()),
+/// How images become the pixels of a batch.
+#[derive(Debug)]
+enum Render {
+    U8(Tables<u8>),
+    F16(Tables<f16>),
+    Bf16(Tables<bf16>),
+    F32(Tables<f32>),
+}
+
+impl Render {
+    fn new(view: &View) -> Self {
+        let (mean, std) = (&view.mean, &view.std);
+        match view.pixels {
+            PixelType::U8 => Self::U8(Tables::identity(mean.len(), |v| v, |v| (v * 255.0).round() as u8)),
+            PixelType::F16 => Self::F16(Tables::new(mean, std, f16::from_f32)),
+            PixelType::Bf16 => Self::Bf16(Tables::new(mean, std, bf16::from_f32)),
+            PixelType::F32 => Self::F32(Tables::new(mean, std, |v| v)),
         }
     }
+
+    fn no_pixels(&self) -> Pixels {
+        match self {
+            Self::U8(_) => Pixels::U8(Vec::new()),
+            Self::F16(_) => Pixels::F16(Vec::new()),
+            Self::Bf16(_) => Pixels::Bf16(Vec::new()),
+            Self::F32(_) => Pixels::F32(Vec::new()),
+        }
+    }
+}
+
+/// What one worker needs to fill batches.
+#[derive(Debug, Default)]
+pub struct FillMemory {
+    records: Vec<usize>,
+    render: Scratch,
 }
 
 fn some(
@@ -212,7 +265,7 @@ fn some(
 }
 
 fn image_column(dataset: &Dataset, shards: Vec<MappedShard>, view: &View) -> Result<Column, LoadError> {
-    let column = Column::open(shards, "image")?;
+    let column = Column::open(shards, "image", &view.budget)?;
     let (root, have, want) = (dataset.root().display(), dataset.manifest().image, view.mean.len());
     if column.shape().0 != have {
         return Err(LoadError::Data(format!(
@@ -224,6 +277,11 @@ fn image_column(dataset: &Dataset, shards: Vec<MappedShard>, view: &View) -> Res
     if want != have[0] as usize && !turns_gray {
         let what = format!("images have {} channels, and {want} were asked for", have[0]);
         return Err(LoadError::Data(format!("{root}: {what}; see `data.gray` in the configuration")));
+    }
+    view.augment.check().map_err(LoadError::Data)?;
+    if !column.is_u8() && (view.pixels == PixelType::U8 || !view.augment.noise.is_empty()) {
+        let what = "images are floating-point: they cannot be shown as bytes, or with noise";
+        return Err(LoadError::Data(format!("{root}: {what}")));
     }
     if view.std.len() != want || view.std.iter().any(|&s| !(s.is_finite() && s > 0.0)) {
         return Err(LoadError::Data(format!("{root}: standard deviations {:?} cannot normalise", view.std)));
