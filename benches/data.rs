@@ -7,7 +7,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use nct::base::{Purpose, RngKey, Split, StepIndex, Task};
 use nct::ingest::synth::{SynthOptions, write};
 use nct::ingest::{Color, PrepareOptions, prepare};
-use nct::load::{AugmentSettings, Loader, LoaderOptions, Normalise, Source, View, source_map};
+use nct::load::{Aligned, AugmentSettings, Loader, LoaderOptions, Roofline, Scratch, Source, Tables, View};
 use nct::schedule::{Mix, Ratio, RatioByEpoch, Schedule, StreamSpec};
 use nct::shard::ShardSet;
 use std::hint::black_box;
@@ -23,7 +23,7 @@ fn shards() -> tempfile::TempDir {
 }
 
 fn sources(set: &ShardSet) -> Vec<Source> {
-    let view = |augment| View { augment, mean: vec![0.45], std: vec![0.22] };
+    let view = |augment| View { augment, ..View::new(vec![0.45], vec![0.22]) };
     let neural = set.dataset("mtl_monkey_dataset").unwrap();
     let mut sources = Source::sessions(neural, Split::Train, &view(AugmentSettings::NONE)).unwrap();
     let images = set.dataset("tiny-imagenet-200").unwrap();
@@ -52,25 +52,46 @@ fn decode(c: &mut Criterion) {
 }
 
 fn augment(c: &mut Criterion) {
-    let image: Vec<u8> = (0..64 * 64).map(|i| (i * 7919 % 251) as u8).collect();
-    let normalise = Normalise::new(&[0.45], &[0.22]);
+    let image: Vec<u8> = (0..3 * 64 * 64).map(|i| (i * 7919 % 251) as u8).collect();
+    let tables = Tables::new(&[0.45], &[0.22], |v| v);
     let key = RngKey::new(1, Purpose::Augment, 0);
-    let (mut map, mut out) = (Vec::new(), vec![0f32; 64 * 64]);
-    let mut group = c.benchmark_group("gather");
+    let (mut scratch, mut out) = (Scratch::default(), Aligned::<f32>::default());
+    out.resize(64 * 64);
+    let mut group = c.benchmark_group("show one image");
     group.throughput(Throughput::Elements(1));
-    group.bench_function("normalise only", |b| b.iter(|| normalise.bytes(black_box(&image), None, &mut out)));
-    for (name, settings) in [
-        ("crop and flip", AugmentSettings { rotation_degrees: 0.0, ..AugmentSettings::default() }),
-        ("crop, flip and rotation", AugmentSettings::default()),
-    ] {
-        let mut record = 0;
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                record += 1;
-                source_map(settings.draw(&mut key.stream(0, record)), 64, 64, &mut map);
-                normalise.bytes(black_box(&image), Some(&map), &mut out);
+    for (source, image) in [("gray", &image[..64 * 64]), ("colour", &image[..])] {
+        for (name, settings) in [
+            ("normalise", AugmentSettings::NONE),
+            (
+                "crop, flip, normalise",
+                AugmentSettings { rotation_degrees: 0.0, ..AugmentSettings::default() },
+            ),
+            ("crop, flip, rotate, normalise", AugmentSettings::default()),
+        ] {
+            let mut record = 0;
+            group.bench_function(format!("{source}: {name}"), |b| {
+                b.iter(|| {
+                    record += 1;
+                    let placement = settings.draw(&mut key.stream(0, record));
+                    tables.bytes(black_box(image), 64, placement, &mut scratch, &mut out);
+                });
             });
-        });
+        }
+    }
+    group.finish();
+}
+
+/// The plainest copy of random rows, beside which the loader's figures mean something.
+fn roofline(c: &mut Criterion) {
+    let mut group = c.benchmark_group("roofline");
+    group.sample_size(20).throughput(Throughput::Elements(100 * 128));
+    for (name, row_bytes) in [("gray", 64 * 64), ("colour", 3 * 64 * 64)] {
+        let memory = Roofline::new(20_000, row_bytes).unwrap();
+        for threads in [1, 2] {
+            group.bench_function(format!("{name} rows, {threads} threads"), |b| {
+                b.iter(|| memory.gather(100, 128, threads));
+            });
+        }
     }
     group.finish();
 }
@@ -101,7 +122,7 @@ fn batches(c: &mut Criterion) {
         let sources = Arc::new(sources(&set));
         let plan = Arc::new(schedule(&sources));
         let read = |sources: &Arc<Vec<Source>>| {
-            let options = LoaderOptions { threads, depth: 2 };
+            let options = LoaderOptions { threads, depth: 2, ..LoaderOptions::default() };
             let mut loader = Loader::start(sources, &plan, 1, 0..50, options).unwrap();
             let mut samples = 0;
             while let Some(step) = loader.next() {
@@ -120,5 +141,5 @@ fn batches(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode, augment, plan, batches);
+criterion_group!(benches, decode, augment, plan, roofline, batches);
 criterion_main!(benches);

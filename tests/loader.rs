@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 fn sources(dir: &Path) -> Vec<Source> {
     let set = ShardSet::open(&dir.join("shards")).unwrap();
-    let view = |augment| View { augment, mean: vec![0.45], std: vec![0.22] };
+    let view = |augment| View { augment, ..View::new(vec![0.45], vec![0.22]) };
     let neural = set.dataset("mtl_monkey_dataset").unwrap();
     let mut sources = Source::sessions(neural, Split::Train, &view(AugmentSettings::NONE)).unwrap();
     let images = set.dataset("tiny-imagenet-200").unwrap();
@@ -31,15 +31,21 @@ fn mtl() -> Mix {
 fn digest(dir: &Path, mix: Mix, seed: u64, steps: std::ops::Range<u64>, threads: usize) -> Vec<Fingerprint> {
     let sources = Arc::new(sources(dir));
     let schedule = Arc::new(schedule(&sources, mix, seed));
-    let mut loader =
-        Loader::start(&sources, &schedule, seed, steps, LoaderOptions { threads, depth: 2 }).unwrap();
+    let mut loader = Loader::start(
+        &sources,
+        &schedule,
+        seed,
+        steps,
+        LoaderOptions { threads, depth: 2, ..LoaderOptions::default() },
+    )
+    .unwrap();
     let mut digests = Vec::new();
     while let Some(step) = loader.next() {
         let step = step.unwrap();
         for batch in &step.batches {
             let mut bytes: Vec<u8> = batch.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-            bytes.extend(batch.pixels.iter().flat_map(|p| p.to_le_bytes()));
-            match &batch.targets {
+            bytes.extend(batch.pixels.as_f32().unwrap().iter().flat_map(|p| p.to_le_bytes()));
+            match batch.targets() {
                 Targets::Labels(labels) => bytes.extend(labels.iter().flat_map(|l| l.to_le_bytes())),
                 Targets::Responses(responses) => bytes.extend(responses.iter().flat_map(|r| r.to_le_bytes())),
             }
@@ -55,12 +61,18 @@ pub(crate) fn responses(sources: Vec<Source>) -> Vec<f32> {
     let sources = Arc::new(sources);
     let schedule = Arc::new(schedule(&sources, Mix::InOrder, 0));
     let steps = 0..schedule.steps_per_epoch();
-    let loader =
-        Loader::start(&sources, &schedule, 0, steps, LoaderOptions { threads: 1, depth: 1 }).unwrap();
+    let loader = Loader::start(
+        &sources,
+        &schedule,
+        0,
+        steps,
+        LoaderOptions { threads: 1, depth: 1, ..LoaderOptions::default() },
+    )
+    .unwrap();
     let mut all = Vec::new();
     for step in loader {
         for batch in step.unwrap().batches {
-            match batch.targets {
+            match batch.targets() {
                 Targets::Responses(responses) => all.extend(responses),
                 Targets::Labels(_) => panic!("a session has responses"),
             }
@@ -97,8 +109,14 @@ fn every_mix_delivers_and_an_early_end_joins_the_threads() {
     }
     let sources = Arc::new(sources(dir.path()));
     let schedule = Arc::new(schedule(&sources, mtl(), 1));
-    let mut loader =
-        Loader::start(&sources, &schedule, 1, 0..1000, LoaderOptions { threads: 4, depth: 3 }).unwrap();
+    let mut loader = Loader::start(
+        &sources,
+        &schedule,
+        1,
+        0..1000,
+        LoaderOptions { threads: 4, depth: 3, ..LoaderOptions::default() },
+    )
+    .unwrap();
     assert_eq!(loader.next().unwrap().unwrap().batches.last().unwrap().task, Task::Classification);
     drop(loader);
     assert_eq!(Arc::strong_count(&sources), 1, "a thread outlived its loader");
@@ -113,8 +131,14 @@ fn a_damaged_block_arrives_once_as_an_error_that_names_it() {
     std::fs::write(&path, bytes).unwrap();
     let sources = Arc::new(sources(dir.path()));
     let schedule = Arc::new(schedule(&sources, mtl(), 1));
-    let loader =
-        Loader::start(&sources, &schedule, 1, 0..50, LoaderOptions { threads: 3, depth: 2 }).unwrap();
+    let loader = Loader::start(
+        &sources,
+        &schedule,
+        1,
+        0..50,
+        LoaderOptions { threads: 3, depth: 2, ..LoaderOptions::default() },
+    )
+    .unwrap();
     let errors: Vec<String> = loader.filter_map(Result::err).map(|e| e.to_string()).collect();
     assert_eq!(errors.len(), 1);
     assert!(errors[0].contains("train-00000.nct") && errors[0].contains("block 0"), "{}", errors[0]);
@@ -124,19 +148,25 @@ fn a_damaged_block_arrives_once_as_an_error_that_names_it() {
 fn augmentation_differs_between_records_and_between_epochs() {
     let dir = shards();
     let set = ShardSet::open(&dir.path().join("shards")).unwrap();
-    let augment = AugmentSettings { crop_padding: 4, flip: false, rotation_degrees: 0.0 };
-    let view = View { augment, mean: vec![0.0], std: vec![1.0] };
+    let augment = AugmentSettings { crop_padding: 4, flip: false, rotation_degrees: 0.0, noise: Vec::new() };
+    let view = View { augment, ..View::new(vec![0.0], vec![1.0]) };
     let images = Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap();
     let sources = Arc::new(vec![images]);
     let schedule = Arc::new(schedule(&sources, Mix::Long { batches_per_step: 0 }, 1));
     let steps = 0..2 * schedule.steps_per_epoch();
-    let loader =
-        Loader::start(&sources, &schedule, 1, steps, LoaderOptions { threads: 2, depth: 1 }).unwrap();
+    let loader = Loader::start(
+        &sources,
+        &schedule,
+        1,
+        steps,
+        LoaderOptions { threads: 2, depth: 1, ..LoaderOptions::default() },
+    )
+    .unwrap();
     // Rows and columns of zero fill tell by how much each record was shifted.
     let mut shifts = [Vec::new(), Vec::new()];
     for step in loader.map(Result::unwrap) {
         for batch in &step.batches {
-            for (image, id) in batch.pixels.chunks_exact(64 * 64).zip(&batch.ids) {
+            for (image, id) in batch.pixels.as_f32().unwrap().chunks_exact(64 * 64).zip(&batch.ids) {
                 let empty_row = |y: &usize| image[y * 64..(y + 1) * 64].iter().all(|&p| p == 0.0);
                 let empty_column = |x: &usize| (0..64).all(|y| image[y * 64 + x] == 0.0);
                 let shift = [(0..64).take_while(empty_row).count(), (0..64).take_while(empty_column).count()];

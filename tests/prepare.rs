@@ -96,8 +96,7 @@ fn half_precision_is_stated_and_close() {
     let dir = raw();
     let read = |out: &str| {
         let set = ShardSet::open(&dir.path().join(out)).unwrap();
-        let view =
-            nct::load::View { augment: nct::load::AugmentSettings::NONE, mean: vec![0.5], std: vec![0.2] };
+        let view = nct::load::View::new(vec![0.5], vec![0.2]);
         let dataset = set.dataset("mtl_monkey_dataset").unwrap();
         let sources = nct::load::Source::sessions(dataset, Split::Train, &view).unwrap();
         crate::loader::responses(sources)

@@ -47,6 +47,9 @@ pub enum Task {
 }
 
 impl Task {
+    /// All tasks.
+    pub const ALL: [Self; 2] = [Self::V1, Self::Classification];
+
     /// The name used in files, tables and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 use super::exit::Usage;
 use super::show::{bytes, count, out, table};
 use crate::base::{DType, Split};
+use crate::load::{Budget, Column};
 use crate::shard::{Dataset, ShardSet};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -124,7 +125,7 @@ fn contact_sheet(set: &ShardSet, path: &Path) -> anyhow::Result<()> {
     for (band, dataset) in drawn.iter().enumerate() {
         let split = if dataset.manifest().classes.is_empty() { None } else { Some(Split::Train) };
         let shards = split.map_or_else(|| dataset.stimuli(), |split| dataset.images(split))?;
-        let column = crate::load::Column::open(shards, "image")?;
+        let column = Column::open(shards, "image", &Budget::unlimited())?;
         let n = SHEET_COLUMNS * SHEET_ROWS;
         for cell in 0..n.min(column.n_rows() as usize) {
             let image = column.row(cell as u64 * column.n_rows() / n.min(column.n_rows() as usize) as u64)?;

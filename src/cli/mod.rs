@@ -3,6 +3,7 @@
 //! Text for people goes to stderr, results to stdout.
 #![expect(clippy::print_stderr, reason = "this is the layer that prints")]
 
+mod bench;
 mod exit;
 mod inspect;
 pub mod prepare;
@@ -42,6 +43,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Read every byte of shards and check it
     Verify(verify::Args),
+    /// Measure throughput on this machine
+    Bench(bench::Args),
     /// Train a network
     #[cfg(feature = "torch")]
     Train(train::Args),
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Prepare(args) => prepare::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args, show),
+        Command::Bench(args) => bench::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Train(args) => train::run(&args, show),
         #[cfg(feature = "torch")]

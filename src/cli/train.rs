@@ -76,6 +76,24 @@ fn overrides(args: &Args) -> Vec<String> {
     args.set.iter().cloned().chain(epochs).collect()
 }
 
+/// The experiment as it will run: with a shuffle window if memory asks for one. A resumed run keeps its own.
+fn fitted(
+    experiment: &Experiment,
+    shards: &ShardSet,
+    resumed: bool,
+    show: Show,
+) -> anyhow::Result<Experiment> {
+    let mut experiment = experiment.clone();
+    let window = Data::open(&experiment, shards)?.window_for_memory().filter(|_| !resumed);
+    if let Some(mb) = window {
+        show.line(&format!(
+            "the decoded training images do not fit the memory for data: shuffling within windows of {mb} MiB (data.shuffle_window_mb, loader.cache_mb)"
+        ));
+        experiment.data.shuffle_window_mb = Some(mb);
+    }
+    Ok(experiment)
+}
+
 /// Trains, tests with the best weights, and gives the run and its scores.
 pub(crate) fn train(
     experiment: &Experiment,
@@ -85,6 +103,7 @@ pub(crate) fn train(
 ) -> anyhow::Result<(Run, Vec<Value>)> {
     let selected = device::select(&args.device)?;
     let shards = ShardSet::open(&args.shards)?;
+    let experiment = &fitted(experiment, &shards, resumed.is_some(), show)?;
     let data = Data::open(experiment, &shards)?;
     let sources = data.sources(Split::Train)?;
     let validation = data.evaluator(Split::Validation)?;

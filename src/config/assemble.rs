@@ -1,9 +1,9 @@
 //! An experiment and a folder of shards to what training and evaluation need.
 
-use super::{ConfigError, Experiment, MixKind};
+use super::{ConfigError, Experiment, LoaderSettings, MixKind};
 use crate::base::{Split, Task};
 use crate::eval::{EvalError, Evaluator};
-use crate::load::{AugmentSettings, LoadError, LoaderOptions, Source, View};
+use crate::load::{AugmentSettings, Budget, LoadError, LoaderOptions, Source, View};
 use crate::model::{DataInfo, SessionData};
 use crate::schedule::{Schedule, StreamSpec};
 use crate::shard::{Dataset, ShardError, ShardSet};
@@ -14,6 +14,7 @@ pub struct Data<'a> {
     experiment: &'a Experiment,
     images: Option<&'a Dataset>,
     neural: Option<&'a Dataset>,
+    budget: Budget,
 }
 
 /// What keeps data from being used.
@@ -41,7 +42,28 @@ impl<'a> Data<'a> {
             experiment,
             images: find(&experiment.data.images)?,
             neural: find(&experiment.data.neural)?,
+            budget: match experiment.loader.cache_mb {
+                Some(mb) => Budget::new(u64::from(mb) << 20),
+                None => Budget::of_free_memory(),
+            },
         })
+    }
+
+    /// MiB of a shuffle window, if the training images do not fit the memory and the experiment names
+    /// none: half of what there is, so that one window is read while the next is decoded.
+    pub fn window_for_memory(&self) -> Option<u32> {
+        let image_bytes = |d: &Dataset| {
+            let row = d.manifest().image.iter().map(|&n| u64::from(n)).product::<u64>();
+            row * d.manifest().pixels.size()
+        };
+        let stimuli = self.neural.map_or(0, |d| {
+            let shards = d.manifest().shards.iter();
+            shards.filter(|s| s.split.is_none()).map(|s| s.rows).sum::<u64>() * image_bytes(d)
+        });
+        let images = self.images.map_or(0, |d| d.manifest().rows(Split::Train, None) * image_bytes(d));
+        let left = self.budget.left().saturating_sub(stimuli);
+        let fits = images <= left || self.experiment.data.shuffle_window_mb.is_some();
+        (!fits).then(|| (left >> 21).clamp(1, u64::from(u32::MAX)) as u32)
     }
 
     /// The data sets.
@@ -52,20 +74,21 @@ impl<'a> Data<'a> {
     /// The streams of `split`: sessions in order, then images. Only training data are augmented.
     pub fn sources(&self, split: Split) -> Result<Vec<Source>, DataError> {
         let data = &self.experiment.data;
-        let augment = |a: AugmentSettings| if split == Split::Train { a } else { AugmentSettings::NONE };
+        let augment =
+            |a: &AugmentSettings| if split == Split::Train { a.clone() } else { AugmentSettings::NONE };
         let mut sources = Vec::new();
         if let Some(dataset) = self.neural {
             let view = self.view(
                 dataset,
                 &data.neural_mean,
                 &data.neural_std,
-                augment(data.neural_augment),
+                augment(&data.neural_augment),
                 "neural_",
             )?;
             sources.extend(Source::sessions(dataset, split, &view)?);
         }
         if let Some(dataset) = self.images {
-            let view = self.view(dataset, &data.mean, &data.std, augment(data.augment), "")?;
+            let view = self.view(dataset, &data.mean, &data.std, augment(&data.augment), "")?;
             sources.push(Source::images(dataset, split, &view)?);
         }
         Ok(sources)
@@ -83,8 +106,13 @@ impl<'a> Data<'a> {
                 (_, Some(weights), Task::Classification) => weights.img_classification,
                 (_, None, _) => 1.0,
             };
+            let window = match (data.shuffle_window_mb, s.task) {
+                (Some(mb), Task::Classification) => Some(s.window(u64::from(mb) << 20)),
+                _ => None,
+            };
             StreamSpec {
                 weight,
+                window,
                 last_batch: data.last_batch,
                 ..StreamSpec::new(s.task, s.n_records(), batch_size)
             }
@@ -103,7 +131,8 @@ impl<'a> Data<'a> {
 
     /// Threads and read-ahead.
     pub fn loader(&self) -> LoaderOptions {
-        LoaderOptions { threads: self.experiment.loader.threads, depth: self.experiment.loader.depth }
+        let LoaderSettings { threads, depth, .. } = self.experiment.loader;
+        LoaderOptions { threads, depth, ..LoaderOptions::default() }
     }
 
     /// What the network must know.
@@ -140,6 +169,7 @@ impl<'a> Data<'a> {
             );
             return Err(ConfigError::new(&manifest.dataset, what).into());
         }
-        Ok(View { augment, mean: mean.to_vec(), std: std.to_vec() })
+        let budget = self.budget.clone();
+        Ok(View { augment, budget, ..View::new(mean.to_vec(), std.to_vec()) })
     }
 }

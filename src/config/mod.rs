@@ -131,11 +131,15 @@ pub struct LoaderSettings {
     pub threads: usize,
     /// Updates that each may be ahead.
     pub depth: usize,
+    /// MiB of memory for decoded data; half of what is free at the start if not given. It changes speed,
+    /// and what is delivered only if the training images do not fit and `data.shuffle_window_mb` is not
+    /// given; then that is set.
+    pub cache_mb: Option<u32>,
 }
 
 impl Default for LoaderSettings {
     fn default() -> Self {
-        Self { threads: 2, depth: 2 }
+        Self { threads: 2, depth: 2, cache_mb: None }
     }
 }
 
@@ -259,10 +263,11 @@ impl Experiment {
         if data.mean.len() != data.std.len() || data.neural_mean.len() != data.neural_std.len() {
             return Err("a mean needs a std for each channel, and the reverse".into());
         }
-        for augment in [data.augment, data.neural_augment] {
+        for augment in [&data.augment, &data.neural_augment] {
             if augment.crop_padding > 1000 || !(0.0..=180.0).contains(&augment.rotation_degrees) {
                 return Err("augmentation: crop_padding up to 1000, rotation_degrees from 0 to 180".into());
             }
+            augment.check()?;
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if self.name.is_empty() || !self.name.chars().all(plain) {

@@ -3,7 +3,7 @@
 //! Absent: printing, gradients.
 
 use crate::base::Task;
-use crate::load::{Batch, LoadError, Loader, LoaderOptions, Source, Targets};
+use crate::load::{Batch, LoadError, Loader, LoaderOptions, Pixels, Source, Targets};
 use crate::model::MtlVgg;
 use crate::objective::Objective;
 use crate::objective::score::{Predictions, mean_correlation};
@@ -73,7 +73,7 @@ impl Evaluator {
             let step = step?;
             for batch in &step.batches {
                 let images = images_of(batch, device)?;
-                match &batch.targets {
+                match batch.targets() {
                     Targets::Labels(labels) => {
                         let logits = net.classify(&images, false);
                         let labels = Tensor::from_slice(labels).to_device(device);
@@ -138,7 +138,16 @@ impl Totals {
 /// The images of a batch as `[batch, channels, height, width]` on `device`.
 pub(crate) fn images_of(batch: &Batch, device: Device) -> Result<Tensor, tch::TchError> {
     let [c, h, w] = batch.image.map(i64::from);
-    Tensor::from_slice(&batch.pixels).f_view([batch.len() as i64, c, h, w])?.f_to_device(device)
+    pixels_of(batch)?.f_view([batch.len() as i64, c, h, w])?.f_to_device(device)
+}
+
+fn pixels_of(batch: &Batch) -> Result<Tensor, tch::TchError> {
+    match &batch.pixels {
+        Pixels::U8(values) => Tensor::f_from_slice(values),
+        Pixels::F16(values) => Tensor::f_from_slice(values),
+        Pixels::Bf16(values) => Tensor::f_from_slice(values),
+        Pixels::F32(values) => Tensor::f_from_slice(values),
+    }
 }
 
 /// How many logits are largest at their label.

@@ -93,8 +93,17 @@ mod tests {
         let failed = arena.block(0, |_| Err(LoadError::Data("no".into()))).unwrap_err().to_string();
         assert_eq!(failed, "no");
         assert!(arena.block(0, |_| Ok(())).is_err());
-        let panics = std::panic::AssertUnwindSafe(|| arena.block(1, |_| panic!("once")).map(<[u8]>::len).ok());
+        let panics =
+            std::panic::AssertUnwindSafe(|| arena.block(1, |_| panic!("once")).map(<[u8]>::len).ok());
         assert!(std::panic::catch_unwind(panics).is_err());
-        assert_eq!(arena.block(1, |out| { out.fill(9); Ok(()) }).unwrap(), [9; 4]);
+        assert_eq!(
+            arena
+                .block(1, |out| {
+                    out.fill(9);
+                    Ok(())
+                })
+                .unwrap(),
+            [9; 4]
+        );
     }
 }

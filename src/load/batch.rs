@@ -1,5 +1,6 @@
 //! Host memory of one stream's rows; recycled.
 
+use super::aligned::Aligned;
 use crate::base::{StreamId, Task};
 use crate::schedule::StepPlan;
 use half::{bf16, f16};
@@ -28,13 +29,13 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Pixels {
     /// As stored, not normalised.
-    U8(Vec<u8>),
+    U8(Aligned<u8>),
     /// Normalised.
-    F16(Vec<f16>),
+    F16(Aligned<f16>),
     /// Normalised.
-    Bf16(Vec<bf16>),
+    Bf16(Aligned<bf16>),
     /// Normalised.
-    F32(Vec<f32>),
+    F32(Aligned<f32>),
 }
 
 /// Type of the pixels of a batch.
@@ -126,7 +127,7 @@ impl Default for Batch {
             task: Task::Classification,
             ids: Vec::new(),
             image: [0; 3],
-            pixels: Pixels::F32(Vec::new()),
+            pixels: Pixels::F32(Aligned::default()),
             labels: Vec::new(),
             responses: Vec::new(),
         }

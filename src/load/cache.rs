@@ -132,7 +132,8 @@ impl Column {
             (0..part.shard.n_blocks(part.field)).map(|block| part.shard.block_bytes(part.field, block))
         });
         let blocks = if budget.take(bytes) {
-            let arena = Arena::new(sizes).map_err(|e| LoadError::Data(format!("{bytes} bytes of memory: {e}")))?;
+            let arena =
+                Arena::new(sizes).map_err(|e| LoadError::Data(format!("{bytes} bytes of memory: {e}")))?;
             Blocks::Resident(arena)
         } else {
             let limit = budget.left();

@@ -106,8 +106,13 @@ impl<T: Default, E> WorkerEnd<T, E> {
         mut make: impl FnMut(u64, &mut T) -> Result<(), E>,
         mut sending: impl FnMut(bool),
     ) {
+        // What came back last is taken first: it is still in the processor's caches.
+        let mut spare: Vec<T> = Vec::new();
         for number in self.items {
-            let mut item = self.used.try_recv().unwrap_or_default();
+            while let Ok(item) = self.used.try_recv() {
+                spare.push(item);
+            }
+            let mut item = spare.pop().unwrap_or_default();
             let made = make(number, &mut item).map(|()| item);
             let failed = made.is_err();
             sending(true);

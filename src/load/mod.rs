@@ -2,6 +2,7 @@
 //!
 //! Absent: models, and any influence of threads on what is delivered.
 
+mod aligned;
 mod arena;
 mod augment;
 mod batch;
@@ -10,12 +11,15 @@ mod error;
 mod handover;
 mod prefetch;
 mod render;
+mod roofline;
 mod source;
 
+pub use aligned::Aligned;
 pub use augment::{AugmentSettings, Noise, NoiseLevel, Placement};
 pub use batch::{Batch, PixelType, Pixels, Step, Targets};
 pub use cache::{Budget, Column, Row};
 pub use error::LoadError;
 pub use prefetch::{Loader, LoaderOptions, LoaderTimes};
 pub use render::{Scratch, SourceMap, Tables};
+pub use roofline::Roofline;
 pub use source::{FillMemory, Source, View};

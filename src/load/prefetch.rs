@@ -44,6 +44,18 @@ pub struct LoaderTimes {
     pub idle: Duration,
 }
 
+impl LoaderTimes {
+    /// What came after `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            waited: self.waited.saturating_sub(before.waited),
+            filling: self.filling.saturating_sub(before.filling),
+            decoding: self.decoding.saturating_sub(before.decoding),
+            idle: self.idle.saturating_sub(before.idle),
+        }
+    }
+}
+
 /// Delivers the updates of a range of steps in order.
 #[derive(Debug)]
 pub struct Loader {
@@ -125,7 +137,8 @@ impl Loader {
 
 /// Sessions share their images, so the largest of each task counts.
 fn decoding_ns(sources: &[Source]) -> u64 {
-    let of_task = |task| sources.iter().filter(|s| s.task == task).map(Source::decoding_ns).max().unwrap_or(0);
+    let of_task =
+        |task| sources.iter().filter(|s| s.task == task).map(Source::decoding_ns).max().unwrap_or(0);
     crate::base::Task::ALL.into_iter().map(of_task).sum()
 }
 

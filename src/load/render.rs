@@ -16,6 +16,8 @@ pub struct Tables<T> {
     mean: Vec<f32>,
     std: Vec<f32>,
     of_f32: fn(f32) -> T,
+    /// Copies bytes that stay as they are.
+    copy: Option<fn(&[u8], &mut [T])>,
 }
 
 /// Memory of one worker.
@@ -32,13 +34,7 @@ impl<T: Copy> Tables<T> {
         let (mean, std): (Vec<f32>, Vec<f32>) =
             mean.iter().zip(std).map(|(&m, &s)| (m as f32, s as f32)).unzip();
         let table = |(&m, &s): (&f32, &f32)| std::array::from_fn(|v| of_f32((v as f32 / 255.0 - m) / s));
-        Self { bytes: mean.iter().zip(&std).map(table).collect(), mean, std, of_f32 }
-    }
-
-    /// For bytes that stay as they are, in `channels` channels.
-    pub fn identity(channels: usize, of_u8: fn(u8) -> T, of_f32: fn(f32) -> T) -> Self {
-        let table = std::array::from_fn(|v| of_u8(v as u8));
-        Self { bytes: vec![table; channels], mean: vec![0.0; channels], std: vec![1.0; channels], of_f32 }
+        Self { bytes: mean.iter().zip(&std).map(table).collect(), mean, std, of_f32, copy: None }
     }
 
     /// Output channels.
@@ -50,6 +46,11 @@ impl<T: Copy> Tables<T> {
     /// this has channels times pixels. Three channels become one by Pillow's luma.
     pub fn bytes(&self, image: &[u8], width: usize, placement: Placement, s: &mut Scratch, out: &mut [T]) {
         let n = out.len() / self.channels();
+        if let Some(copy) = self.copy.filter(|_| placement == Placement::IDENTITY && image.len() == out.len())
+        {
+            copy(image, out);
+            return;
+        }
         if self.channels() == 1 && image.len() == 3 * n {
             s.gray.resize(n, 0);
             luma_plane(image, &mut s.gray);
@@ -109,6 +110,19 @@ impl<T: Copy> Tables<T> {
             for (i, out) in out.iter_mut().enumerate() {
                 *out = value(map.source(i).map_or(0.0, |at| f32::from_le_bytes(plane[at])));
             }
+        }
+    }
+}
+
+impl Tables<u8> {
+    /// For bytes that stay as they are, in `channels` channels.
+    pub fn identity(channels: usize) -> Self {
+        Self {
+            bytes: vec![BYTES; channels],
+            mean: vec![0.0; channels],
+            std: vec![1.0; channels],
+            of_f32: |v| (v * 255.0).round() as u8,
+            copy: Some(|image, out| out.copy_from_slice(image)),
         }
     }
 }
@@ -216,7 +230,8 @@ fn rotate<T: Copy>(plane: &[u8], width: usize, degrees: f64, table: &[T; 256], o
         out[..inside.start].fill(table[0]);
         out[inside.end..].fill(table[0]);
         // Positions inside are below 2^30: 32 bits do, and the loop is half as long.
-        let [mut xx, mut yy] = [0, 1].map(|axis| (start[axis] + inside.start as i64 * affine.step[axis]) as i32);
+        let [mut xx, mut yy] =
+            [0, 1].map(|axis| (start[axis] + inside.start as i64 * affine.step[axis]) as i32);
         let [step_x, step_y] = affine.step.map(|step| step as i32);
         for out in &mut out[inside] {
             *out = table[usize::from(plane[(yy >> 16) as usize * width + (xx >> 16) as usize])];

@@ -1,14 +1,16 @@
 //! Streams of records: which image, which targets, which transform.
 
 use super::LoadError;
+use super::aligned::Aligned;
 use super::augment::{AugmentSettings, Placement};
 use super::batch::{Batch, PixelType, Pixels};
 use super::cache::{Budget, Column};
 use super::render::{Scratch, Tables};
 use crate::base::rng::mix64;
 use crate::base::{DType, Purpose, Rng, RngKey, Split, Task};
-use crate::schedule::{BatchPlan, Schedule};
+use crate::schedule::{BatchPlan, Schedule, Window};
 use crate::shard::{Dataset, MappedShard};
+use bytemuck::Pod;
 use half::{bf16, f16};
 use std::sync::Arc;
 
@@ -26,6 +28,14 @@ pub struct View {
     pub pixels: PixelType,
     /// Memory for decoded images.
     pub budget: Budget,
+}
+
+impl View {
+    /// Normalised single-precision pixels as they are stored, all kept in memory.
+    pub fn new(mean: Vec<f64>, std: Vec<f64>) -> Self {
+        let (augment, pixels, budget) = (AugmentSettings::NONE, PixelType::F32, Budget::unlimited());
+        Self { augment, mean, std, pixels, budget }
+    }
 }
 
 /// One stream of records.
@@ -129,6 +139,14 @@ impl Source {
         self.images.block_rows()
     }
 
+    /// A window of random blocks with about `bytes` of decoded images.
+    pub fn window(&self, bytes: u64) -> Window {
+        let block = self.block_rows().min(self.n_records()).max(1);
+        let block_bytes = (self.images.bytes() / self.images.n_rows().max(1)).max(1) * block;
+        let clamp = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        Window { block: clamp(block), blocks: clamp((bytes / block_bytes).max(1)) }
+    }
+
     /// The memory for decoded images, if not all fit.
     pub fn memory_limit(&self) -> Option<u64> {
         self.images.limit()
@@ -171,17 +189,18 @@ impl Source {
         }
     }
 
-    fn fill_pixels<T: Copy + Default>(
+    fn fill_pixels<T: Pod>(
         &self,
         tables: &Tables<T>,
         draws: &dyn Fn(usize) -> Rng,
         memory: &mut FillMemory,
-        out: &mut Vec<T>,
+        out: &mut Aligned<T>,
     ) -> Result<(), LoadError> {
         let n_values = self.image.iter().map(|&n| n as usize).product::<usize>();
         let width = self.image[2] as usize;
-        out.resize(memory.records.len() * n_values, T::default());
-        for (&record, out) in memory.records.iter().zip(out.chunks_exact_mut(n_values)) {
+        out.resize(memory.records.len() * n_values);
+        let FillMemory { records, render } = memory;
+        for (&record, out) in records.iter().zip(out.chunks_exact_mut(n_values)) {
             let row = self.rows.as_ref().map_or(record as u64, |rows| u64::from(rows[record]));
             let image = self.images.row(row)?;
             let mut rng = self.augments.then(|| draws(record));
@@ -189,10 +208,8 @@ impl Source {
             let noise = rng.as_mut().and_then(|rng| self.augment.draw_noise(rng));
             match (noise, &mut rng) {
                 _ if !self.images.is_u8() => tables.floats(&image, width, placement, out),
-                (Some(noise), Some(rng)) => {
-                    tables.noisy(&image, width, placement, noise, rng, &mut memory.render, out);
-                }
-                _ => tables.bytes(&image, width, placement, &mut memory.render, out),
+                (Some(noise), Some(rng)) => tables.noisy(&image, width, placement, noise, rng, render, out),
+                _ => tables.bytes(&image, width, placement, render, out),
             }
         }
         Ok(())
@@ -225,7 +242,7 @@ impl Render {
     fn new(view: &View) -> Self {
         let (mean, std) = (&view.mean, &view.std);
         match view.pixels {
-            PixelType::U8 => Self::U8(Tables::identity(mean.len(), |v| v, |v| (v * 255.0).round() as u8)),
+            PixelType::U8 => Self::U8(Tables::identity(mean.len())),
             PixelType::F16 => Self::F16(Tables::new(mean, std, f16::from_f32)),
             PixelType::Bf16 => Self::Bf16(Tables::new(mean, std, bf16::from_f32)),
             PixelType::F32 => Self::F32(Tables::new(mean, std, |v| v)),
@@ -234,10 +251,10 @@ impl Render {
 
     fn no_pixels(&self) -> Pixels {
         match self {
-            Self::U8(_) => Pixels::U8(Vec::new()),
-            Self::F16(_) => Pixels::F16(Vec::new()),
-            Self::Bf16(_) => Pixels::Bf16(Vec::new()),
-            Self::F32(_) => Pixels::F32(Vec::new()),
+            Self::U8(_) => Pixels::U8(Aligned::default()),
+            Self::F16(_) => Pixels::F16(Aligned::default()),
+            Self::Bf16(_) => Pixels::Bf16(Aligned::default()),
+            Self::F32(_) => Pixels::F32(Aligned::default()),
         }
     }
 }

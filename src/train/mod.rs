@@ -176,10 +176,10 @@ impl Trainer<'_> {
             watch.step();
             if watch.wants_stop() && state.step < end {
                 state.tally = Some(tally);
-                return Ok((Tally::default(), loader.waited()));
+                return Ok((Tally::default(), loader.times().waited));
             }
         }
-        Ok((tally, loader.waited()))
+        Ok((tally, loader.times().waited))
     }
 
     /// Writes one line of metrics a task.

@@ -59,7 +59,7 @@ impl Trainer<'_> {
         let images = images_of(batch, device)?;
         let tally = tally.0.entry(batch.task).or_default();
         tally.samples += batch.len() as u64;
-        let loss = match &batch.targets {
+        let loss = match batch.targets() {
             Targets::Labels(labels) => {
                 let logits = self.net.classify(&images, true);
                 let labels = Tensor::from_slice(labels).to_device(device);

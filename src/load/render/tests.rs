@@ -14,7 +14,7 @@ fn image() -> Vec<u8> {
 }
 
 fn bytes(channels: usize) -> Tables<u8> {
-    Tables::identity(channels, |v| v, |v| v as u8)
+    Tables::identity(channels)
 }
 
 /// `ImageOps.expand(im, 4).crop(…)`, `transpose(FLIP_LEFT_RIGHT)`, `rotate(degrees)`.
