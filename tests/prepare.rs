@@ -116,26 +116,74 @@ fn a_contact_sheet_is_a_picture() {
     succeed(nct(dir.path()).args(["inspect", "--contact-sheet", "sheet.png"]));
     let file = fs::read(dir.path().join("sheet.png")).unwrap();
     let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
-    assert_eq!((reader.info().width, reader.info().height), (16 * 64, 4 * 4 * 64));
+    assert_eq!((reader.info().width, reader.info().height), (16 * 64, 4 * (10 + 2 * (10 + 2 * 64 + 2))));
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     reader.next_frame(&mut pixels).unwrap();
     assert!(pixels.iter().any(|&p| p < 100) && pixels.iter().any(|&p| p > 150));
 }
 
+/// What a script of `tools/` prints; none where Python lacks what it needs.
+fn python(script: &str, args: &[&str]) -> Option<std::process::Output> {
+    let python = std::env::var("NCT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let run = |args: &[&str]| std::process::Command::new(&python).args(args).output();
+    if !run(&["-c", "import numpy, PIL, zstandard"]).is_ok_and(|out| out.status.success()) {
+        eprintln!("skipped: {python} has no numpy, Pillow and zstandard");
+        return None;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(script);
+    let out = run(&[&[script.to_str().unwrap()], args].concat()).unwrap();
+    assert!(out.status.success(), "{}", stderr(&out));
+    Some(out)
+}
+
+/// `tools/read_shard.py` was written from `FORMAT.md`.
+#[test]
+fn a_reader_in_another_language_agrees_on_every_byte() {
+    let dir = raw();
+    for (out, options) in [("keep", vec![]), ("gray", vec!["--color", "gray", "--responses", "f16"])] {
+        succeed(nct(dir.path()).args(["prepare", "raw", "--out", out, "--shard-mb", "1"]).args(options));
+    }
+    let folders = ["keep", "gray"].map(|name| dir.path().join(name));
+    let Some(out) = python("read_shard.py", &folders.each_ref().map(|f| f.to_str().unwrap())) else { return };
+    let read: Vec<Value> = String::from_utf8(out.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let sets = folders.map(|folder| ShardSet::open(&folder).unwrap());
+    let mut seen = 0;
+    for (dataset, info) in
+        sets.iter().flat_map(|s| s.datasets()).flat_map(|d| d.manifest().shards.iter().map(move |i| (d, i)))
+    {
+        let shard = dataset.shard(info).unwrap();
+        let found = read.iter().find(|row| row["file"] == shard.path().to_str().unwrap()).unwrap();
+        assert_eq!(found["rows"], shard.n_rows());
+        assert_eq!(found["checksum"], shard.checksum());
+        assert_eq!(found["session"].as_str(), info.session.as_deref());
+        for (i, field) in shard.meta().schema.0.iter().enumerate() {
+            let column = &found["columns"][&field.name];
+            assert_eq!(
+                column["crc32c"],
+                nct::base::digest::crc32c(&shard.read_column(i).unwrap()),
+                "{found}"
+            );
+            let codecs =
+                nct::shard::layout::Codec::ALL.map(|codec| column["codecs"][codec.as_str()].as_u64());
+            assert_eq!(codecs.map(|n| n.unwrap_or(0) as usize), shard.codecs(i));
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, read.len());
+    assert!(read.iter().any(|row| !row["columns"]["image"]["codecs"]["zstd+lines"].is_null()));
+}
+
 /// `tools/check_prepare.py` reads shards by `FORMAT.md` alone, and raw data with Pillow and numpy.
 #[test]
 fn an_independent_reader_finds_the_same_pixels_and_responses() {
-    let python = |args: &[&str]| std::process::Command::new("python3").args(args).output();
-    if !python(&["-c", "import numpy, PIL, zstandard"]).is_ok_and(|out| out.status.success()) {
-        eprintln!("skipped: python3 has no numpy, Pillow and zstandard");
-        return;
-    }
     let dir = raw();
     succeed(nct(dir.path()).args(["prepare", "raw"]));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/check_prepare.py");
     let folders = ["raw", "shards"].map(|name| dir.path().join(name).display().to_string());
-    let out = python(&[script.to_str().unwrap(), &folders[0], &folders[1]]).unwrap();
-    assert!(out.status.success(), "{}", stderr(&out));
+    let Some(out) = python("check_prepare.py", &[&folders[0], &folders[1]]) else { return };
     assert_eq!(String::from_utf8_lossy(&out.stdout).matches("equal pixel for pixel").count(), 4);
 }
 

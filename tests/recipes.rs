@@ -52,7 +52,8 @@ fn the_readme_of_the_recipes_lists_exactly_the_keys_there_are() {
         .collect();
     let mut known = BTreeSet::new();
     keys("", &toml::from_str(&Experiment::default().to_toml()).unwrap(), &mut known);
-    let augment = ["crop_padding", "flip", "rotation_degrees"].map(|k| format!("data.neural_augment.{k}"));
+    let augment =
+        ["crop_padding", "flip", "rotation_degrees", "noise"].map(|k| format!("data.neural_augment.{k}"));
     for key in known.iter().filter(|key| !augment.contains(key)) {
         assert!(documented.contains(key), "{key} is not in configs/README.md");
     }

@@ -8,63 +8,17 @@ usage: check_prepare.py RAW SHARDS   (needs numpy, Pillow, zstandard; only on da
 import json
 import os
 import pickle
-import struct
 import sys
 
 import numpy as np
-import zstandard
 from PIL import Image
 
-DTYPES = ["<u1", "<u4", "<f2", None, "<f4"]
-
-
-class Meta:
-    """Just enough of bincode 1.3 with fixed-width integers."""
-
-    def __init__(self, data):
-        self.data, self.at = data, 0
-
-    def take(self, code):
-        (value,) = struct.unpack_from("<" + code, self.data, self.at)
-        self.at += struct.calcsize("<" + code)
-        return value
-
-    def text(self):
-        n = self.take("Q")
-        self.at += n
-        return self.data[self.at - n:self.at].decode()
-
-    def many(self, read):
-        return [read() for _ in range(self.take("Q"))]
+from read_shard import read
 
 
 def read_shard(path):
     """{field: array} of all records."""
-    data = open(path, "rb").read()
-    magic, version, _, rows, size, index_at, _, meta_at, meta_bytes = struct.unpack_from("<8sIIQQQQQQ", data)
-    assert magic == b"NCTSHARD" and version == 1 and size == len(data), path
-    meta = Meta(data[meta_at:meta_at + meta_bytes])
-    meta.text()
-    if meta.take("I") == 2:
-        meta.text(), meta.text()
-        meta.many(lambda: meta.take("f")), meta.many(lambda: meta.take("f"))
-    if meta.take("B"):
-        meta.take("I")
-    fields = meta.many(lambda: (meta.text(), meta.take("I"), meta.many(lambda: meta.take("I"))))
-    block_rows = meta.many(lambda: meta.take("I"))
-    assert meta.at == meta_bytes, path
-    out, entry = {}, index_at
-    for (name, dtype, shape), per_block in zip(fields, block_rows):
-        raw = b""
-        for _ in range(-(-rows // per_block)):
-            at, stored, length, _, codec = struct.unpack_from("<QIIII", data, entry)
-            entry += 24
-            block = data[at:at + stored]
-            block = zstandard.ZstdDecompressor().decompress(block, max_output_size=length) if codec else block
-            assert len(block) == length, path
-            raw += block
-        out[name] = np.frombuffer(raw, DTYPES[dtype]).reshape([rows] + shape)
-    return out
+    return read(path)["columns"]
 
 
 def pillow(path, channels):

@@ -124,3 +124,62 @@ fn columns_of_different_length_are_refused() {
     writer.append_column(0, &[0; 4], 3).unwrap();
     assert!(writer.finish().is_err());
 }
+
+/// Where each block of a shard lies, from its index.
+fn blocks(bytes: &[u8]) -> Vec<(usize, usize, std::ops::Range<usize>)> {
+    let header = super::layout::Header::parse(bytes).unwrap();
+    let index = &bytes[header.index_at as usize..][..header.index_bytes as usize];
+    let entries = index.as_chunks().0.iter().map(|entry| super::layout::Entry::parse(entry).unwrap());
+    let shard = open(bytes).unwrap();
+    let places = (0..3).flat_map(|field| (0..shard.n_blocks(field)).map(move |block| (field, block)));
+    let range = |e: &super::layout::Entry| e.at as usize..e.at as usize + e.stored_bytes as usize;
+    places.zip(entries).map(|((field, block), entry)| (field, block, range(&entry))).collect()
+}
+
+#[test]
+fn ten_thousand_random_flips_in_blocks_are_noticed() {
+    let mut bytes = build(4000, 9, 20_000);
+    let places = blocks(&bytes);
+    for i in 0..10_000u64 {
+        let (field, block, range) = &places[mix64(3 * i) as usize % places.len()];
+        let at = range.start + mix64(3 * i + 1) as usize % range.len();
+        let mask = 1 << (mix64(3 * i + 2) % 8);
+        bytes[at] ^= mask;
+        let shard = open(&bytes).expect("blocks are not read when a shard is opened");
+        let mut out = vec![0; shard.block_bytes(*field, *block)];
+        assert!(shard.read_block(*field, *block, &mut out).is_err(), "bit {mask} of byte {at}");
+        bytes[at] ^= mask;
+    }
+}
+
+#[test]
+fn cuts_at_every_boundary_and_every_four_kibibytes_are_errors() {
+    let bytes = build(8000, 9, 20_000);
+    let edges = blocks(&bytes).into_iter().flat_map(|(_, _, range)| [range.start, range.end]);
+    let around = edges.flat_map(|edge| [edge - 1, edge, edge + 1]);
+    let all: Vec<usize> = around.chain((0..bytes.len()).step_by(4096)).collect();
+    assert!(all.len() > 200, "{}", all.len());
+    for n in all {
+        assert!(open(&bytes[..n]).is_err(), "{n} of {} bytes were accepted", bytes.len());
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert!(open(&longer).is_err(), "a byte after the end was accepted");
+}
+
+#[test]
+fn blocks_that_change_places_are_noticed() {
+    let mut bytes = build(400, 2, 1000);
+    let places = blocks(&bytes);
+    let same_size = places.iter().flat_map(|a| places.iter().map(move |b| (a, b)));
+    let content = |r: &std::ops::Range<usize>| bytes[r.clone()].to_vec();
+    let (a, b) = same_size
+        .filter(|(a, b)| a.2.start < b.2.start && a.2.len() == b.2.len() && content(&a.2) != content(&b.2))
+        .map(|(a, b)| (a.clone(), b.clone()))
+        .next()
+        .expect("some blocks have the same size");
+    let (first, second) = (content(&a.2), content(&b.2));
+    bytes[a.2].copy_from_slice(&second);
+    bytes[b.2].copy_from_slice(&first);
+    let shard = open(&bytes).unwrap();
+    assert!(shard.checked_block(a.0, a.1).is_err() && shard.checked_block(b.0, b.1).is_err());
+}
