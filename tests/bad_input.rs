@@ -205,3 +205,57 @@ fn a_folder_that_is_no_run() {
     refused(nct(dir.path()).args(["eval", "shards"]), &["shards", "is no run"]);
     refused(nct(dir.path()).args(["train", "--resume", "absent"]), &["absent", "is no run"]);
 }
+
+/// Nothing but what was there before, not even hidden.
+fn assert_nothing_left(dir: &Path) {
+    let left: Vec<_> = fs::read_dir(dir.join("shards")).into_iter().flatten().collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+#[test]
+fn an_image_that_cannot_be_opened() {
+    let dir = raw();
+    let path = first(dir.path(), "raw/tiny-imagenet-200/train", ".JPEG");
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/nowhere/at/all", &path).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    refused(nct(dir.path()).args(["prepare", "raw/tiny-imagenet-200", "--quiet"]), &[name, "No such file"]);
+    assert_nothing_left(dir.path());
+}
+
+#[test]
+fn a_disk_that_fills() {
+    let dir = raw();
+    // A limit on the size of files fails as a full disk does, and needs no rights. 16 blocks of 512 bytes.
+    let program = env!("CARGO_BIN_EXE_nct");
+    let script = format!("trap '' XFSZ; ulimit -f 16; exec {program} prepare raw --quiet");
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &script]).current_dir(dir.path());
+    refused(&mut limited, &["shards/.preparing-", ".nct", "write"]);
+    assert_nothing_left(dir.path());
+    succeed(nct(dir.path()).args(["prepare", "raw", "--quiet"]));
+    succeed(nct(dir.path()).args(["verify", "--deep"]));
+}
+
+#[test]
+fn a_target_that_cannot_be_written() {
+    let dir = raw();
+    refused(
+        nct(dir.path()).args(["prepare", "raw", "--out", "/proc/nct-shards"]),
+        &["/proc/nct-shards", "create"],
+    );
+    fs::write(dir.path().join("file"), "").unwrap();
+    refused(nct(dir.path()).args(["prepare", "raw", "--out", "file"]), &["file"]);
+}
+
+#[test]
+fn a_shard_that_is_not_the_one_of_the_manifest() {
+    let dir = shards();
+    let path = dir.path().join("shards/mtl_monkey_dataset/manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let checksum = &mut manifest["shards"][0]["checksum"];
+    *checksum = (checksum.as_u64().unwrap() ^ 1).into();
+    let file = manifest["shards"][0]["file"].as_str().unwrap().to_owned();
+    fs::write(&path, manifest.to_string()).unwrap();
+    refused(nct(dir.path()).args(["inspect"]), &[&file, "not the shard that the manifest names"]);
+}
