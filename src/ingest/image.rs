@@ -118,12 +118,30 @@ fn planes(pixels: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Whether the header of a `.npy` file nests no deeper than that of an array of numbers: one dictionary
+/// with one tuple. The parser's time grows without bound with the depth.
+fn plain_header(file: &[u8]) -> bool {
+    let length = match file.get(6) {
+        Some(1) => file.get(8..10).map(|n| (10, usize::from(n[0]) | usize::from(n[1]) << 8)),
+        _ => file.get(8..12).and_then(|n| n.first_chunk()).map(|n| (12, u32::from_le_bytes(*n) as usize)),
+    };
+    let header =
+        length.and_then(|(start, n)| file.get(start..)?.get(..n).filter(|header| header.len() <= 4096));
+    let count = |byte: u8| header.into_iter().flatten().filter(|b| **b == byte).count();
+    header.is_some() && count(b'{') == 1 && count(b'(') <= 1 && count(b'[') == 0
+}
+
 /// Reads the bytes of a `.npy` file of shape H x W, H x W x 1 or H x W x 3. Bytes stay bytes, floats stay floats,
 /// and other whole numbers must lie within 0 to 255.
 pub fn decode_npy(file: &[u8], path: &Path) -> Result<Image> {
     let bad = |what: String| IngestError::bad(path, what);
     let damaged =
         |e: std::io::Error| IngestError::bad(path, format!("is no .npy array that can be read: {e}"));
+    if !plain_header(file) {
+        return Err(bad(
+            "is no .npy array of numbers: its header is damaged or describes something else".into()
+        ));
+    }
     let npy = npyz::NpyFile::new(file).map_err(damaged)?;
     let shape: Vec<usize> = npy.shape().iter().map(|&n| n as usize).collect();
     let (height, width, channels) = match shape[..] {
@@ -204,6 +222,9 @@ mod tests {
             let image = decode_npy(&fs::read(&path).unwrap(), &path).unwrap();
             assert_eq!((image.shape(), image.pixels), ([1, 2, 3], Pixels::U8(vec![1, 2, 3, 4, 5, 6])));
             fs::write(&path, &file[..file.len() - 1]).unwrap();
+            // Deep nesting would keep the parser busy for ever.
+            let nested = [&file[..10], "{".repeat(117).as_bytes(), b"\n"].concat();
+            assert!(decode_npy(&nested, &path).unwrap_err().to_string().contains("header"));
             assert!(decode_npy(&fs::read(&path).unwrap(), &path).is_err());
         }
     }

@@ -4,7 +4,16 @@
 
 use super::LoadError;
 use memmap2::{MmapMut, MmapRaw};
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks that writers of blocks share.
+const LOCKS: usize = 64;
+
+const EMPTY: u8 = 0;
+const READY: u8 = 1;
+const FAILED: u8 = 2;
 
 /// Memory for a known sequence of blocks.
 #[derive(Debug)]
@@ -12,7 +21,10 @@ pub(super) struct Arena {
     memory: MmapRaw,
     /// Where each block starts, and where the last ends: ascending, and within `memory`.
     bounds: Box<[usize]>,
-    filled: Box<[OnceLock<Result<(), LoadError>>]>,
+    /// What each block is; it leaves `EMPTY` once, while its writer's lock is held.
+    states: Box<[AtomicU8]>,
+    locks: [Mutex<()>; LOCKS],
+    errors: Mutex<BTreeMap<usize, LoadError>>,
 }
 
 impl Arena {
@@ -29,8 +41,13 @@ impl Arena {
         // them loses nothing.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage);
-        let filled = (1..bounds.len()).map(|_| OnceLock::new()).collect();
-        Ok(Self { memory, bounds: bounds.into_boxed_slice(), filled })
+        Ok(Self {
+            memory,
+            states: (1..bounds.len()).map(|_| AtomicU8::new(EMPTY)).collect(),
+            bounds: bounds.into_boxed_slice(),
+            locks: [const { Mutex::new(()) }; LOCKS],
+            errors: Mutex::default(),
+        })
     }
 
     /// Block `block`, made by `fill` if nobody has asked for it before. A failure is remembered.
@@ -38,52 +55,83 @@ impl Arena {
         &self,
         block: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<(), LoadError>,
-    ) -> Result<&[u8], &LoadError> {
+    ) -> Result<&[u8], LoadError> {
+        let state = match self.states[block].load(Ordering::Acquire) {
+            EMPTY => self.write(block, fill),
+            state => state,
+        };
+        if state == FAILED {
+            let errors = locked(&self.errors);
+            return Err(errors.get(&block).cloned().expect("a failed block has its error"));
+        }
         let (start, end) = (self.bounds[block], self.bounds[block + 1]);
-        let outcome = self.filled[block].get_or_init(|| {
-            // SAFETY: `bounds` ascends and ends at the length of `memory`, so the range lies in it; `u8` has
-            // no invalid values, and the map starts out as zeros. The range belongs to this block alone,
-            // whose cell runs one initialiser at a time, and readers come here only after it has ended.
-            let bytes =
-                unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().add(start), end - start) };
-            fill(bytes)
-        });
-        outcome.as_ref()?;
-        // SAFETY: the range lies in `memory` as above, which lives as long as `self`. The cell is set: its
-        // initialiser has ended, happens before this read, and never runs again, so nobody writes here.
+        // SAFETY: `bounds` ascends and ends at the length of `memory`, which lives as long as `self`; `u8` has no
+        // invalid values, and the map starts out as zeros. The state is READY, read with Acquire: the only
+        // write to this range happened before, and there will be no other.
         Ok(unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(start), end - start) })
     }
+
+    /// Writes a block unless another thread has by the time its lock is free; gives the state after that.
+    #[cold]
+    fn write(&self, block: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), LoadError>) -> u8 {
+        let _writer = locked(&self.locks[block % LOCKS]);
+        let state = self.states[block].load(Ordering::Acquire);
+        if state != EMPTY {
+            return state;
+        }
+        let (start, end) = (self.bounds[block], self.bounds[block + 1]);
+        // SAFETY: the range lies in `memory` as above and belongs to this block alone. Its lock is held and
+        // its state is EMPTY, so no other thread writes here, and none reads before the state changes below.
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().add(start), end - start) };
+        let state = match fill(bytes) {
+            Ok(()) => READY,
+            Err(e) => {
+                locked(&self.errors).insert(block, e);
+                FAILED
+            }
+        };
+        self.states[block].store(state, Ordering::Release);
+        state
+    }
+}
+
+/// A panic in `fill` leaves its block EMPTY, which is a valid state.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn threads_that_need_a_block_at_once_see_it_made_once() {
         let sizes = [3, 0, 4096, 1, 100_000];
         for _ in 0..50 {
-            let (arena, made) = (Arena::new(sizes.iter().copied()).unwrap(), AtomicUsize::new(0));
-            std::thread::scope(|scope| {
-                for thread in 0..4 {
-                    let (arena, made) = (&arena, &made);
-                    scope.spawn(move || {
-                        for i in 0..sizes.len() {
-                            let block = (i + thread) % sizes.len();
-                            let bytes = arena.block(block, |out| {
-                                made.fetch_add(1, Ordering::Relaxed);
-                                out.fill(block as u8 + 1);
-                                Ok(())
-                            });
-                            let bytes = bytes.unwrap();
-                            assert_eq!(bytes.len(), sizes[block]);
-                            assert!(bytes.iter().all(|&b| b == block as u8 + 1));
-                        }
-                    });
-                }
-            });
-            assert_eq!(made.load(Ordering::Relaxed), sizes.len());
+            let shared = Arc::new((Arena::new(sizes.iter().copied()).unwrap(), AtomicUsize::new(0)));
+            let reader = |thread: usize| {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || {
+                    let (arena, made) = &*shared;
+                    for i in 0..sizes.len() {
+                        let block = (i + thread) % sizes.len();
+                        let bytes = arena.block(block, |out| {
+                            made.fetch_add(1, Ordering::Relaxed);
+                            out.fill(block as u8 + 1);
+                            Ok(())
+                        });
+                        let bytes = bytes.unwrap();
+                        assert_eq!(bytes.len(), sizes[block]);
+                        assert!(bytes.iter().all(|&b| b == block as u8 + 1));
+                    }
+                })
+            };
+            let threads: Vec<_> = (0..4).map(reader).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            assert_eq!(shared.1.load(Ordering::Relaxed), sizes.len());
         }
     }
 

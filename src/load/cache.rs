@@ -191,7 +191,7 @@ impl Column {
         match &self.blocks {
             Blocks::Resident(arena) => {
                 let bytes = arena.block(number, |out| self.decode(part, block as usize, out));
-                Ok(Row::Resident(&bytes.map_err(Clone::clone)?[range]))
+                Ok(Row::Resident(&bytes?[range]))
             }
             Blocks::Bounded(bounded) => {
                 let size = part.shard.block_bytes(part.field, block as usize);
