@@ -153,7 +153,7 @@ fn a_reader_in_another_language_agrees_on_every_byte() {
     let sets = folders.map(|folder| ShardSet::open(&folder).unwrap());
     let mut seen = 0;
     for (dataset, info) in
-        sets.iter().flat_map(|s| s.datasets()).flat_map(|d| d.manifest().shards.iter().map(move |i| (d, i)))
+        sets.iter().flat_map(ShardSet::datasets).flat_map(|d| d.manifest().shards.iter().map(move |i| (d, i)))
     {
         let shard = dataset.shard(info).unwrap();
         let found = read.iter().find(|row| row["file"] == shard.path().to_str().unwrap()).unwrap();

@@ -130,7 +130,9 @@ mod tests {
                 })
             };
             let threads: Vec<_> = (0..4).map(reader).collect();
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            for thread in threads {
+                thread.join().unwrap();
+            }
             assert_eq!(shared.1.load(Ordering::Relaxed), sizes.len());
         }
     }

@@ -82,7 +82,7 @@ struct Part {
 
 #[derive(Debug)]
 enum Blocks {
-    Resident(Arena),
+    Resident(Box<Arena>),
     Bounded(Bounded),
 }
 
@@ -134,7 +134,7 @@ impl Column {
         let blocks = if budget.take(bytes) {
             let arena =
                 Arena::new(sizes).map_err(|e| LoadError::Data(format!("{bytes} bytes of memory: {e}")))?;
-            Blocks::Resident(arena)
+            Blocks::Resident(Box::new(arena))
         } else {
             let limit = budget.left();
             budget.take(limit);
@@ -209,11 +209,14 @@ impl Column {
     }
 }
 
+/// A decoded block, unless nobody has asked for it lately.
+type Slot = Mutex<Option<Arc<Box<[u8]>>>>;
+
 /// Decoded blocks up to a limit.
 #[derive(Debug)]
 struct Bounded {
     limit: u64,
-    slots: Box<[Mutex<Option<Arc<Box<[u8]>>>>]>,
+    slots: Box<[Slot]>,
     held: Mutex<Held>,
 }
 

@@ -151,6 +151,12 @@ mod tests {
         (lanes, ends.into_iter().map(run).collect())
     }
 
+    fn join(workers: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+        for worker in workers {
+            worker.join().unwrap();
+        }
+    }
+
     fn write(number: u64, memory: &mut Vec<u64>) -> Result<(), u64> {
         memory.clear();
         memory.push(number);
@@ -167,7 +173,7 @@ mod tests {
                 lanes.give_back(expected, item);
             }
             assert!(lanes.next().is_none());
-            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            join(workers);
         });
     }
 
@@ -179,7 +185,7 @@ mod tests {
             lanes.close();
             lanes.give_back(0, held);
             assert!(lanes.next().is_none());
-            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            join(workers);
         });
     }
 
@@ -191,7 +197,7 @@ mod tests {
             assert_eq!(lanes.next().unwrap(), Err(Stop::Failed(95)));
             assert!(lanes.next().is_none());
             lanes.close();
-            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            join(workers);
         });
     }
 
@@ -206,7 +212,7 @@ mod tests {
             assert_eq!(lanes.next().unwrap(), Err(Stop::Gone(1)));
             assert!(lanes.next().is_none());
             lanes.close();
-            worker.into_iter().for_each(|worker| worker.join().unwrap());
+            join(worker);
         });
     }
 }

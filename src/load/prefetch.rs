@@ -1,7 +1,7 @@
 //! Worker threads that fill the batches of coming updates.
 
 use super::LoadError;
-use super::batch::{Batch, Step};
+use super::batch::Step;
 use super::handover::{Lanes, Stop, WorkerEnd, lanes};
 use super::source::{FillMemory, Source};
 use crate::base::StepIndex;
@@ -192,7 +192,7 @@ impl Worker {
             step.unused.extend(step.batches.pop());
         }
         while step.batches.len() < step.plan.batches.len() {
-            step.batches.push(step.unused.pop().unwrap_or_else(Batch::default));
+            step.batches.push(step.unused.pop().unwrap_or_default());
         }
         for (plan, batch) in step.plan.batches.iter_mut().zip(&mut step.batches) {
             *plan = plan.share(rank, world);

@@ -17,8 +17,10 @@ pub struct Tables<T> {
     std: Vec<f32>,
     of_f32: fn(f32) -> T,
     /// Copies bytes that stay as they are.
-    copy: Option<fn(&[u8], &mut [T])>,
+    copy: Option<Copy8<T>>,
 }
+
+type Copy8<T> = fn(&[u8], &mut [T]);
 
 /// Memory of one worker.
 #[derive(Debug, Default)]
@@ -147,11 +149,11 @@ impl SourceMap {
         let (w, h) = (self.width, self.height);
         let (x_out, y_out) = (i as i64 % w, i as i64 / w);
         let start = self.affine.row_start(y_out);
-        let [x, y] = [0, 1].map(|axis| (start[axis] + x_out * self.affine.step[axis]) >> 16);
-        let inside = (0..w).contains(&x) && (0..h).contains(&y);
-        let x = if self.placement.flip { w - 1 - x } else { x } + i64::from(self.placement.dx);
-        let y = y + i64::from(self.placement.dy);
-        (inside && (0..w).contains(&x) && (0..h).contains(&y)).then_some((y * w + x) as usize)
+        let within = |[x, y]: [i64; 2]| (0..w).contains(&x) && (0..h).contains(&y);
+        let rotated = [0, 1].map(|axis| (start[axis] + x_out * self.affine.step[axis]) >> 16);
+        let column = if self.placement.flip { w - 1 - rotated[0] } else { rotated[0] };
+        let from = [column + i64::from(self.placement.dx), rotated[1] + i64::from(self.placement.dy)];
+        (within(rotated) && within(from)).then_some((from[1] * w + from[0]) as usize)
     }
 }
 

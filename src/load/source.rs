@@ -184,7 +184,7 @@ impl Source {
             (Render::F32(t), Pixels::F32(out)) => self.fill_pixels(t, &draws, memory, out),
             (render, pixels) => {
                 *pixels = render.no_pixels();
-                return self.fill(schedule, plan, seed, memory, batch);
+                self.fill(schedule, plan, seed, memory, batch)
             }
         }
     }
@@ -222,8 +222,9 @@ impl Source {
                 labels.extend(records.iter().map(|&record| i64::from(all[record])));
             }
             AllTargets::Responses { n_neurons, values } => {
-                let of = |&record: &usize| &values[record * n_neurons..][..*n_neurons];
-                records.iter().for_each(|record| responses.extend_from_slice(of(record)));
+                for &record in records {
+                    responses.extend_from_slice(&values[record * n_neurons..][..*n_neurons]);
+                }
             }
         }
     }
