@@ -2,7 +2,7 @@
 
 use crate::common::shards;
 use nct::base::{Fingerprint, Split, Task};
-use nct::load::{AugmentSettings, Loader, LoaderOptions, Source, Targets, View};
+use nct::load::{AugmentSettings, Budget, Loader, LoaderOptions, Source, Targets, View};
 use nct::schedule::{Mix, Ratio, RatioByEpoch, Schedule, StreamSpec};
 use nct::shard::ShardSet;
 use std::path::Path;
@@ -181,4 +181,65 @@ fn augmentation_differs_between_records_and_between_epochs() {
     assert!(distinct.len() >= 8, "{distinct:?}");
     let moved = first.iter().zip(&second).filter(|(a, b)| a.0 == b.0 && a.1 != b.1).count();
     assert!(first.len() == second.len() && moved * 3 > first.len(), "{moved} of {} moved", first.len());
+}
+
+/// Ids and pixels of every step, with the images under `budget` and shuffled in windows.
+fn windowed(dir: &Path, budget: &Budget, rank: u32, world: u32) -> Vec<(Vec<u32>, Vec<f32>)> {
+    let set = ShardSet::open(&dir.join("shards")).unwrap();
+    let view = View {
+        augment: AugmentSettings::default(),
+        budget: budget.clone(),
+        ..View::new(vec![0.45], vec![0.22])
+    };
+    let images = Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap();
+    let window = Some(images.window(1 << 20));
+    let stream = StreamSpec { window, ..StreamSpec::new(images.task, images.n_records(), 16) };
+    let schedule = Arc::new(Schedule::new(vec![stream], Mix::Long { batches_per_step: 1 }, 3).unwrap());
+    let steps = 0..2 * schedule.steps_per_epoch();
+    let options = LoaderOptions { threads: 2, depth: 2, rank, world };
+    let loader = Loader::start(&Arc::new(vec![images]), &schedule, 3, steps, options).unwrap();
+    let of = |step: nct::load::Step| {
+        let batch = &step.batches[0];
+        (batch.ids.clone(), batch.pixels.as_f32().unwrap().to_vec())
+    };
+    loader.map(|step| of(step.unwrap())).collect()
+}
+
+#[test]
+fn memory_for_decoded_images_changes_nothing_but_speed() {
+    let dir = shards();
+    let all = windowed(dir.path(), &Budget::unlimited(), 0, 1);
+    assert!(all.len() > 10);
+    for bytes in [0, 1 << 19, 2 << 20] {
+        let budget = Budget::new(bytes);
+        assert!(windowed(dir.path(), &budget, 0, 1) == all, "{bytes} bytes");
+        assert_eq!(budget.left(), 0, "the images fit {bytes} bytes: nothing was tested");
+    }
+}
+
+#[test]
+fn all_ranks_together_see_what_one_sees() {
+    let dir = shards();
+    let alone = windowed(dir.path(), &Budget::unlimited(), 0, 1);
+    let ranks: Vec<_> = (0..3).map(|rank| windowed(dir.path(), &Budget::unlimited(), rank, 3)).collect();
+    for (k, (ids, pixels)) in alone.iter().enumerate() {
+        let shares = ranks.iter().map(|steps| &steps[k]);
+        assert_eq!(&shares.clone().flat_map(|(ids, _)| ids.clone()).collect::<Vec<_>>(), ids);
+        assert!(&shares.flat_map(|(_, pixels)| pixels.clone()).collect::<Vec<_>>() == pixels);
+    }
+}
+
+#[test]
+fn a_loader_may_be_dropped_at_any_moment() {
+    let dir = shards();
+    let sources = Arc::new(sources(dir.path()));
+    let schedule = Arc::new(schedule(&sources, mtl(), 1));
+    for taken in (0..6).cycle().take(200) {
+        let options = LoaderOptions { threads: 3, depth: 1, ..LoaderOptions::default() };
+        let mut loader = Loader::start(&sources, &schedule, 1, 0..500, options).unwrap();
+        for _ in 0..taken {
+            let step = loader.next().unwrap().unwrap();
+            loader.recycle(step);
+        }
+    }
 }

@@ -277,3 +277,35 @@ fn two_at_once_do_not_meet() {
     drop(lock);
     succeed(nct(dir.path()).args(["prepare", "raw"]));
 }
+
+#[test]
+fn a_bench_of_the_loader_says_what_limits_it() {
+    let dir = crate::common::shards();
+    for (mix, work) in [("images", "raw"), ("images", "rot"), ("mtl", "aug")] {
+        let options =
+            ["--work", work, "--mix", mix, "--batch", "4", "--epochs", "2", "--threads", "1", "--json"];
+        let text = succeed(nct(dir.path()).args(["bench", "loader", "--quiet"]).args(options));
+        let row: Value = serde_json::from_str(text.trim()).unwrap();
+        for key in ["samples_per_s", "first_samples_per_s", "roofline_samples_per_s", "bytes_per_s"] {
+            assert!(row[key].as_f64().unwrap() > 0.0, "{key} in {row}");
+        }
+        assert!((0.0..=1.0).contains(&row["stall_share"].as_f64().unwrap()), "{row}");
+    }
+}
+
+#[test]
+fn classes_and_fields_are_told() {
+    let dir = crate::common::shards();
+    let text = succeed(nct(dir.path()).args(["inspect", "--classes"]));
+    for part in ["█", "responses", "f32 [neurons]", "repeats", "zstd"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let rows = inspect(dir.path());
+    let images = rows.iter().find(|r| r["dataset"] == "tiny-imagenet-200" && r["split"] == "train").unwrap();
+    let of_classes = images["class_samples"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap());
+    assert_eq!(of_classes.sum::<u64>(), images["samples"].as_u64().unwrap());
+    let neural = rows.iter().find(|r| r["dataset"] == "mtl_oracle_dataset" && r["split"] == "test").unwrap();
+    let session = &neural["sessions"][0];
+    // The sample data show each test image four times.
+    assert_eq!(session["samples"].as_u64().unwrap(), 4 * session["images"].as_u64().unwrap());
+}
