@@ -2,11 +2,12 @@
 
 use super::show::{Show, bytes, count, out, table};
 use crate::base::{Split, Task};
+use crate::ingest::{self, Color, PrepareOptions};
 use crate::load::{
     AugmentSettings, Budget, Loader, LoaderOptions, LoaderTimes, PixelType, Roofline, Source, View,
 };
 use crate::schedule::{Mix, Ratio, RatioByEpoch, Schedule, StreamSpec};
-use crate::shard::{Dataset, ShardSet};
+use crate::shard::{BlockOptions, Dataset, ShardSet};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -24,6 +25,32 @@ pub(crate) struct Args {
 enum What {
     /// Batches from shards to memory, without a network
     Loader(LoaderArgs),
+    /// Raw images to shards, beside their decoding alone
+    Prepare(PrepareArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct PrepareArgs {
+    /// Folder that holds the raw data sets, or one of them
+    data: PathBuf,
+    /// Threads; 0 is one a core
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+    /// Rounds; the medians are told
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Folder for shards that are thrown away
+    #[arg(long, default_value = ".")]
+    scratch: PathBuf,
+    /// Store gray images
+    #[arg(long)]
+    gray: bool,
+    /// Compression level of zstd
+    #[arg(long, allow_hyphen_values = true, default_value_t = BlockOptions::default().level)]
+    level: i32,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -117,7 +144,46 @@ impl Epoch {
 }
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
-    let What::Loader(args) = &args.what;
+    match &args.what {
+        What::Loader(args) => loader(args, show),
+        What::Prepare(args) => preparing(args, show),
+    }
+}
+
+/// Decoding alone and preparing, in turn.
+fn preparing(args: &PrepareArgs, show: Show) -> anyhow::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let jobs = if args.jobs == 0 { cores } else { args.jobs };
+    let (mut decoding, mut preparing, mut written, mut images) = (Vec::new(), Vec::new(), 0, 0);
+    for round in 0..args.rounds {
+        let start = Instant::now();
+        images = ingest::decode_all(&args.data, jobs)?;
+        decoding.push(images as f64 / start.elapsed().as_secs_f64());
+        let scratch = tempfile::tempdir_in(&args.scratch)?;
+        let mut options = PrepareOptions::new(scratch.path().join("shards"), jobs);
+        options.level = args.level;
+        options.color = if args.gray { Color::Gray } else { Color::Keep };
+        let start = Instant::now();
+        let sets = ingest::prepare(&args.data, &options, &|_| true)?;
+        preparing.push(images as f64 / start.elapsed().as_secs_f64());
+        written = sets.iter().flat_map(|set| &set.manifest.shards).map(|shard| shard.bytes).sum();
+        let rate = |rates: &[f64]| count(rates[round as usize] as u64);
+        show.line(&format!("decoding {} images/s, preparing {}", rate(&decoding), rate(&preparing)));
+    }
+    let ratios = decoding.iter().zip(&preparing).map(|(decode, prepare)| prepare / decode).collect();
+    let report = json!({
+        "images": images,
+        "jobs": jobs,
+        "samples_per_s": median(preparing),
+        "decode_samples_per_s": median(decoding),
+        "of_decoding": median(ratios),
+        "written_bytes": written,
+        "load": load_average(),
+    });
+    if args.json { out(&report.to_string()) } else { out(&serde_json::to_string_pretty(&report)?) }
+}
+
+fn loader(args: &LoaderArgs, show: Show) -> anyhow::Result<()> {
     let set = ShardSet::open(&args.shards)?;
     let measured = measure(args, &set, show)?;
     let report = report(args, &measured);

@@ -24,8 +24,8 @@ pub struct Args {
     /// Colours to store: `gray` is what the co-training recipes use, and a third of the bytes
     #[arg(long, value_enum, default_value_t = ColorArg::Keep)]
     color: ColorArg,
-    /// Compression level of zstd
-    #[arg(long, default_value_t = BlockOptions::default().level, value_parser = clap::value_parser!(i32).range(1..=22))]
+    /// Compression level of zstd; below 1 it is faster and compresses less
+    #[arg(long, allow_hyphen_values = true, default_value_t = BlockOptions::default().level, value_parser = clap::value_parser!(i32).range(-50..=22))]
     level: i32,
     /// MiB of decoded images per shard
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]

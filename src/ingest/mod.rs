@@ -16,7 +16,8 @@ mod verify;
 pub use error::{IngestError, Result};
 pub use images::{Class, ImageSet};
 pub use prepare::{
-    Action, Color, OnProgress, Planned, PrepareOptions, Prepared, Progress, Responses, plan, prepare,
+    Action, Color, OnProgress, Planned, PrepareOptions, Prepared, Progress, Responses, decode_all, plan,
+    prepare,
 };
 pub use sessions::{NeuralSet, Session, TimeBins, Trials};
 pub use verify::verify;

@@ -342,6 +342,20 @@ fn dtype(image: &Image) -> DType {
     if matches!(image.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 }
 }
 
+/// Reads and decodes every image under `data` on `jobs` threads and drops it: the least that preparing it
+/// costs. Gives their number.
+pub fn decode_all(data: &Path, jobs: usize) -> Result<u64> {
+    let found = discover(data)?;
+    let files = found.iter().flat_map(|set| match set {
+        Found::Images(set) => set.train.iter().chain(&set.test).map(|(path, _)| path).collect::<Vec<_>>(),
+        Found::Neural(set) => set.images.values().collect(),
+    });
+    let files: Vec<&PathBuf> = files.collect();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.max(1)).build();
+    let pool = pool.map_err(|e| IngestError::bad(data, format!("no threads could be started: {e}")))?;
+    pool.install(|| files.par_iter().map(|path| read_image(path).map(|_| 1)).sum())
+}
+
 /// An image by its name, `.npy` or JPEG, and the bytes of its file.
 fn read_image(path: &Path) -> Result<(Image, u64)> {
     let file = fs::read(path).map_err(IngestError::io(path, "read"))?;
