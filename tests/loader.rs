@@ -192,7 +192,7 @@ fn windowed(dir: &Path, budget: &Budget, rank: u32, world: u32) -> Vec<(Vec<u32>
         ..View::new(vec![0.45], vec![0.22])
     };
     let images = Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap();
-    let window = Some(images.window(1 << 20));
+    let window = Some(images.window(1 << 18));
     let stream = StreamSpec { window, ..StreamSpec::new(images.task, images.n_records(), 16) };
     let schedule = Arc::new(Schedule::new(vec![stream], Mix::Long { batches_per_step: 1 }, 3).unwrap());
     let steps = 0..2 * schedule.steps_per_epoch();
@@ -209,8 +209,8 @@ fn windowed(dir: &Path, budget: &Budget, rank: u32, world: u32) -> Vec<(Vec<u32>
 fn memory_for_decoded_images_changes_nothing_but_speed() {
     let dir = shards();
     let all = windowed(dir.path(), &Budget::unlimited(), 0, 1);
-    assert!(all.len() > 10);
-    for bytes in [0, 1 << 19, 2 << 20] {
+    assert!(all.len() > 4);
+    for bytes in [0, 1 << 17, 1 << 18] {
         let budget = Budget::new(bytes);
         assert!(windowed(dir.path(), &budget, 0, 1) == all, "{bytes} bytes");
         assert_eq!(budget.left(), 0, "the images fit {bytes} bytes: nothing was tested");
