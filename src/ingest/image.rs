@@ -118,17 +118,24 @@ fn planes(pixels: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether the header of a `.npy` file nests no deeper than that of an array of numbers: one dictionary
-/// with one tuple. The parser's time grows without bound with the depth.
+/// Whether the header of a `.npy` file is one that an image may have: one dictionary with one tuple of up to
+/// three numbers of up to five digits. The parser needs time without bound for deeper ones, and multiplies
+/// larger numbers beyond 64 bits.
 fn plain_header(file: &[u8]) -> bool {
     let length = match file.get(6) {
         Some(1) => file.get(8..10).map(|n| (10, usize::from(n[0]) | usize::from(n[1]) << 8)),
         _ => file.get(8..12).and_then(|n| n.first_chunk()).map(|n| (12, u32::from_le_bytes(*n) as usize)),
     };
-    let header =
-        length.and_then(|(start, n)| file.get(start..)?.get(..n).filter(|header| header.len() <= 4096));
-    let count = |byte: u8| header.into_iter().flatten().filter(|b| **b == byte).count();
-    header.is_some() && count(b'{') == 1 && count(b'(') <= 1 && count(b'[') == 0
+    let header = length.and_then(|(start, n)| file.get(start..)?.get(..n)).filter(|h| h.len() <= 4096);
+    let Some(header) = header else { return false };
+    let count = |byte: u8, of: &[u8]| of.iter().filter(|b| **b == byte).count();
+    let tuple = header.split(|&b| b == b'(').nth(1).and_then(|rest| rest.split(|&b| b == b')').next());
+    let digits = header.split(|b| !b.is_ascii_digit()).map(<[u8]>::len).max();
+    count(b'{', header) == 1
+        && count(b'(', header) <= 1
+        && count(b'[', header) == 0
+        && digits.is_none_or(|n| n <= 5)
+        && tuple.is_none_or(|tuple| count(b',', tuple) <= 2)
 }
 
 /// Reads the bytes of a `.npy` file of shape H x W, H x W x 1 or H x W x 3. Bytes stay bytes, floats stay floats,
@@ -225,6 +232,8 @@ mod tests {
             // Deep nesting would keep the parser busy for ever.
             let nested = [&file[..10], "{".repeat(117).as_bytes(), b"\n"].concat();
             assert!(decode_npy(&nested, &path).unwrap_err().to_string().contains("header"));
+            let huge = [&file[..10], text.replace("(2, 3)", "(9999999999, 9999999999)").as_bytes()].concat();
+            assert!(decode_npy(&huge, &path).unwrap_err().to_string().contains("header"));
             assert!(decode_npy(&fs::read(&path).unwrap(), &path).is_err());
         }
     }
