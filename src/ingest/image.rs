@@ -128,7 +128,7 @@ fn plain_header(file: &[u8]) -> bool {
     };
     let header = length.and_then(|(start, n)| file.get(start..)?.get(..n)).filter(|h| h.len() <= 4096);
     let Some(header) = header else { return false };
-    let count = |byte: u8, of: &[u8]| of.iter().filter(|b| **b == byte).count();
+    let count = |byte: u8, of: &[u8]| of.split(|b| *b == byte).count() - 1;
     let tuple = header.split(|&b| b == b'(').nth(1).and_then(|rest| rest.split(|&b| b == b')').next());
     let digits = header.split(|b| !b.is_ascii_digit()).map(<[u8]>::len).max();
     count(b'{', header) == 1
