@@ -1,5 +1,6 @@
 //! Element types and shapes with checked sizes.
 
+use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -27,6 +28,16 @@ impl DType {
             Self::F16 | Self::Bf16 => 2,
             Self::U32 | Self::F32 => 4,
         }
+    }
+
+    /// The little-endian values of this type in `bytes` as single precision; none for whole numbers.
+    pub fn floats(self, bytes: &[u8]) -> Option<Vec<f32>> {
+        Some(match self {
+            Self::U8 | Self::U32 => return None,
+            Self::F16 => bytes.as_chunks().0.iter().map(|w| f16::from_le_bytes(*w).to_f32()).collect(),
+            Self::Bf16 => bytes.as_chunks().0.iter().map(|w| bf16::from_le_bytes(*w).to_f32()).collect(),
+            Self::F32 => bytes.as_chunks().0.iter().map(|w| f32::from_le_bytes(*w)).collect(),
+        })
     }
 
     /// The name used in tables and JSON.

@@ -28,6 +28,16 @@ pub enum Pixels {
     F32(Vec<f32>),
 }
 
+impl Pixels {
+    /// Appends the values as shards store them.
+    pub fn append_to(&self, raw: &mut Vec<u8>) {
+        match self {
+            Self::U8(pixels) => raw.extend_from_slice(pixels),
+            Self::F32(pixels) => pixels.iter().for_each(|v| raw.extend_from_slice(&v.to_le_bytes())),
+        }
+    }
+}
+
 impl Image {
     /// Channels, height, width.
     pub fn shape(&self) -> [u32; 3] {

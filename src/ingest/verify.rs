@@ -6,7 +6,6 @@ use super::image::{Image, Pixels};
 use super::stats::{PixelSums, neuron_statistics};
 use crate::base::{DType, Fingerprint, Split};
 use crate::shard::{Content, Dataset, Mapped, MappedShard, ShardInfo};
-use half::{bf16, f16};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -82,7 +81,7 @@ fn verify_values(shard: &MappedShard) -> Result<Option<PixelSums>> {
         && shard.meta().split == Some(Split::Train)
     {
         let (field, description) = shard.field("responses")?;
-        let values = floats(&shard.read_column(field)?, description.dtype);
+        let values = floats(shard, description.dtype, &shard.read_column(field)?)?;
         let (mean, variance) = neuron_statistics(&values, meta.mean.len().max(1));
         // Statistics are of the recorded f32 values; what is stored may be rounded.
         let exact = description.dtype == DType::F32;
@@ -104,11 +103,11 @@ fn pixel_sums(shard: &MappedShard, field: usize) -> Result<PixelSums> {
         let image = |row: &[u8]| {
             let pixels = match description.dtype {
                 DType::U8 => Pixels::U8(row.to_vec()),
-                other => Pixels::F32(floats(row, other)),
+                other => Pixels::F32(floats(shard, other, row)?),
             };
-            PixelSums::of(&Image { channels, height, width, pixels })
+            Ok(PixelSums::of(&Image { channels, height, width, pixels }))
         };
-        Ok(raw.chunks_exact(shard.row_bytes(field)).map(image).collect())
+        raw.chunks_exact(shard.row_bytes(field)).map(image).collect()
     };
     let blocks: Vec<_> = (0..shard.n_blocks(field)).into_par_iter().map(of_block).collect();
     let mut total = PixelSums::default();
@@ -121,10 +120,8 @@ fn pixel_sums(shard: &MappedShard, field: usize) -> Result<PixelSums> {
     Ok(total)
 }
 
-fn floats(bytes: &[u8], dtype: DType) -> Vec<f32> {
-    match dtype {
-        DType::F16 => bytes.as_chunks().0.iter().map(|w| f16::from_le_bytes(*w).to_f32()).collect(),
-        DType::Bf16 => bytes.as_chunks().0.iter().map(|w| bf16::from_le_bytes(*w).to_f32()).collect(),
-        _ => bytes.as_chunks().0.iter().map(|w| f32::from_le_bytes(*w)).collect(),
-    }
+fn floats(shard: &MappedShard, dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
+    let bad =
+        || IngestError::bad(shard.path(), format!("values of type {dtype} where numbers were recorded"));
+    dtype.floats(bytes).ok_or_else(bad)
 }

@@ -2,11 +2,11 @@
 //! thread needs it first and read by all without a lock.
 #![expect(unsafe_code, reason = "blocks of one allocation are written while others are read")]
 
-use super::LoadError;
+use super::{LoadError, locked};
 use memmap2::{MmapMut, MmapRaw};
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks that writers of blocks share.
 const LOCKS: usize = 64;
@@ -28,19 +28,14 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Memory for blocks of the given sizes, none of which is written yet. The system provides pages
-    /// as they are touched.
+    /// Memory for blocks of the given sizes, none of which is written yet.
     pub(super) fn new(sizes: impl Iterator<Item = usize>) -> std::io::Result<Self> {
         let mut bounds = vec![0usize];
         for size in sizes {
             let end = bounds[bounds.len() - 1].checked_add(size).ok_or(std::io::ErrorKind::OutOfMemory)?;
             bounds.push(end);
         }
-        let memory = MmapRaw::from(MmapMut::map_anon(bounds[bounds.len() - 1].max(1))?);
-        // Rows are read at random: large pages save most of the address translations. A kernel without
-        // them loses nothing.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
+        let memory = MmapRaw::from(anonymous(bounds[bounds.len() - 1])?);
         Ok(Self {
             memory,
             states: (1..bounds.len()).map(|_| AtomicU8::new(EMPTY)).collect(),
@@ -96,9 +91,14 @@ impl Arena {
     }
 }
 
-/// A panic in `fill` leaves its block EMPTY, which is a valid state.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Zeroed memory, which the system provides as it is touched.
+pub(super) fn anonymous(bytes: usize) -> std::io::Result<MmapMut> {
+    let memory = MmapMut::map_anon(bytes.max(1))?;
+    // Rows are read at random: large pages save most of the address translations. A kernel without
+    // them loses nothing.
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    Ok(memory)
 }
 
 #[cfg(test)]

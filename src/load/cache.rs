@@ -4,14 +4,14 @@
 //! kept up to a limit, the longest held going first: made for the windowed shuffle, which needs a block
 //! during one window and then not again in this pass.
 
-use super::LoadError;
 use super::arena::Arena;
+use super::{LoadError, locked};
 use crate::base::Shape;
 use crate::shard::MappedShard;
 use std::collections::VecDeque;
 use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// Memory for decoded data, shared by all columns of a program.
@@ -132,8 +132,11 @@ impl Column {
             (0..part.shard.n_blocks(part.field)).map(|block| part.shard.block_bytes(part.field, block))
         });
         let blocks = if budget.take(bytes) {
-            let arena =
-                Arena::new(sizes).map_err(|e| LoadError::Data(format!("{bytes} bytes of memory: {e}")))?;
+            let arena = Arena::new(sizes).map_err(|e| {
+                LoadError::Data(format!(
+                    "{bytes} bytes of memory for decoded images: {e}; give a smaller cache"
+                ))
+            })?;
             Blocks::Resident(Box::new(arena))
         } else {
             let limit = budget.left();
@@ -270,11 +273,6 @@ impl Bounded {
             }
         }
     }
-}
-
-/// A panic while a block was decoded leaves its slot empty, which is a valid state.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

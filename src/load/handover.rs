@@ -100,7 +100,7 @@ impl<T, E> Lanes<T, E> {
 
 impl<T: Default, E> WorkerEnd<T, E> {
     /// Makes items with `make(number, memory)` until all are made, one fails, or the loop is gone.
-    /// `sent` hears of every item that was handed over.
+    /// `sending` hears true before an item is handed over and false after.
     pub(super) fn run(
         self,
         mut make: impl FnMut(u64, &mut T) -> Result<(), E>,

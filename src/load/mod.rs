@@ -23,3 +23,10 @@ pub use prefetch::{Loader, LoaderOptions, LoaderTimes};
 pub use render::{Scratch, SourceMap, Tables};
 pub use roofline::Roofline;
 pub use source::{FillMemory, Source, View};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A panic while a block was decoded leaves it as one that nobody has asked for, so poison says nothing.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -4,6 +4,7 @@
 //! machine whose speed varies.
 
 use super::aligned::Aligned;
+use super::arena::anonymous;
 use crate::schedule::Permutation;
 use std::time::{Duration, Instant};
 
@@ -18,9 +19,7 @@ pub struct Roofline {
 impl Roofline {
     /// As much memory as the data set takes once decoded, of the same kind as the loader's.
     pub fn new(rows: usize, row_bytes: usize) -> std::io::Result<Self> {
-        let mut memory = memmap2::MmapMut::map_anon((rows * row_bytes).max(1))?;
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
+        let mut memory = anonymous(rows * row_bytes)?;
         memory.iter_mut().enumerate().for_each(|(i, byte)| *byte = i as u8);
         Ok(Self { rows, row_bytes, memory })
     }

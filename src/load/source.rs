@@ -129,19 +129,9 @@ impl Source {
         }
     }
 
-    /// Decoded bytes of its images, those of all sessions together.
-    pub fn image_bytes(&self) -> u64 {
-        self.images.bytes()
-    }
-
-    /// Records in a block of its images.
-    pub fn block_rows(&self) -> u64 {
-        self.images.block_rows()
-    }
-
     /// A window of random blocks with about `bytes` of decoded images.
     pub fn window(&self, bytes: u64) -> Window {
-        let block = self.block_rows().min(self.n_records()).max(1);
+        let block = self.images.block_rows().min(self.n_records()).max(1);
         let block_bytes = (self.images.bytes() / self.images.n_rows().max(1)).max(1) * block;
         let clamp = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         Window { block: clamp(block), blocks: clamp((bytes / block_bytes).max(1)) }
@@ -326,16 +316,9 @@ fn responses(shards: &[MappedShard]) -> Result<(usize, Vec<f32>), LoadError> {
     for shard in shards {
         let (field, description) = shard.field("responses")?;
         n_neurons = description.shape.elements().unwrap_or(0) as usize;
-        let bytes = shard.read_column(field)?;
-        match description.dtype {
-            DType::F32 => out.extend(bytes.as_chunks().0.iter().map(|w| f32::from_le_bytes(*w))),
-            DType::F16 => out.extend(bytes.as_chunks().0.iter().map(|w| f16::from_le_bytes(*w).to_f32())),
-            DType::Bf16 => out.extend(bytes.as_chunks().0.iter().map(|w| bf16::from_le_bytes(*w).to_f32())),
-            other => {
-                let path = shard.path().display();
-                return Err(LoadError::Data(format!("{path}: responses of type {other}")));
-            }
-        }
+        let values = description.dtype.floats(&shard.read_column(field)?);
+        let (path, dtype) = (shard.path().display(), description.dtype);
+        out.extend(values.ok_or_else(|| LoadError::Data(format!("{path}: responses of type {dtype}")))?);
     }
     Ok((n_neurons, out))
 }

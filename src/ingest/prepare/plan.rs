@@ -1,8 +1,8 @@
 //! What `prepare` would do, without writing anything.
 
 use super::{
-    Found, Image, ImageSet, IngestError, NeuralSet, Pixels, PrepareOptions, Result, already_there, choose,
-    discover, read_image, settings, staging,
+    Found, Image, ImageSet, IngestError, NeuralSet, PrepareOptions, Result, already_there, choose, discover,
+    read_image, settings, staging,
 };
 use crate::shard::{Field, block_rows, pack};
 use rayon::prelude::*;
@@ -92,10 +92,7 @@ fn image_bytes(files: &[&Path], labelled: bool, options: &PrepareOptions) -> Res
     let stored = |images: &[Image]| -> Result<u64> {
         let mut raw = Vec::new();
         for image in images {
-            match &image.pixels {
-                Pixels::U8(pixels) => raw.extend_from_slice(pixels),
-                Pixels::F32(pixels) => pixels.iter().for_each(|v| raw.extend_from_slice(&v.to_le_bytes())),
-            }
+            image.pixels.append_to(&mut raw);
         }
         Ok(pack(&raw, field.line_bytes(), options.level)?.stored_bytes() as u64)
     };

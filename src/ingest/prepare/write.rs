@@ -1,8 +1,8 @@
 //! Decoding in parallel, writing in order.
 
 use super::{
-    Content, DType, Field, Fingerprint, IngestError, Item, Job, PixelSums, Pixels, Progress, Responses,
-    Result, Session, SessionMeta, Split, neuron_statistics, read_image,
+    Content, DType, Field, Fingerprint, IngestError, Item, Job, PixelSums, Progress, Responses, Result,
+    Session, SessionMeta, Split, neuron_statistics, read_image,
 };
 use crate::ingest::Trials;
 use crate::shard::{PackedBlock, Schema, ShardInfo, ShardMeta, ShardWriter, block_rows, pack};
@@ -161,10 +161,7 @@ impl Job<'_> {
                 return Err(IngestError::bad(path, what));
             }
             sums.add(&PixelSums::of(&image));
-            match image.pixels {
-                Pixels::U8(pixels) => raw.extend_from_slice(&pixels),
-                Pixels::F32(pixels) => pixels.iter().for_each(|v| raw.extend_from_slice(&v.to_le_bytes())),
-            }
+            image.pixels.append_to(&mut raw);
             bytes += file_bytes;
         }
         self.tell(items.len())?;
