@@ -2,6 +2,7 @@
 
 use super::error::{IngestError, Result};
 use crate::base::color::luma;
+use multiversion::multiversion;
 use std::cell::RefCell;
 use std::path::Path;
 use turbojpeg::{Colorspace, Decompressor, PixelFormat};
@@ -44,88 +45,122 @@ impl Image {
         [self.channels, self.height, self.width]
     }
 
-    /// One channel: Pillow's luma for bytes, ITU-R 601 weights for floats.
-    pub fn to_gray(self) -> Self {
-        if self.channels == 1 {
-            return self;
-        }
+    /// With other channels: Pillow's luma for bytes, ITU-R 601 weights for floats.
+    pub fn with(self, channels: Channels) -> Self {
         let n = (self.height * self.width) as usize;
-        let pixels = match &self.pixels {
-            Pixels::U8(p) => Pixels::U8((0..n).map(|i| luma(p[i], p[n + i], p[2 * n + i])).collect()),
-            Pixels::F32(p) => {
-                let gray = |i: usize| 0.2989 * p[i] + 0.587 * p[n + i] + 0.114 * p[2 * n + i];
-                Pixels::F32((0..n).map(gray).collect())
+        let (channels, pixels) = match (self.pixels, self.channels, channels) {
+            (Pixels::U8(p), 3, Channels::Gray) => {
+                (1, Pixels::U8((0..n).map(|i| luma(p[i], p[n + i], p[2 * n + i])).collect()))
             }
+            (Pixels::F32(p), 3, Channels::Gray) => {
+                let gray = |i: usize| 0.2989 * p[i] + 0.587 * p[n + i] + 0.114 * p[2 * n + i];
+                (1, Pixels::F32((0..n).map(gray).collect()))
+            }
+            (Pixels::U8(p), 1, Channels::Rgb) => (3, Pixels::U8(p.repeat(3))),
+            (Pixels::F32(p), 1, Channels::Rgb) => (3, Pixels::F32(p.repeat(3))),
+            (pixels, found, _) => (found, pixels),
         };
-        Self { channels: 1, pixels, ..self }
+        Self { channels, pixels, ..self }
     }
+}
 
-    /// Three channels, equal ones for a gray image.
-    pub fn to_rgb(self) -> Self {
-        if self.channels == 3 {
-            return self;
-        }
-        let pixels = match &self.pixels {
-            Pixels::U8(p) => Pixels::U8(p.repeat(3)),
-            Pixels::F32(p) => Pixels::F32(p.repeat(3)),
-        };
-        Self { channels: 3, pixels, ..self }
-    }
+/// How many channels an image is stored with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channels {
+    /// As many as its file has.
+    Kept,
+    /// One: luma.
+    Gray,
+    /// Three; a gray image gets three equal ones.
+    Rgb,
+}
+
+/// What a thread needs again for the next file.
+#[derive(Default)]
+struct Decoder {
+    /// Creating one costs as much as decoding a small image.
+    jpeg: Option<Decompressor>,
+    /// Pixels as libjpeg gives them, channels interleaved.
+    pixels: Vec<u8>,
 }
 
 thread_local! {
-    /// Creating a decoder costs as much as decoding a small image.
-    static DECODER: RefCell<Option<Decompressor>> = const { RefCell::new(None) };
+    static DECODER: RefCell<Decoder> = RefCell::default();
 }
 
-/// Decodes a JPEG file: one channel if it is grayscale, else red, green and blue. The pixels equal
-/// Pillow's, which uses the same library. Damage that libjpeg only warns of is an error. `path` is used
-/// in messages.
-pub fn decode_jpeg(file: &[u8], path: &Path) -> Result<Image> {
+/// Decodes a JPEG file and appends its planes to `out`; gives channels, height and width. The pixels equal
+/// Pillow's, which uses the same library. Damage that libjpeg only warns of is an error, after which `out` is
+/// as it was. `path` is used in messages.
+pub fn append_jpeg(file: &[u8], path: &Path, channels: Channels, out: &mut Vec<u8>) -> Result<[u32; 3]> {
     let bad = |what: String| IngestError::bad(path, format!("{what}; replace or remove this file"));
     if !file.starts_with(&[0xFF, 0xD8]) {
         return Err(bad("is no JPEG: it does not start with the bytes FF D8".to_owned()));
     }
-    let decoded = DECODER.with_borrow_mut(|slot| {
-        let decoder = match slot {
+    DECODER.with_borrow_mut(|decoder| {
+        let [found, height, width] = decoder.jpeg(file).map_err(bad)?;
+        let pixels = &decoder.pixels[..];
+        let stored = match (found, channels) {
+            (1, Channels::Rgb) => {
+                (0..3).for_each(|_| out.extend_from_slice(pixels));
+                3
+            }
+            (1, _) => {
+                out.extend_from_slice(pixels);
+                1
+            }
+            (_, Channels::Gray) => {
+                append_luma(pixels, out);
+                1
+            }
+            _ => {
+                append_planes(pixels, out);
+                3
+            }
+        };
+        Ok([stored, height, width])
+    })
+}
+
+impl Decoder {
+    /// Decodes to `self.pixels`; gives channels, height and width.
+    fn jpeg(&mut self, file: &[u8]) -> std::result::Result<[u32; 3], String> {
+        let damaged = |e: turbojpeg::Error| format!("damaged JPEG: {e}");
+        let decoder = match &mut self.jpeg {
             Some(decoder) => decoder,
             none => none.insert(Decompressor::new().map_err(|e| e.to_string())?),
         };
-        decode_with(decoder, file)
-    });
-    decoded.map_err(bad)
+        let header = decoder.read_header(file).map_err(damaged)?;
+        let (width, height) = (header.width, header.height);
+        if width == 0 || height == 0 || width > 1 << 14 || height > 1 << 14 {
+            return Err(format!("a JPEG of {width} x {height} pixels"));
+        }
+        let (format, channels) = match header.colorspace {
+            Colorspace::Gray => (PixelFormat::GRAY, 1),
+            Colorspace::CMYK | Colorspace::YCCK => {
+                return Err("a CMYK JPEG; gray and RGB are read".to_owned());
+            }
+            _ => (PixelFormat::RGB, 3),
+        };
+        self.pixels.resize(width * height * channels, 0);
+        let pixels = &mut self.pixels[..];
+        let image = turbojpeg::Image { pixels, width, pitch: width * channels, height, format };
+        decoder.decompress(file, image).map_err(damaged)?;
+        Ok([channels as u32, height as u32, width as u32])
+    }
 }
 
-fn decode_with(decoder: &mut Decompressor, file: &[u8]) -> std::result::Result<Image, String> {
-    let damaged = |e: turbojpeg::Error| format!("damaged JPEG: {e}");
-    let header = decoder.read_header(file).map_err(damaged)?;
-    let (width, height) = (header.width, header.height);
-    if width == 0 || height == 0 || width > 1 << 14 || height > 1 << 14 {
-        return Err(format!("a JPEG of {width} x {height} pixels"));
+/// Appends interleaved red, green and blue as planes.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn append_planes(pixels: &[u8], out: &mut Vec<u8>) {
+    for channel in 0..3 {
+        out.extend(pixels.as_chunks::<3>().0.iter().map(|pixel| pixel[channel]));
     }
-    let (format, channels) = match header.colorspace {
-        Colorspace::Gray => (PixelFormat::GRAY, 1),
-        Colorspace::CMYK | Colorspace::YCCK => return Err("a CMYK JPEG; gray and RGB are read".to_owned()),
-        _ => (PixelFormat::RGB, 3),
-    };
-    let mut pixels = vec![0; width * height * channels];
-    let image = turbojpeg::Image { pixels: &mut pixels[..], width, pitch: width * channels, height, format };
-    decoder.decompress(file, image).map_err(damaged)?;
-    let pixels = Pixels::U8(if channels == 3 { planes(&pixels) } else { pixels });
-    Ok(Image { channels: channels as u32, height: height as u32, width: width as u32, pixels })
 }
 
-/// Interleaved pixels of three channels as planes.
-fn planes(pixels: &[u8]) -> Vec<u8> {
-    let n = pixels.len() / 3;
-    let mut out = vec![0; 3 * n];
-    let (red, rest) = out.split_at_mut(n);
-    let (green, blue) = rest.split_at_mut(n);
-    let planes = red.iter_mut().zip(green).zip(blue);
-    for ([r, g, b], ((red, green), blue)) in pixels.as_chunks().0.iter().zip(planes) {
-        (*red, *green, *blue) = (*r, *g, *b);
-    }
-    out
+/// Appends the luma of interleaved red, green and blue.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn append_luma(pixels: &[u8], out: &mut Vec<u8>) {
+    out.extend(pixels.as_chunks().0.iter().map(|&[red, green, blue]| luma(red, green, blue)));
 }
 
 /// Whether the header of a `.npy` file is one that an image may have: one dictionary with one tuple of up to
@@ -220,9 +255,10 @@ mod tests {
     fn gray_equals_pillow_and_gray_images_become_rgb() {
         let rgb =
             Image { channels: 3, height: 1, width: 2, pixels: Pixels::U8(vec![255, 12, 0, 200, 0, 77]) };
-        assert_eq!(rgb.clone().to_gray().pixels, Pixels::U8(vec![76, 130]));
-        let gray = rgb.to_gray();
-        assert_eq!(gray.to_rgb().pixels, Pixels::U8(vec![76, 130, 76, 130, 76, 130]));
+        assert_eq!(rgb.clone().with(Channels::Kept), rgb);
+        let gray = rgb.with(Channels::Gray);
+        assert_eq!(gray.pixels, Pixels::U8(vec![76, 130]));
+        assert_eq!(gray.with(Channels::Rgb).pixels, Pixels::U8(vec![76, 130, 76, 130, 76, 130]));
     }
 
     #[test]
@@ -248,28 +284,44 @@ mod tests {
         }
     }
 
+    fn jpeg(format: PixelFormat, subsamp: turbojpeg::Subsamp) -> Vec<u8> {
+        let pixels: Vec<u8> = (0..32 * 32 * 3).map(|i| crate::base::rng::mix64(i) as u8).collect();
+        let pitch = 32 * format.size();
+        let image = turbojpeg::Image { pixels: &pixels[..], width: 32, pitch, height: 32, format };
+        turbojpeg::compress(image, 90, subsamp).unwrap().to_vec()
+    }
+
+    fn decoded(file: &[u8], channels: Channels) -> Result<Image> {
+        // What is there before stays.
+        let mut out = vec![1, 2];
+        let [channels, height, width] = append_jpeg(file, Path::new("a.JPEG"), channels, &mut out)?;
+        assert_eq!(out.drain(..2).as_slice(), [1, 2]);
+        Ok(Image { channels, height, width, pixels: Pixels::U8(out) })
+    }
+
+    #[test]
+    fn jpegs_are_decoded_to_the_channels_asked_for() {
+        for (format, channels) in [(PixelFormat::RGB, 3), (PixelFormat::GRAY, 1)] {
+            let subsamp = if channels == 3 { turbojpeg::Subsamp::Sub2x2 } else { turbojpeg::Subsamp::Gray };
+            let file = jpeg(format, subsamp);
+            let interleaved = turbojpeg::decompress(&file, format).unwrap().pixels;
+            let kept = decoded(&file, Channels::Kept).unwrap();
+            assert_eq!(kept.shape(), [channels, 32, 32]);
+            let planes = (0..channels as usize)
+                .flat_map(|c| interleaved.iter().skip(c).step_by(channels as usize).copied());
+            assert_eq!(kept.pixels, Pixels::U8(planes.collect()));
+            for channels in [Channels::Gray, Channels::Rgb] {
+                assert_eq!(decoded(&file, channels).unwrap(), kept.clone().with(channels));
+            }
+        }
+    }
+
     #[test]
     fn a_jpeg_cut_anywhere_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.JPEG");
-        let pixels: Vec<u8> = (0..32 * 32 * 3).map(|i| crate::base::rng::mix64(i) as u8).collect();
-        let image = turbojpeg::Image {
-            pixels: &pixels[..],
-            width: 32,
-            pitch: 96,
-            height: 32,
-            format: PixelFormat::RGB,
-        };
-        let file = turbojpeg::compress(image, 90, turbojpeg::Subsamp::Sub2x2).unwrap();
-        fs::write(&path, &file).unwrap();
-        assert_eq!(decode_jpeg(&fs::read(&path).unwrap(), &path).unwrap().shape(), [3, 32, 32]);
+        let file = jpeg(PixelFormat::RGB, turbojpeg::Subsamp::Sub2x2);
         for n in (0..file.len() - 2).step_by(7) {
-            fs::write(&path, &file[..n]).unwrap();
-            assert!(
-                decode_jpeg(&fs::read(&path).unwrap(), &path).is_err(),
-                "{n} of {} bytes were accepted",
-                file.len()
-            );
+            let cut = decoded(&file[..n], Channels::Kept);
+            assert!(cut.is_err(), "{n} of {} bytes were accepted", file.len());
         }
     }
 }

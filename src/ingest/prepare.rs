@@ -1,6 +1,7 @@
 //! From raw folders to shards. A data set is written to a hidden folder beside its place and renamed
 //! when it is whole; the bytes are a function of the input and the options, whatever the threads.
 
+mod order;
 mod plan;
 mod staging;
 mod write;
@@ -8,7 +9,7 @@ mod write;
 pub use plan::{Action, Planned, plan};
 
 use super::error::{IngestError, Result};
-use super::image::{Image, Pixels, decode_jpeg, decode_npy};
+use super::image::{Channels, Pixels, append_jpeg, decode_npy};
 use super::sessions::{NeuralSet, Session, TimeBins};
 use super::stats::{PixelSums, neuron_statistics};
 use super::{Found, ImageSet, discover, split};
@@ -97,11 +98,11 @@ impl PrepareOptions {
     }
 
     /// Gray if asked for; else labelled images are RGB, and stimuli stay as they are.
-    fn convert(&self, image: Image, labelled: bool) -> Image {
+    fn channels(&self, labelled: bool) -> Channels {
         match self.color {
-            Color::Gray => image.to_gray(),
-            Color::Keep if labelled => image.to_rgb(),
-            Color::Keep => image,
+            Color::Gray => Channels::Gray,
+            Color::Keep if labelled => Channels::Rgb,
+            Color::Keep => Channels::Kept,
         }
     }
 
@@ -250,33 +251,29 @@ struct Job<'a> {
 /// An image file, its id and its label.
 type Item<'a> = (&'a Path, u32, u32);
 
+/// The images of one split; of none for stimuli, whose sessions are split.
+type Part<'a> = (Option<Split>, Vec<Item<'a>>);
+
 impl Job<'_> {
     fn images(&mut self, set: &ImageSet) -> Result<(Manifest, u64)> {
         let n_images = (set.train.len() + set.test.len()) as u64;
         (self.progress)(Progress::Begin(&set.name, n_images));
-        let first = self.options.convert(read_image(&set.train[0].0)?.0, true);
-        let shape = first.shape();
+        let shape = read_image(&set.train[0].0, self.options.channels(true), &mut Vec::new())?.shape;
         let validates =
             split::image_validation(set.train.len(), self.options.valid_size, self.options.split_seed);
-        let mut sums = PixelSums::default();
-        let mut raw_bytes = 0;
-        for split in Split::ALL {
+        let items = |split: Split| -> Part<'_> {
             let files = if split == Split::Test { &set.test } else { &set.train };
-            let wanted = |i: usize| split == Split::Test || validates[i] == (split == Split::Validation);
-            let items: Vec<Item> = (0..files.len())
-                .filter(|&i| wanted(i))
-                .map(|i| (files[i].0.as_path(), i as u32, files[i].1))
-                .collect();
-            let (split_sums, bytes) =
-                self.image_shards(&items, &Content::Images, Some(split), shape, DType::U8)?;
-            raw_bytes += bytes;
-            if split == Split::Train {
-                sums = split_sums;
-            }
-        }
+            let wanted = |i: &usize| split == Split::Test || validates[*i] == (split == Split::Validation);
+            let item = |i: usize| (files[i].0.as_path(), i as u32, files[i].1);
+            (Some(split), (0..files.len()).filter(wanted).map(item).collect())
+        };
+        let written = self.image_shards(&Split::ALL.map(items), &Content::Images, shape, DType::U8)?;
+        let train = Split::ALL.iter().position(|&split| split == Split::Train).unwrap_or(0);
+        let sums = &written[train].0;
+        let raw_bytes = written.iter().map(|(_, bytes)| bytes).sum();
         let classes =
             set.classes.iter().map(|c| ClassInfo { id: c.id.clone(), words: c.words.clone() }).collect();
-        Ok((self.manifest(raw_bytes, shape, DType::U8, &sums, classes, Vec::new()), n_images))
+        Ok((self.manifest(raw_bytes, shape, DType::U8, sums, classes, Vec::new()), n_images))
     }
 
     fn neural(&mut self, set: &NeuralSet) -> Result<(Manifest, u64)> {
@@ -302,13 +299,13 @@ impl Job<'_> {
             infos.push(SessionInfo { id: session.id, neurons: session.n_neurons as u32 });
         }
         let items: Vec<Item> = set.images.iter().map(|(&id, path)| (path.as_path(), id, 0)).collect();
-        let first = self.options.convert(read_image(items[0].0)?.0, false);
-        let dtype = dtype(&first);
-        if dtype == DType::F32 {
+        let first = read_image(items[0].0, self.options.channels(false), &mut Vec::new())?;
+        if first.dtype == DType::F32 {
             self.notes.push("images are floating-point: they are not divided by 255".to_owned());
         }
-        let (sums, bytes) = self.image_shards(&items, &Content::Stimuli, None, first.shape(), dtype)?;
-        Ok((self.manifest(raw_bytes + bytes, first.shape(), dtype, &sums, Vec::new(), infos), n_images))
+        let written = self.image_shards(&[(None, items)], &Content::Stimuli, first.shape, first.dtype)?;
+        let (sums, bytes) = &written[0];
+        Ok((self.manifest(raw_bytes + bytes, first.shape, first.dtype, sums, Vec::new(), infos), n_images))
     }
 
     fn manifest(
@@ -338,10 +335,6 @@ impl Job<'_> {
     }
 }
 
-fn dtype(image: &Image) -> DType {
-    if matches!(image.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 }
-}
-
 /// Reads and decodes every image under `data` on `jobs` threads and drops it: the least that preparing it
 /// costs. Gives their number.
 pub fn decode_all(data: &Path, jobs: usize) -> Result<u64> {
@@ -353,13 +346,30 @@ pub fn decode_all(data: &Path, jobs: usize) -> Result<u64> {
     let files: Vec<&PathBuf> = files.collect();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.max(1)).build();
     let pool = pool.map_err(|e| IngestError::bad(data, format!("no threads could be started: {e}")))?;
-    pool.install(|| files.par_iter().map(|path| read_image(path).map(|_| 1)).sum())
+    let decode = |pixels: &mut Vec<u8>, path: &&PathBuf| {
+        pixels.clear();
+        read_image(path, Channels::Kept, pixels).map(|_| 1)
+    };
+    pool.install(|| files.par_iter().map_init(Vec::new, decode).sum())
 }
 
-/// An image by its name, `.npy` or JPEG, and the bytes of its file.
-fn read_image(path: &Path) -> Result<(Image, u64)> {
+/// What was read from an image file.
+struct ImageFile {
+    shape: [u32; 3],
+    dtype: DType,
+    file_bytes: u64,
+}
+
+/// Reads an image, `.npy` or JPEG by its name, and appends it to `out` as shards store it.
+fn read_image(path: &Path, channels: Channels, out: &mut Vec<u8>) -> Result<ImageFile> {
     let file = fs::read(path).map_err(IngestError::io(path, "read"))?;
-    let is_npy = path.extension().is_some_and(|e| e == "npy");
-    let image = if is_npy { decode_npy(&file, path)? } else { decode_jpeg(&file, path)? };
-    Ok((image, file.len() as u64))
+    let file_bytes = file.len() as u64;
+    if path.extension().is_none_or(|e| e != "npy") {
+        let shape = append_jpeg(&file, path, channels, out)?;
+        return Ok(ImageFile { shape, dtype: DType::U8, file_bytes });
+    }
+    let image = decode_npy(&file, path)?.with(channels);
+    image.pixels.append_to(out);
+    let dtype = if matches!(image.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 };
+    Ok(ImageFile { shape: image.shape(), dtype, file_bytes })
 }

@@ -1,6 +1,7 @@
 //! Statistics of pixels and responses, in a fixed order of additions so that they do not depend on threads.
 
-use super::image::{Image, Pixels};
+use crate::base::DType;
+use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
 /// Sums over the pixels of each channel. In JSON, floats come back bit for bit.
@@ -13,14 +14,13 @@ pub(super) struct PixelSums {
 }
 
 impl PixelSums {
-    /// The sums of one image.
-    pub(super) fn of(image: &Image) -> Self {
-        let n = (image.height * image.width) as usize;
-        let (is_u8, channels) = match &image.pixels {
-            Pixels::U8(p) => (true, p.chunks_exact(n).map(byte_sums).collect()),
-            Pixels::F32(p) => (false, p.chunks_exact(n).map(float_sums).collect()),
-        };
-        Self { n_pixels: n as u64, is_u8, channels }
+    /// The sums of one stored image of so many channels.
+    pub(super) fn of(image: &[u8], channels: u32, dtype: DType) -> Self {
+        let plane = image.len() / channels as usize;
+        let is_u8 = dtype == DType::U8;
+        let sums = |plane| if is_u8 { byte_sums(plane) } else { float_sums(plane) };
+        let n_pixels = plane as u64 / dtype.size();
+        Self { n_pixels, is_u8, channels: image.chunks_exact(plane).map(sums).collect() }
     }
 
     /// Adds the sums of the images that follow.
@@ -48,6 +48,7 @@ impl PixelSums {
 }
 
 /// Exact: integers below 2^53.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 fn byte_sums(plane: &[u8]) -> (f64, f64) {
     // So many squares of bytes fit 32 bits, which vectorises twice as wide as 64.
     let of_chunk = |chunk: &[u8]| {
@@ -58,8 +59,9 @@ fn byte_sums(plane: &[u8]) -> (f64, f64) {
     (sum as f64, squares as f64)
 }
 
-fn float_sums(plane: &[f32]) -> (f64, f64) {
-    plane.iter().fold((0.0, 0.0), |(s, q), &v| (s + f64::from(v), q + f64::from(v).powi(2)))
+fn float_sums(plane: &[u8]) -> (f64, f64) {
+    let values = plane.as_chunks().0.iter().map(|&bytes| f64::from(f32::from_le_bytes(bytes)));
+    values.fold((0.0, 0.0), |(s, q), v| (s + v, q + v.powi(2)))
 }
 
 /// Mean and variance (n - 1) of each neuron over `responses` `[trials, neurons]`.
@@ -86,12 +88,13 @@ mod tests {
 
     #[test]
     fn statistics_equal_the_textbook() {
-        let image = |p: Vec<u8>| Image { channels: 1, height: 1, width: 2, pixels: Pixels::U8(p) };
-        let mut sums = PixelSums::default();
-        sums.add(&PixelSums::of(&image(vec![0, 255])));
-        sums.add(&PixelSums::of(&image(vec![255, 255])));
+        let mut sums = PixelSums::of(&[0, 255], 1, DType::U8);
+        sums.add(&PixelSums::of(&[255, 255], 1, DType::U8));
         let (mean, std) = sums.mean_and_std();
         assert!((mean[0] - 0.75).abs() < 1e-12 && (std[0] - 0.5).abs() < 1e-12, "{mean:?} {std:?}");
+        let floats: Vec<u8> = [0.0f32, 1.0, 1.0, 1.0, 5.0, 5.0, 5.0, 5.0].map(f32::to_le_bytes).concat();
+        let (mean, std) = PixelSums::of(&floats, 2, DType::F32).mean_and_std();
+        assert_eq!((mean, std), (vec![0.75, 5.0], vec![0.5, 0.0]));
         let (mean, variance) = neuron_statistics(&[1.0, 10.0, 3.0, 10.0], 2);
         assert_eq!((mean, variance), (vec![2.0, 10.0], vec![2.0, 0.0]));
     }

@@ -2,7 +2,6 @@
 //! statistics that were written with it.
 
 use super::error::{IngestError, Result};
-use super::image::{Image, Pixels};
 use super::stats::{PixelSums, neuron_statistics};
 use crate::base::{DType, Fingerprint, Split};
 use crate::shard::{Content, Dataset, Mapped, MappedShard, ShardInfo};
@@ -94,20 +93,14 @@ fn verify_values(shard: &MappedShard) -> Result<Option<PixelSums>> {
 
 fn pixel_sums(shard: &MappedShard, field: usize) -> Result<PixelSums> {
     let description = &shard.meta().schema.0[field];
-    let [channels, height, width] = description.shape.0[..] else {
-        return Err(IngestError::bad(shard.path(), "its images do not have three axes"));
+    let ([channels, ..], DType::U8 | DType::F32) = (&description.shape.0[..], description.dtype) else {
+        return Err(IngestError::bad(shard.path(), "its images are neither bytes nor f32"));
     };
     let of_block = |block: usize| -> Result<Vec<PixelSums>> {
         let mut raw = vec![0; shard.block_bytes(field, block)];
         shard.read_block(field, block, &mut raw)?;
-        let image = |row: &[u8]| {
-            let pixels = match description.dtype {
-                DType::U8 => Pixels::U8(row.to_vec()),
-                other => Pixels::F32(floats(shard, other, row)?),
-            };
-            Ok(PixelSums::of(&Image { channels, height, width, pixels }))
-        };
-        raw.chunks_exact(shard.row_bytes(field)).map(image).collect()
+        let image = |row: &[u8]| PixelSums::of(row, *channels, description.dtype);
+        Ok(raw.chunks_exact(shard.row_bytes(field)).map(image).collect())
     };
     let blocks: Vec<_> = (0..shard.n_blocks(field)).into_par_iter().map(of_block).collect();
     let mut total = PixelSums::default();

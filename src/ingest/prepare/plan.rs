@@ -1,7 +1,7 @@
 //! What `prepare` would do, without writing anything.
 
 use super::{
-    Found, Image, ImageSet, IngestError, NeuralSet, PrepareOptions, Result, already_there, choose, discover,
+    Found, ImageSet, IngestError, NeuralSet, PrepareOptions, Result, already_there, choose, discover,
     read_image, settings, staging,
 };
 use crate::shard::{Field, block_rows, pack};
@@ -84,20 +84,20 @@ fn plan_one(set: &Found, options: &PrepareOptions) -> Result<Planned> {
 fn image_bytes(files: &[&Path], labelled: bool, options: &PrepareOptions) -> Result<u64> {
     let step = files.len().div_ceil(TRIED_IMAGES).max(1);
     let tried: Vec<&Path> = files.iter().copied().step_by(step).collect();
-    let decode = |path: &&Path| -> Result<Image> { Ok(options.convert(read_image(path)?.0, labelled)) };
-    let images: Vec<Image> = tried.par_iter().map(decode).collect::<Result<_>>()?;
-    let Some(first) = images.first() else { return Ok(0) };
-    let field = Field::new("image", super::dtype(first), &first.shape());
+    let Some(first) = tried.first() else { return Ok(0) };
+    let channels = options.channels(labelled);
+    let first = read_image(first, channels, &mut Vec::new())?;
+    let field = Field::new("image", first.dtype, &first.shape);
     let rows = block_rows(field.row_bytes().unwrap_or(1), options.blocks()) as usize;
-    let stored = |images: &[Image]| -> Result<u64> {
+    let stored = |files: &[&Path]| -> Result<u64> {
         let mut raw = Vec::new();
-        for image in images {
-            image.pixels.append_to(&mut raw);
+        for path in files {
+            read_image(path, channels, &mut raw)?;
         }
         Ok(pack(&raw, field.line_bytes(), options.level)?.stored_bytes() as u64)
     };
-    let stored: u64 = images.par_chunks(rows).map(stored).sum::<Result<u64>>()?;
-    Ok(stored * files.len() as u64 / images.len() as u64)
+    let stored: u64 = tried.par_chunks(rows).map(stored).sum::<Result<u64>>()?;
+    Ok(stored * files.len() as u64 / tried.len() as u64)
 }
 
 fn session_bytes(set: &NeuralSet, path: &Path, options: &PrepareOptions) -> Result<u64> {

@@ -57,7 +57,7 @@ impl Staging {
 
     /// The record of shard `file` if it was finished before and is sound.
     pub(super) fn finished(&mut self, file: &str) -> Option<Finished> {
-        let record = fs::read(self.record(file)).ok()?;
+        let record = fs::read(record(&self.root, file)).ok()?;
         let finished: Finished = serde_json::from_slice(&record).ok()?;
         let bytes = Mapped::open(&self.root.join(file)).ok()?;
         let sound = finished.info.file == file
@@ -76,29 +76,14 @@ impl Staging {
         Ok((path, created))
     }
 
-    /// Flushes a written shard and records it. `info` is completed with length, checksum and digest.
-    pub(super) fn close(
-        &mut self,
-        out: &File,
-        info: ShardInfo,
-        sums: PixelSums,
-        raw_bytes: u64,
-    ) -> Result<()> {
-        let path = self.root.join(&info.file);
-        out.sync_all().map_err(IngestError::io(&path, "flush"))?;
-        let bytes = Mapped::open(&path).map_err(IngestError::io(&path, "read back"))?;
-        let bytes = bytes.as_ref();
-        let info = ShardInfo {
-            bytes: bytes.len() as u64,
-            checksum: Shard::open(bytes, &path)?.checksum(),
-            blake3: Fingerprint::of_large(bytes),
-            ..info
-        };
-        let finished = Finished { info, sums, raw_bytes };
-        let text = serde_json::to_vec(&finished).expect("a record has only plain values");
-        write_durably(&self.record(&finished.info.file), &text)?;
-        self.shards.push(finished.info);
-        Ok(())
+    /// The folder in which the data set grows.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Adds a closed shard to the data set.
+    pub(super) fn add(&mut self, shard: ShardInfo) {
+        self.shards.push(shard);
     }
 
     /// Writes the manifest, removes the journal and renames the folder to its place, replacing what is there.
@@ -130,10 +115,6 @@ impl Staging {
     pub(super) fn keep(&mut self) {
         self.keep = true;
     }
-
-    fn record(&self, file: &str) -> PathBuf {
-        self.root.join(format!("{file}.done"))
-    }
 }
 
 impl Drop for Staging {
@@ -143,6 +124,34 @@ impl Drop for Staging {
             let _ = fs::remove_dir_all(&self.root);
         }
     }
+}
+
+/// Flushes a written shard in folder `root` and records it. `info` is completed with length, checksum and digest.
+pub(super) fn close(
+    root: &Path,
+    out: &File,
+    info: ShardInfo,
+    sums: PixelSums,
+    raw_bytes: u64,
+) -> Result<ShardInfo> {
+    let path = root.join(&info.file);
+    out.sync_all().map_err(IngestError::io(&path, "flush"))?;
+    let bytes = Mapped::open(&path).map_err(IngestError::io(&path, "read back"))?;
+    let bytes = bytes.as_ref();
+    let info = ShardInfo {
+        bytes: bytes.len() as u64,
+        checksum: Shard::open(bytes, &path)?.checksum(),
+        blake3: Fingerprint::of_large(bytes),
+        ..info
+    };
+    let finished = Finished { info, sums, raw_bytes };
+    let text = serde_json::to_vec(&finished).expect("a record has only plain values");
+    write_durably(&record(root, &finished.info.file), &text)?;
+    Ok(finished.info)
+}
+
+fn record(root: &Path, file: &str) -> PathBuf {
+    root.join(format!("{file}.done"))
 }
 
 /// Creates the folder `root` and takes its lock.

@@ -1,17 +1,17 @@
 //! Decoding in parallel, writing in order.
 
 use super::{
-    Content, DType, Field, Fingerprint, IngestError, Item, Job, PixelSums, Progress, Responses, Result,
-    Session, SessionMeta, Split, neuron_statistics, read_image,
+    Content, DType, Field, Fingerprint, IngestError, Item, Job, Part, PixelSums, Progress, Responses, Result,
+    Session, SessionMeta, Split, neuron_statistics, order::in_order, read_image, staging,
 };
 use crate::ingest::Trials;
 use crate::shard::{PackedBlock, Schema, ShardInfo, ShardMeta, ShardWriter, block_rows, pack};
 use half::{bf16, f16};
-use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
+use std::thread::ScopedJoinHandle;
 
 /// How a shard is listed in the manifest.
 struct Listed {
@@ -21,8 +21,35 @@ struct Listed {
     rows: u64,
 }
 
-/// Blocks of images per thread that are made while the ones before are written.
-const BLOCKS_PER_THREAD: usize = 4;
+/// A shard all of whose bytes were handed to the system.
+struct Written {
+    out: File,
+    info: ShardInfo,
+    sums: PixelSums,
+    raw_bytes: u64,
+}
+
+impl Written {
+    fn new(
+        writer: ShardWriter<BufWriter<File>>,
+        listed: Listed,
+        sums: PixelSums,
+        raw_bytes: u64,
+    ) -> Result<Self> {
+        let Listed { file, split, session, rows } = listed;
+        let path = Path::new(&file);
+        let out =
+            writer.finish()?.into_inner().map_err(|e| IngestError::io(path, "write")(e.into_error()))?;
+        let (bytes, checksum, blake3) = (0, 0, Fingerprint::of(&[]));
+        let info = ShardInfo { file, split, session, rows, bytes, checksum, blake3 };
+        Ok(Self { out, info, sums, raw_bytes })
+    }
+
+    /// Brings the shard to disk and records it in the journal at `root`.
+    fn close(self, root: &Path) -> Result<ShardInfo> {
+        staging::close(root, &self.out, self.info, self.sums, self.raw_bytes)
+    }
+}
 
 /// A block of images, the sums of its pixels, and the bytes of the files.
 type ImageBlock = (PackedBlock, PixelSums, u64);
@@ -48,62 +75,62 @@ impl Job<'_> {
         Ok(ShardWriter::new(BufWriter::new(out), &path, meta)?)
     }
 
-    /// Ends a shard: on disk, digested, recorded.
-    fn close(
-        &mut self,
-        writer: ShardWriter<BufWriter<File>>,
-        listed: Listed,
-        sums: PixelSums,
-        raw_bytes: u64,
-    ) -> Result<()> {
-        let Listed { file, split, session, rows } = listed;
-        let path = Path::new(&file);
-        let out =
-            writer.finish()?.into_inner().map_err(|e| IngestError::io(path, "write")(e.into_error()))?;
-        let (bytes, checksum, blake3) = (0, 0, Fingerprint::of(&[]));
-        let info = ShardInfo { file, split, session, rows, bytes, checksum, blake3 };
-        self.staging.close(&out, info, sums, raw_bytes)
-    }
-
-    /// Writes images as one or more shards; gives the sums of their pixels and the bytes read.
+    /// Writes the images of each part as one or more shards; gives the sums of their pixels and the bytes
+    /// read. While a shard is brought to disk and digested, the next is made.
     pub(super) fn image_shards(
         &mut self,
-        items: &[Item<'_>],
+        parts: &[Part<'_>],
         content: &Content,
-        split: Option<Split>,
         shape: [u32; 3],
         dtype: DType,
-    ) -> Result<(PixelSums, u64)> {
+    ) -> Result<Vec<(PixelSums, u64)>> {
         let field = Field::new("image", dtype, &shape);
         let rows_per_block = block_rows(field.row_bytes().unwrap_or(1), self.blocks) as usize;
         let block_bytes = u64::from(field.row_bytes().unwrap_or(1)) * rows_per_block as u64;
         let blocks_per_shard = (self.options.shard_bytes / block_bytes).max(1) as usize;
-        let (mut sums, mut raw_bytes) = (PixelSums::default(), 0);
-        let prefix = split.map_or("stimuli", Split::as_str);
-        for (number, items) in items.chunks(rows_per_block * blocks_per_shard).enumerate() {
-            let file = format!("{prefix}-{number:05}.nct");
-            let (shard_sums, bytes) = match self.staging.finished(&file) {
-                Some(finished) => {
-                    self.tell(items.len())?;
-                    (finished.sums, finished.raw_bytes)
+        let root = self.staging.root().to_path_buf();
+        let mut all = vec![(PixelSums::default(), 0); parts.len()];
+        std::thread::scope(|scope| {
+            let mut closing = None;
+            for ((split, items), (sums, raw_bytes)) in parts.iter().zip(&mut all) {
+                let prefix = split.map_or("stimuli", Split::as_str);
+                for (number, items) in items.chunks(rows_per_block * blocks_per_shard).enumerate() {
+                    let file = format!("{prefix}-{number:05}.nct");
+                    if let Some(finished) = self.staging.finished(&file) {
+                        self.tell(items.len())?;
+                        sums.add(&finished.sums);
+                        *raw_bytes += finished.raw_bytes;
+                        continue;
+                    }
+                    let written = self.image_shard(file, items, content, *split, &field, rows_per_block)?;
+                    sums.add(&written.sums);
+                    *raw_bytes += written.raw_bytes;
+                    let root = &root;
+                    let next = scope.spawn(move || written.close(root));
+                    self.closed(closing.replace(next))?;
                 }
-                None => self.image_shard(file, items, content, split, &field, rows_per_block)?,
-            };
-            sums.add(&shard_sums);
-            raw_bytes += bytes;
-        }
-        Ok((sums, raw_bytes))
+            }
+            self.closed(closing)
+        })?;
+        Ok(all)
+    }
+
+    /// Waits until a shard is closed.
+    fn closed(&mut self, closing: Option<ScopedJoinHandle<'_, Result<ShardInfo>>>) -> Result<()> {
+        let Some(closing) = closing else { return Ok(()) };
+        self.staging.add(closing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        Ok(())
     }
 
     fn image_shard(
-        &mut self,
+        &self,
         file: String,
         items: &[Item<'_>],
         content: &Content,
         split: Option<Split>,
         field: &Field,
         rows_per_block: usize,
-    ) -> Result<(PixelSums, u64)> {
+    ) -> Result<Written> {
         let labelled = *content == Content::Images;
         let mut fields = vec![field.clone(), Field::new("id", DType::U32, &[])];
         if labelled {
@@ -111,58 +138,39 @@ impl Job<'_> {
         }
         let mut writer = self.shard(&file, content.clone(), split, fields)?;
         let (mut sums, mut raw_bytes) = (PixelSums::default(), 0);
-        let mut append = |blocks: Vec<Result<ImageBlock>>| -> Result<()> {
-            for block in blocks {
-                let (block, block_sums, bytes) = block?;
-                writer.append(0, &block)?;
-                sums.add(&block_sums);
-                raw_bytes += bytes;
-            }
+        let blocks: Vec<&[Item<'_>]> = items.chunks(rows_per_block).collect();
+        let make = |i: usize| self.image_block(blocks[i], labelled, field);
+        in_order(blocks.len(), make, |(block, block_sums, bytes): ImageBlock| {
+            writer.append(0, &block)?;
+            sums.add(&block_sums);
+            raw_bytes += bytes;
             Ok(())
-        };
-        // While some blocks are written, the next are made: neither waits, and little is in memory.
-        let mut made = Vec::new();
-        for group in items.chunks(rows_per_block * BLOCKS_PER_THREAD * rayon::current_num_threads()) {
-            let make = || -> Vec<_> {
-                group
-                    .par_chunks(rows_per_block)
-                    .map(|items| self.image_block(items, labelled, field))
-                    .collect()
-            };
-            let (written, next) = rayon::join(|| append(std::mem::take(&mut made)), make);
-            written?;
-            made = next;
-        }
-        append(made)?;
+        })?;
         writer.append_column(1, &words(items.iter().map(|item| item.1)), self.options.level)?;
         if labelled {
             writer.append_column(2, &words(items.iter().map(|item| item.2)), self.options.level)?;
         }
         let listed = Listed { file, split, session: None, rows: items.len() as u64 };
-        self.close(writer, listed, sums.clone(), raw_bytes)?;
-        Ok((sums, raw_bytes))
+        Written::new(writer, listed, sums, raw_bytes)
     }
 
     fn image_block(&self, items: &[Item<'_>], labelled: bool, field: &Field) -> Result<ImageBlock> {
         let row_bytes = field.row_bytes().unwrap_or(1) as usize;
+        let channels = self.options.channels(labelled);
         let mut raw = Vec::with_capacity(items.len() * row_bytes);
         let (mut sums, mut bytes) = (PixelSums::default(), 0);
         for &(path, _, _) in items {
-            let (image, file_bytes) = read_image(path)?;
-            let image = self.options.convert(image, labelled);
-            let found = super::dtype(&image);
-            if image.shape()[..] != field.shape.0 || found != field.dtype {
+            let at = raw.len();
+            let found = read_image(path, channels, &mut raw)?;
+            if found.shape[..] != field.shape.0 || found.dtype != field.dtype {
                 let what = format!(
-                    "{:?} of {found}, and the images before are {:?} of {}",
-                    image.shape(),
-                    field.shape.0,
-                    field.dtype
+                    "{:?} of {}, and the images before are {:?} of {}",
+                    found.shape, found.dtype, field.shape.0, field.dtype
                 );
                 return Err(IngestError::bad(path, what));
             }
-            sums.add(&PixelSums::of(&image));
-            image.pixels.append_to(&mut raw);
-            bytes += file_bytes;
+            sums.add(&PixelSums::of(&raw[at..], found.shape[0], found.dtype));
+            bytes += found.file_bytes;
         }
         self.tell(items.len())?;
         Ok((pack(&raw, field.line_bytes(), self.options.level)?, sums, bytes))
@@ -245,7 +253,9 @@ impl Job<'_> {
         }
         let rows = trials.image_ids.len() as u64;
         let listed = Listed { file, split: Some(split), session: Some(meta.id.clone()), rows };
-        self.close(writer, listed, PixelSums::default(), 0)
+        let written = Written::new(writer, listed, PixelSums::default(), 0)?;
+        self.staging.add(written.close(self.staging.root())?);
+        Ok(())
     }
 
     /// Responses in their stored form. A value beyond the type's range is an error; the loss of
