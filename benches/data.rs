@@ -1,23 +1,30 @@
 //! Throughput of the data path: shard decode, gather and augment, schedule, batches end to end.
 //!
 //! Images are 64 x 64 gray, as the co-training recipes use. What was learned is in `benches/README.md`.
-#![allow(missing_docs, clippy::unwrap_used, reason = "benches")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "benches")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use nct::base::{Purpose, RngKey, Split, StepIndex, Task};
 use nct::ingest::synth::{SynthOptions, write};
 use nct::ingest::{Color, PrepareOptions, prepare};
-use nct::load::{Aligned, AugmentSettings, Loader, LoaderOptions, Roofline, Scratch, Source, Tables, View};
+use nct::load::{
+    Aligned, AugmentSettings, Loader, LoaderOptions, PixelType, Roofline, Scratch, Source, Tables, View,
+};
 use nct::schedule::{Mix, Ratio, RatioByEpoch, Schedule, StreamSpec};
 use nct::shard::ShardSet;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 fn shards() -> tempfile::TempDir {
+    shards_of(400, Color::Gray)
+}
+
+fn shards_of(per_class: u32, color: Color) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let options = SynthOptions { per_class: 400, neural_images: 2000, ..SynthOptions::default() };
+    let options = SynthOptions { per_class, neural_images: 2000, ..SynthOptions::default() };
     write(&dir.path().join("raw"), &options, &|| true).unwrap();
-    let options = PrepareOptions { color: Color::Gray, ..PrepareOptions::new(dir.path().join("shards"), 2) };
+    let options = PrepareOptions { color, ..PrepareOptions::new(dir.path().join("shards"), 2) };
     prepare(&dir.path().join("raw"), &options, &|_| true).unwrap();
     dir
 }
@@ -81,19 +88,62 @@ fn augment(c: &mut Criterion) {
     group.finish();
 }
 
-/// The plainest copy of random rows, beside which the loader's figures mean something.
+/// Shuffled batches of colour bytes beside the plainest copy of as many random rows, and the ratio of their
+/// rates. The rows are too many for any cache.
 fn roofline(c: &mut Criterion) {
+    let dir = shards_of(1500, Color::Keep);
+    let set = ShardSet::open(&dir.path().join("shards")).unwrap();
+    let images = set.dataset("tiny-imagenet-200").unwrap();
+    let view = View { pixels: PixelType::U8, ..View::new(vec![0.0; 3], vec![1.0; 3]) };
+    let source = Source::images(images, Split::Train, &view).unwrap();
+    let rows = source.n_records();
+    let stream = StreamSpec::new(source.task, rows, 128);
+    let schedule = Arc::new(Schedule::new(vec![stream], Mix::Long { batches_per_step: 1 }, 1).unwrap());
+    let (sources, memory) = (Arc::new(vec![source]), Roofline::new(rows as usize, 3 * 64 * 64).unwrap());
     let mut group = c.benchmark_group("roofline");
-    group.sample_size(20).throughput(Throughput::Elements(100 * 128));
-    for (name, row_bytes) in [("gray", 64 * 64), ("colour", 3 * 64 * 64)] {
-        let memory = Roofline::new(20_000, row_bytes).unwrap();
-        for threads in [1, 2] {
-            group.bench_function(format!("{name} rows, {threads} threads"), |b| {
-                b.iter(|| memory.gather(100, 128, threads));
-            });
+    let steps = rows / 128;
+    group.sample_size(20).throughput(Throughput::Elements(steps * 128));
+    for threads in [1, 2] {
+        let options = LoaderOptions { threads, depth: 2, ..LoaderOptions::default() };
+        let mut loader = Loader::start(&sources, &schedule, 1, 0..u64::MAX, options).unwrap();
+        let mut read = || {
+            for _ in 0..steps {
+                let step = loader.next().unwrap().unwrap();
+                loader.recycle(step);
+            }
+        };
+        let copy = || memory.gather(steps as usize, 128, threads);
+        let mut measured = false;
+        group.bench_function(format!("loader, {threads} threads"), |b| {
+            measured = true;
+            b.iter(&mut read);
+        });
+        group.bench_function(format!("memcpy, {threads} threads"), |b| b.iter(copy));
+        if measured {
+            let ratio = ratio(&mut read, copy);
+            println!("loader at {ratio:.2} of the rate of memcpy, {threads} threads");
         }
     }
     group.finish();
+}
+
+const PASSES: usize = 5;
+
+/// How fast `read` is, `copy` being 1: the median of rounds in which they take turns.
+fn ratio(mut read: impl FnMut(), copy: impl Fn() -> Duration) -> f64 {
+    let mut ratios: Vec<f64> = (0..21)
+        .map(|_| {
+            // Batches that were made before, or while the other ran, do not count.
+            copy();
+            let copying: Duration = (0..PASSES).map(|_| copy()).sum();
+            read();
+            let start = Instant::now();
+            (0..PASSES).for_each(|_| read());
+            copying.as_secs_f64() / start.elapsed().as_secs_f64()
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
 }
 
 fn plan(c: &mut Criterion) {

@@ -259,3 +259,26 @@ fn a_shard_that_is_not_the_one_of_the_manifest() {
     fs::write(&path, manifest.to_string()).unwrap();
     refused(nct(dir.path()).args(["inspect"]), &[&file, "not the shard that the manifest names"]);
 }
+
+#[test]
+fn a_manifest_that_cannot_be_true() {
+    let dir = shards();
+    let path = dir.path().join("shards/mtl_monkey_dataset/manifest.json");
+    let good: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (place, value, message) in [
+        ("/image", "[0, 64, 64]", "images of shape [0, 64, 64]"),
+        ("/image", "[1, 64, 63]", "the manifest says [1, 64, 63]"),
+        ("/mean", "[]", "no mean and standard deviation"),
+        ("/sessions/0/id", "\"a.b\"", "session \"a.b\""),
+        ("/sessions/0/neurons", "0", "0 neurons"),
+        ("/shards/0/rows", "9999999999999999", "9999999999999999 records"),
+    ] {
+        let mut forged = good.clone();
+        *forged.pointer_mut(place).unwrap() = serde_json::from_str(value).unwrap();
+        fs::write(&path, forged.to_string()).unwrap();
+        refused(
+            nct(dir.path()).args(["inspect", "shards/mtl_monkey_dataset", "--contact-sheet", "sheet.png"]),
+            &[message],
+        );
+    }
+}

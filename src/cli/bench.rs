@@ -1,5 +1,6 @@
 //! `nct bench`: throughput on the user's own shards and machine.
 
+use super::exit::Usage;
 use super::show::{Show, bytes, count, out, table};
 use crate::base::{Split, Task};
 use crate::ingest::{self, Color, PrepareOptions};
@@ -159,7 +160,8 @@ fn preparing(args: &PrepareArgs, show: Show) -> anyhow::Result<()> {
         let start = Instant::now();
         images = ingest::decode_all(&args.data, jobs)?;
         decoding.push(images as f64 / start.elapsed().as_secs_f64());
-        let scratch = tempfile::tempdir_in(&args.scratch)?;
+        let scratch = tempfile::tempdir_in(&args.scratch)
+            .map_err(|e| Usage(format!("--scratch {}: {e}", args.scratch.display())))?;
         let mut options = PrepareOptions::new(scratch.path().join("shards"), jobs);
         options.level = args.level;
         options.color = if args.gray { Color::Gray } else { Color::Keep };
@@ -207,7 +209,8 @@ fn sources(args: &LoaderArgs, set: &ShardSet) -> anyhow::Result<Vec<Source>> {
         let manifest = dataset.manifest();
         // All work but `raw` is on gray images, whatever the shards hold.
         let channels = if args.work == Work::Raw { manifest.image[0] as usize } else { 1 };
-        let (mean, std) = (manifest.mean[..channels].to_vec(), manifest.std[..channels].to_vec());
+        let of_channels = |values: &[f64]| values.iter().copied().take(channels).collect();
+        let (mean, std) = (of_channels(&manifest.mean), of_channels(&manifest.std));
         View { augment, pixels, budget: budget.clone(), ..View::new(mean, std) }
     };
     let mut sources = Vec::new();
@@ -245,10 +248,10 @@ fn measure(args: &LoaderArgs, set: &ShardSet, show: Show) -> anyhow::Result<Meas
     let options = LoaderOptions { threads: usize::from(args.threads), ..LoaderOptions::default() };
     // While the roofline is measured, workers read ahead: those steps are not counted.
     let ahead = ((options.depth + 1) * options.threads) as u64 * 2;
-    anyhow::ensure!(
-        per_epoch > 2 * ahead,
-        "{per_epoch} steps an epoch are too few to measure; lower --batch"
-    );
+    if per_epoch <= 2 * ahead {
+        let what = format!("{per_epoch} steps an epoch are too few to measure; lower --batch");
+        return Err(Usage(what).into());
+    }
     let mut loader = Loader::start(&sources, &schedule, 1, 0..per_epoch * u64::from(args.epochs), options)?;
     let first = read_steps(&mut loader, per_epoch, opened)?;
     show.line(&format!("epoch 1: {} samples/s", count(first.rate() as u64)));

@@ -24,7 +24,8 @@ pub struct Args {
     /// Colours to store: `gray` is what the co-training recipes use, and a third of the bytes
     #[arg(long, value_enum, default_value_t = ColorArg::Keep)]
     color: ColorArg,
-    /// Compression level of zstd; below 1 it is faster and compresses less
+    /// Compression level of zstd: 0 codes bytes by their frequency, 1 to 22 also look for repeats, ever longer;
+    /// below 0 is faster and smaller only for plain pictures
     #[arg(long, allow_hyphen_values = true, default_value_t = BlockOptions::default().level, value_parser = clap::value_parser!(i32).range(-50..=22))]
     level: i32,
     /// MiB of decoded images per shard

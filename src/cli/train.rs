@@ -76,7 +76,8 @@ fn overrides(args: &Args) -> Vec<String> {
     args.set.iter().cloned().chain(epochs).collect()
 }
 
-/// The experiment as it will run: with a shuffle window if memory asks for one. A resumed run keeps its own.
+/// The experiment as it will run: with a shuffle window if memory asks for one and none is given. A resumed
+/// run keeps its own.
 fn fitted(
     experiment: &Experiment,
     shards: &ShardSet,
@@ -84,8 +85,13 @@ fn fitted(
     show: Show,
 ) -> anyhow::Result<Experiment> {
     let mut experiment = experiment.clone();
-    let window = Data::open(&experiment, shards)?.window_for_memory().filter(|_| !resumed);
-    if let Some(mb) = window {
+    let window = Data::open(&experiment, shards)?.window_for_memory();
+    let Some(mb) = window else { return Ok(experiment) };
+    if resumed || experiment.data.shuffle_window_mb.is_some() {
+        show.line(&format!(
+            "the order of the images asks for more memory than there is, and it is kept: blocks are decoded again and again. Raise loader.cache_mb, or begin a run with data.shuffle_window_mb = {mb}"
+        ));
+    } else {
         show.line(&format!(
             "the decoded training images do not fit the memory for data: shuffling within windows of {mb} MiB (data.shuffle_window_mb, loader.cache_mb)"
         ));

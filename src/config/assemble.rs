@@ -49,21 +49,22 @@ impl<'a> Data<'a> {
         })
     }
 
-    /// MiB of a shuffle window, if the training images do not fit the memory and the experiment names
-    /// none: half of what there is, so that one window is read while the next is decoded.
+    /// MiB of a shuffle window for which there is memory, if the training images do not fit or the window of
+    /// the experiment is larger: half of what there is, so that one window is read while the next is decoded.
     pub fn window_for_memory(&self) -> Option<u32> {
-        let image_bytes = |d: &Dataset| {
-            let row = d.manifest().image.iter().map(|&n| u64::from(n)).product::<u64>();
-            row * d.manifest().pixels.size()
+        let bytes = |d: &Dataset, rows: u64| {
+            let image =
+                d.manifest().image.iter().fold(d.manifest().pixels.size(), |n, &side| n * u64::from(side));
+            image.saturating_mul(rows)
         };
         let stimuli = self.neural.map_or(0, |d| {
             let shards = d.manifest().shards.iter();
-            shards.filter(|s| s.split.is_none()).map(|s| s.rows).sum::<u64>() * image_bytes(d)
+            bytes(d, shards.filter(|s| s.split.is_none()).map(|s| s.rows).sum())
         });
-        let images = self.images.map_or(0, |d| d.manifest().rows(Split::Train, None) * image_bytes(d));
+        let images = self.images.map_or(0, |d| bytes(d, d.manifest().rows(Split::Train, None)));
         let left = self.budget.left().saturating_sub(stimuli);
-        let fits = images <= left || self.experiment.data.shuffle_window_mb.is_some();
-        (!fits).then(|| (left >> 21).clamp(1, u64::from(u32::MAX)) as u32)
+        let window = self.experiment.data.shuffle_window_mb.map_or(u64::MAX, |mb| u64::from(mb) << 21);
+        (images.min(window) > left).then(|| (left >> 21).clamp(1, u64::from(u32::MAX)) as u32)
     }
 
     /// The data sets.

@@ -1,6 +1,7 @@
 //! Class-folder image sets in TinyImageNet's layout.
 
 use super::error::{IngestError, Result};
+use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,16 +47,17 @@ impl ImageSet {
             return Err(IngestError::bad(&train_root, what));
         }
         check_promised_classes(root, &folders)?;
-        let mut train = Vec::new();
-        for (label, folder) in folders.iter().enumerate() {
+        let class_files = |(label, folder): (usize, &String)| -> Result<Vec<(PathBuf, u32)>> {
             let class_root = train_root.join(folder);
             let inner = class_root.join("images");
             let files = image_files(if inner.is_dir() { &inner } else { &class_root })?;
             if files.is_empty() {
                 return Err(IngestError::bad(&class_root, "holds no .JPEG file"));
             }
-            train.extend(files.into_iter().map(|path| (path, label as u32)));
-        }
+            Ok(files.into_iter().map(|path| (path, label as u32)).collect())
+        };
+        let train: Vec<_> = folders.par_iter().enumerate().map(class_files).collect::<Result<_>>()?;
+        let train = train.concat();
         let test = test_files(root, &folders)?;
         let class = |id: String| Class { words: words.get(&id).cloned().unwrap_or_default(), id };
         let classes = folders.into_iter().map(class).collect();

@@ -22,6 +22,7 @@ use rayon::prelude::*;
 use staging::Staging;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Which colours are stored.
@@ -53,7 +54,7 @@ pub struct PrepareOptions {
     pub only: Vec<String>,
     /// Colours.
     pub color: Color,
-    /// zstd level.
+    /// zstd level; 0 is entropy coding alone.
     pub level: i32,
     /// Threads.
     pub jobs: usize,
@@ -226,12 +227,17 @@ fn source_fingerprint(set: &Found) -> Result<Fingerprint> {
         Found::Images(set) => (&set.root, set.train.iter().chain(&set.test).map(|(path, _)| path).collect()),
         Found::Neural(set) => (&set.root, set.sessions.iter().chain(set.images.values()).collect()),
     };
-    let line = |path: &&PathBuf| -> Result<String> {
-        let name = path.strip_prefix(root).unwrap_or(path).display();
-        Ok(format!("{name}\t{}\n", file_bytes(path)?))
+    let lines = |paths: &[&PathBuf]| -> Result<Vec<u8>> {
+        let mut lines = Vec::with_capacity(64 * paths.len());
+        for path in paths {
+            let name = path.strip_prefix(root).unwrap_or(path);
+            lines.extend_from_slice(name.as_os_str().as_encoded_bytes());
+            writeln!(lines, "\t{}", file_bytes(path)?).map_err(IngestError::io(path, "name"))?;
+        }
+        Ok(lines)
     };
-    let lines: Vec<String> = files.par_iter().map(line).collect::<Result<_>>()?;
-    Ok(Fingerprint::of(lines.concat().as_bytes()))
+    let lines: Vec<Vec<u8>> = files.par_chunks(256).map(lines).collect::<Result<_>>()?;
+    Ok(Fingerprint::of(&lines.concat()))
 }
 
 fn file_bytes(path: &Path) -> Result<u64> {

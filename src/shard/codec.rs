@@ -9,8 +9,9 @@ use std::cell::RefCell;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, ParamSwitch, Strategy};
 
-/// Bytes of a block on which the codecs are tried; the better one then gets the whole.
-const TRIAL_BYTES: usize = 32 << 10;
+/// The codecs are tried on so many pieces of a block, of about so many bytes; the better one gets the whole.
+const TRIAL_PIECES: usize = 4;
+const TRIAL_BYTES: usize = 4 << 10;
 
 thread_local! {
     static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
@@ -21,9 +22,9 @@ thread_local! {
 /// not shrink by at least 1/64 stays as it is: reading it must be worth something.
 pub fn encode(raw: &[u8], line_bytes: usize, level: i32) -> std::io::Result<(Codec, Vec<u8>)> {
     let mut filtered = Vec::new();
-    let trial = &raw[..raw.len().min(TRIAL_BYTES)];
-    filter_lines(trial, line_bytes, &mut filtered);
-    let filters = compress(&filtered, level)?.len() < compress(trial, level)?.len();
+    let trial = sample(raw, line_bytes);
+    filter_lines(&trial, line_bytes, &mut filtered);
+    let filters = compress(&filtered, level)?.len() < compress(&trial, level)?.len();
     let (codec, packed) = if filters {
         filter_lines(raw, line_bytes, &mut filtered);
         (Codec::ZstdLines, compress(&filtered, level)?)
@@ -32,6 +33,15 @@ pub fn encode(raw: &[u8], line_bytes: usize, level: i32) -> std::io::Result<(Cod
     };
     let shrinks = packed.len() + raw.len().div_ceil(64) <= raw.len();
     Ok(if shrinks { (codec, packed) } else { (Codec::Raw, raw.to_vec()) })
+}
+
+/// Whole lines from evenly spread places.
+fn sample(raw: &[u8], line_bytes: usize) -> Vec<u8> {
+    let line_bytes = line_bytes.max(1);
+    let piece = TRIAL_BYTES.next_multiple_of(line_bytes);
+    let stride = (raw.len() / TRIAL_PIECES / line_bytes * line_bytes).max(piece);
+    let pieces = raw.chunks(stride).take(TRIAL_PIECES).map(|part| &part[..part.len().min(piece)]);
+    pieces.collect::<Vec<_>>().concat()
 }
 
 /// Decodes `stored` into `out`, whose length is the block's exact decoded length.

@@ -9,6 +9,7 @@ use super::mmap::Mapped;
 use super::reader::Shard;
 use crate::base::{DType, Fingerprint, Split};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,10 @@ use std::path::{Path, PathBuf};
 pub const MANIFEST: &str = "manifest.json";
 /// Version of the manifest that this program writes and reads.
 pub const MANIFEST_VERSION: u32 = 1;
+
+/// More pixels on a side, and more records in a shard, are damage.
+const MAX_SIDE: u32 = 1 << 14;
+const MAX_ROWS: u64 = 1 << 40;
 
 /// A shard that is mapped from its file.
 pub type MappedShard = Shard<Mapped>;
@@ -111,6 +116,36 @@ pub struct Dataset {
     manifest: Manifest,
 }
 
+impl Manifest {
+    /// Whether it can be true: what others compute with.
+    fn check(&self) -> Result<(), String> {
+        let [channels, height, width] = self.image;
+        if !matches!(channels, 1 | 3) || !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width)
+        {
+            return Err(format!("images of shape {:?}; run `nct verify`", self.image));
+        }
+        let values = self.mean.iter().chain(&self.std);
+        if [self.mean.len(), self.std.len()] != [channels as usize; 2]
+            || values.clone().any(|v| !v.is_finite())
+        {
+            return Err(format!("no mean and standard deviation for each of {channels} channels"));
+        }
+        let mut ids = BTreeSet::new();
+        for SessionInfo { id, neurons } in &self.sessions {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+            if id.is_empty() || !id.chars().all(plain) || !ids.insert(id) || *neurons == 0 {
+                return Err(format!(
+                    "session {id:?} of {neurons} neurons: ids are unique and made of letters, digits, _ and -"
+                ));
+            }
+        }
+        match self.shards.iter().find(|shard| shard.rows > MAX_ROWS) {
+            Some(shard) => Err(format!("{}: {} records", shard.file, shard.rows)),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Dataset {
     /// Opens the data set in folder `root`: reads its manifest and checks that every shard is there in full length.
     pub fn open(root: &Path) -> Result<Self, ShardError> {
@@ -124,6 +159,7 @@ impl Dataset {
                 format!("manifest version {}, and this program reads {MANIFEST_VERSION}", manifest.version);
             return Err(ShardError::folder(&path, what));
         }
+        manifest.check().map_err(|what| ShardError::folder(&path, what))?;
         for shard in &manifest.shards {
             let path = root.join(&shard.file);
             if Path::new(&shard.file).components().count() != 1 {
@@ -186,6 +222,16 @@ impl Dataset {
         }
         if shard.n_rows() != info.rows {
             let what = format!("{} records, and the manifest says {}", shard.n_rows(), info.rows);
+            return Err(ShardError::damaged(&path, what));
+        }
+        let field = |name: &str| meta.schema.0.iter().find(|field| field.name == name);
+        if let Some(field) = field("image")
+            && (field.shape.0[..] != self.manifest.image || field.dtype != self.manifest.pixels)
+        {
+            let what = format!(
+                "images of shape {} and type {}, and the manifest says {:?} and {}",
+                field.shape, field.dtype, self.manifest.image, self.manifest.pixels
+            );
             return Err(ShardError::damaged(&path, what));
         }
         Ok(shard)
