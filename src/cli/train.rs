@@ -142,7 +142,7 @@ pub(crate) fn train(
     let mut trainer = Trainer {
         net: &net,
         objective: &objective,
-        optimizer: Optimizer::new(&experiment.optimizer, params),
+        optimizer: Optimizer::new(&experiment.optimizer, params)?,
         schedule,
         sources: Arc::new(sources),
         validation,

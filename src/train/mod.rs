@@ -9,7 +9,7 @@ mod step;
 
 pub use anneal::{Anneal, AnnealSettings, Decision, Scheduler, ThresholdMode};
 pub use checkpoint::{TrainState, load_weights};
-pub use optim::{Optimizer, OptimizerKind, OptimizerSettings};
+pub use optim::{Optimizer, OptimizerKind, OptimizerSettings, ParamGroup};
 
 use crate::base::{StepIndex, Task};
 use crate::eval::{EvalError, Evaluator, TaskScores};
