@@ -2,7 +2,7 @@
 //! it counts the allocations of the whole process.
 #![allow(missing_docs, unsafe_code, reason = "a global allocator is unsafe by nature")]
 
-use nct::base::Split;
+use nct::base::{Split, Task};
 use nct::ingest::synth::{SynthOptions, write};
 use nct::ingest::{Color, PrepareOptions, prepare};
 use nct::load::{AugmentSettings, Loader, LoaderOptions, Source, View};
@@ -49,7 +49,7 @@ fn no_batch_allocates_once_the_loader_has_started() {
     let set = ShardSet::open(&dir.path().join("shards")).unwrap();
     let view = |augment| View { augment, ..View::new(vec![0.45], vec![0.22]) };
     let neural = set.dataset("mtl_monkey_dataset").unwrap();
-    let mut sources = Source::sessions(neural, Split::Train, &view(AugmentSettings::NONE)).unwrap();
+    let mut sources = Source::sessions(neural, Task::V1, Split::Train, &view(AugmentSettings::NONE)).unwrap();
     let images = set.dataset("tiny-imagenet-200").unwrap();
     sources.push(Source::images(images, Split::Train, &view(AugmentSettings::default())).unwrap());
     let sources = Arc::new(sources);

@@ -41,6 +41,9 @@ pub enum Task {
     /// Responses of neurons in primary visual cortex.
     #[serde(rename = "v1")]
     V1,
+    /// Responses of neurons in area V4.
+    #[serde(rename = "v4")]
+    V4,
     /// Object recognition.
     #[serde(rename = "img_classification")]
     Classification,
@@ -48,12 +51,18 @@ pub enum Task {
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 2] = [Self::V1, Self::Classification];
+    pub const ALL: [Self; 3] = [Self::V1, Self::V4, Self::Classification];
+
+    /// Whether its targets are responses of neurons.
+    pub const fn is_neural(self) -> bool {
+        !matches!(self, Self::Classification)
+    }
 
     /// The name used in files, tables and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::V1 => "v1",
+            Self::V4 => "v4",
             Self::Classification => "img_classification",
         }
     }

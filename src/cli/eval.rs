@@ -79,7 +79,7 @@ pub(crate) fn rows(
 ) -> anyhow::Result<Vec<Value>> {
     // Plain losses: without the weights that training learned.
     let plain = ObjectiveSettings { loss_weighing: false, ..loss.clone() };
-    let objective = Objective::new(&plain, &[Task::V1, Task::Classification], net.params().device());
+    let objective = Objective::new(&plain, &Task::ALL, net.params().device());
     let mut rows = Vec::new();
     for scores in evaluator.scores(net, &objective)? {
         let row = |metric: &str, value: f64| {

@@ -13,7 +13,7 @@ use crate::shard::{Dataset, ShardError, ShardSet};
 pub struct Data<'a> {
     experiment: &'a Experiment,
     images: Option<&'a Dataset>,
-    neural: Option<&'a Dataset>,
+    neural: Vec<(Task, &'a Dataset)>,
     budget: Budget,
 }
 
@@ -38,10 +38,14 @@ impl<'a> Data<'a> {
     /// Finds the experiment's data sets.
     pub fn open(experiment: &'a Experiment, shards: &'a ShardSet) -> Result<Self, DataError> {
         let find = |name: &str| if name.is_empty() { Ok(None) } else { shards.dataset(name).map(Some) };
+        let mut neural = Vec::new();
+        for (task, name) in [(Task::V1, &experiment.data.neural), (Task::V4, &experiment.data.neural_v4)] {
+            neural.extend(find(name)?.map(|dataset| (task, dataset)));
+        }
         Ok(Self {
             experiment,
             images: find(&experiment.data.images)?,
-            neural: find(&experiment.data.neural)?,
+            neural,
             budget: match experiment.loader.cache_mb {
                 Some(mb) => Budget::new(u64::from(mb) << 20),
                 None => Budget::of_free_memory(),
@@ -57,10 +61,11 @@ impl<'a> Data<'a> {
                 d.manifest().image.iter().fold(d.manifest().pixels.size(), |n, &side| n * u64::from(side));
             image.saturating_mul(rows)
         };
-        let stimuli = self.neural.map_or(0, |d| {
+        let of_set = |(_, d): &(Task, &Dataset)| {
             let shards = d.manifest().shards.iter();
             bytes(d, shards.filter(|s| s.split.is_none()).map(|s| s.rows).sum())
-        });
+        };
+        let stimuli: u64 = self.neural.iter().map(of_set).sum();
         let images = self.images.map_or(0, |d| bytes(d, d.manifest().rows(Split::Train, None)));
         let left = self.budget.left().saturating_sub(stimuli);
         let window = self.experiment.data.shuffle_window_mb.map_or(u64::MAX, |mb| u64::from(mb) << 21);
@@ -68,8 +73,8 @@ impl<'a> Data<'a> {
     }
 
     /// The data sets.
-    pub fn datasets(&self) -> impl Iterator<Item = &'a Dataset> + use<'a> {
-        [self.neural, self.images].into_iter().flatten()
+    pub fn datasets(&self) -> impl Iterator<Item = &'a Dataset> + '_ {
+        self.neural.iter().map(|(_, dataset)| *dataset).chain(self.images)
     }
 
     /// The streams of `split`: sessions in order, then images. Only training data are augmented.
@@ -78,7 +83,7 @@ impl<'a> Data<'a> {
         let augment =
             |a: &AugmentSettings| if split == Split::Train { a.clone() } else { AugmentSettings::NONE };
         let mut sources = Vec::new();
-        if let Some(dataset) = self.neural {
+        for &(task, dataset) in &self.neural {
             let view = self.view(
                 dataset,
                 &data.neural_mean,
@@ -86,7 +91,7 @@ impl<'a> Data<'a> {
                 augment(&data.neural_augment),
                 "neural_",
             )?;
-            sources.extend(Source::sessions(dataset, split, &view)?);
+            sources.extend(Source::sessions(dataset, task, split, &view)?);
         }
         if let Some(dataset) = self.images {
             let view = self.view(dataset, &data.mean, &data.std, augment(&data.augment), "")?;
@@ -98,12 +103,12 @@ impl<'a> Data<'a> {
     /// The schedule of training over `sources`.
     pub fn schedule(&self, sources: &[Source]) -> Result<Schedule, DataError> {
         let (data, mix) = (&self.experiment.data, &self.experiment.mix);
-        let n_sessions = sources.iter().filter(|s| s.task == Task::V1).count().max(1) as f64;
+        let n_sessions = sources.iter().filter(|s| s.task.is_neural()).count().max(1) as f64;
         let stream = |s: &Source| {
-            let batch_size = if s.task == Task::V1 { data.neural_batch_size } else { data.batch_size };
+            let batch_size = if s.task.is_neural() { data.neural_batch_size } else { data.batch_size };
             let weight = match (mix.kind, &mix.weights, s.task) {
                 (MixKind::Proportional, _, _) => s.n_records().div_ceil(u64::from(batch_size)) as f64,
-                (_, Some(weights), Task::V1) => weights.v1 / n_sessions,
+                (_, Some(weights), Task::V1 | Task::V4) => weights.v1 / n_sessions,
                 (_, Some(weights), Task::Classification) => weights.img_classification,
                 (_, None, _) => 1.0,
             };
@@ -139,10 +144,10 @@ impl<'a> Data<'a> {
     /// What the network must know.
     pub fn info(&self, sources: &[Source]) -> Result<DataInfo, DataError> {
         let mut sessions = Vec::new();
-        if let Some(dataset) = self.neural {
+        for &(task, dataset) in &self.neural {
             for info in &dataset.manifest().sessions {
                 let meta = dataset.session_meta(&info.id)?;
-                sessions.push(SessionData { id: meta.id, mean_response: meta.mean });
+                sessions.push(SessionData { task, id: meta.id, mean_response: meta.mean });
             }
         }
         // The head's size follows the labelled images, which are last; readouts fit any map.

@@ -78,6 +78,8 @@ pub struct DataSettings {
     pub images: String,
     /// The neural set; empty for none.
     pub neural: String,
+    /// A second neural set, of area V4; empty for none.
+    pub neural_v4: String,
     /// Show one gray channel.
     pub gray: bool,
     /// Labelled images per batch.
@@ -108,6 +110,7 @@ impl Default for DataSettings {
         Self {
             images: "tiny-imagenet-200".to_owned(),
             neural: "mtl_monkey_dataset".to_owned(),
+            neural_v4: String::new(),
             gray: true,
             batch_size: 128,
             neural_batch_size: 128,
@@ -250,8 +253,10 @@ impl Experiment {
 
     fn check(&self) -> Result<(), String> {
         let data = &self.data;
-        if data.images.is_empty() && data.neural.is_empty() {
-            return Err("data.images and data.neural are both empty: there is nothing to learn".into());
+        if [&data.images, &data.neural, &data.neural_v4].iter().all(|name| name.is_empty()) {
+            return Err(
+                "data.images, data.neural and data.neural_v4 are all empty: there is nothing to learn".into(),
+            );
         }
         if data.batch_size == 0
             || data.neural_batch_size == 0

@@ -6,7 +6,7 @@ use crate::base::Task;
 use crate::load::{Batch, LoadError, Loader, LoaderOptions, Pixels, Source, Targets};
 use crate::model::MtlVgg;
 use crate::objective::Objective;
-use crate::objective::score::{Predictions, mean_correlation};
+use crate::objective::score::{Predictions, mean};
 use crate::schedule::{Mix, Schedule, ScheduleError, StreamSpec};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -85,7 +85,7 @@ impl Evaluator {
                     Targets::Responses(recorded) => {
                         let session = self.sources[..batch.stream.0 as usize]
                             .iter()
-                            .filter(|s| s.task == Task::V1)
+                            .filter(|s| s.task.is_neural())
                             .count();
                         let predicted =
                             net.respond(&images, session, false).flatten(0, -1).to_device(Device::Cpu);
@@ -105,26 +105,32 @@ struct Totals {
     samples: u64,
     correct: u64,
     loss: f64,
-    names: Vec<String>,
+    names: Vec<(Task, String)>,
     sessions: Vec<Predictions>,
 }
 
 impl Totals {
     fn new(sources: &[Source]) -> Self {
         let session = |s: &Source| Predictions { n_neurons: s.n_neurons(), ..Predictions::default() };
-        let neural = || sources.iter().filter(|s| s.task == Task::V1);
-        let (names, sessions) = (neural().map(|s| s.name.clone()).collect(), neural().map(session).collect());
+        let neural = || sources.iter().filter(|s| s.task.is_neural());
+        let names = neural().map(|s| (s.task, s.name.clone())).collect();
+        let sessions = neural().map(session).collect();
         Self { samples: 0, correct: 0, loss: 0.0, names, sessions }
     }
 
     fn scores(self) -> Vec<TaskScores> {
         let mut scores = Vec::new();
-        if !self.sessions.is_empty() {
-            let loss = self.sessions.iter().map(Predictions::poisson_loss).sum();
-            let metrics = vec![("correlation", mean_correlation(&self.sessions)), ("loss", loss)];
-            let correlations = self.sessions.iter().map(Predictions::correlations);
-            let neurons = self.names.into_iter().zip(correlations).collect();
-            scores.push(TaskScores { task: Task::V1, metrics, neurons });
+        for task in [Task::V1, Task::V4] {
+            let all = self.names.iter().zip(&self.sessions);
+            let sessions: Vec<_> = all.filter(|((of, _), _)| *of == task).collect();
+            if sessions.is_empty() {
+                continue;
+            }
+            let loss = sessions.iter().map(|(_, p)| p.poisson_loss()).sum();
+            let neurons: Vec<(String, Vec<f64>)> =
+                sessions.iter().map(|((_, name), p)| (name.clone(), p.correlations())).collect();
+            let metrics = vec![("correlation", mean(neurons.iter().flat_map(|(_, c)| c))), ("loss", loss)];
+            scores.push(TaskScores { task, metrics, neurons });
         }
         if self.samples > 0 {
             let n = self.samples as f64;

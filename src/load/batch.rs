@@ -107,7 +107,7 @@ impl Batch {
     pub fn targets(&self) -> Targets<'_> {
         match self.task {
             Task::Classification => Targets::Labels(&self.labels),
-            Task::V1 => Targets::Responses(&self.responses),
+            Task::V1 | Task::V4 => Targets::Responses(&self.responses),
         }
     }
 

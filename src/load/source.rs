@@ -88,8 +88,13 @@ impl Source {
         })
     }
 
-    /// One stream a recording session; all share the images.
-    pub fn sessions(dataset: &Dataset, split: Split, view: &View) -> Result<Vec<Self>, LoadError> {
+    /// One stream a recording session of a neural set that teaches `task`; all share the images.
+    pub fn sessions(
+        dataset: &Dataset,
+        task: Task,
+        split: Split,
+        view: &View,
+    ) -> Result<Vec<Self>, LoadError> {
         let manifest = dataset.manifest();
         let images = Arc::new(image_column(dataset, dataset.stimuli()?, view)?);
         let session = |id: &str| {
@@ -102,7 +107,7 @@ impl Source {
             let (n_neurons, values) = responses(&shards)?;
             Ok(Self {
                 name: id.to_owned(),
-                task: Task::V1,
+                task,
                 image: [view.mean.len() as u32, manifest.image[1], manifest.image[2]],
                 images: Arc::clone(&images),
                 ids: u32_column(&shards, "id")?,

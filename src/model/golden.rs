@@ -49,7 +49,8 @@ fn input() -> Tensor {
 }
 
 fn data(sessions: &[(&str, usize)]) -> DataInfo {
-    let session = |&(id, n): &(&str, usize)| SessionData { id: id.into(), mean_response: vec![1.0; n] };
+    let session =
+        |&(id, n): &(&str, usize)| SessionData { task: Task::V1, id: id.into(), mean_response: vec![1.0; n] };
     DataInfo { image: [1, 64, 64], classes: Some(200), sessions: sessions.iter().map(session).collect() }
 }
 

@@ -15,6 +15,7 @@ pub mod weights;
 pub use params::{Param, Params};
 pub use vgg::{LayerSpec, VggPlan};
 
+use crate::base::Task;
 use classifier::Classifier;
 use readout::GaussianReadout;
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,8 @@ pub struct DataInfo {
 /// What a readout must know of its session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionData {
+    /// Its area: [`Task::V1`] or [`Task::V4`].
+    pub task: Task,
     /// Its id, the name of its readout.
     pub id: String,
     /// Mean training response of each neuron.

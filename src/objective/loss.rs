@@ -93,8 +93,8 @@ impl Objective {
     }
 
     /// Loss of predicted against recorded responses `[batch, neurons]`, both in spikes.
-    pub fn neural(&self, predicted: &Tensor, recorded: &Tensor) -> Tensor {
-        match (self.settings.neural, self.log_variance(Task::V1)) {
+    pub fn neural(&self, task: Task, predicted: &Tensor, recorded: &Tensor) -> Tensor {
+        match (self.settings.neural, self.log_variance(task)) {
             (NeuralLoss::Mse, None) => predicted.mse_loss(recorded, self.reduction()),
             (NeuralLoss::Mse, Some(s)) => {
                 let mse = predicted.mse_loss(recorded, self.reduction());
@@ -155,10 +155,10 @@ mod tests {
         let plain = ObjectiveSettings { loss_weighing: false, ..ObjectiveSettings::default() };
         let none = Objective::new(&plain, &[Task::V1, Task::Classification], Device::Cpu);
         assert_near((none.classification(&logits, &labels).double_value(&[]), 0.0), (0.557_484_6, 0.0));
-        assert_near((none.neural(&p, &y).double_value(&[]), 0.0), (0.423_333_3, 0.0));
+        assert_near((none.neural(Task::V1, &p, &y).double_value(&[]), 0.0), (0.423_333_3, 0.0));
         for (avg_loss, expected) in [(false, 2.301_473_4), (true, 0.383_578_9)] {
             let plain = ObjectiveSettings { neural: NeuralLoss::Poisson, avg_loss, ..plain.clone() };
-            let loss = Objective::new(&plain, &[Task::V1], Device::Cpu).neural(&p, &y);
+            let loss = Objective::new(&plain, &[Task::V1], Device::Cpu).neural(Task::V1, &p, &y);
             assert_near((loss.double_value(&[]), 0.0), (expected, 0.0));
         }
         for (s, ce, mse, nb, nb_sum) in [
@@ -187,12 +187,12 @@ mod tests {
             let weighted = ObjectiveSettings::default();
             let o = objective(s, &weighted);
             assert_near(value_and_slope(&o, Task::Classification, &o.classification(&logits, &labels)), ce);
-            assert_near(value_and_slope(&o, Task::V1, &o.neural(&p, &y)), mse);
+            assert_near(value_and_slope(&o, Task::V1, &o.neural(Task::V1, &p, &y)), mse);
             for (loss_sum, expected) in [(false, nb), (true, nb_sum)] {
                 let settings =
                     ObjectiveSettings { neural: NeuralLoss::Poisson, loss_sum, ..weighted.clone() };
                 let o = objective(s, &settings);
-                assert_near(value_and_slope(&o, Task::V1, &o.neural(&p, &y)), expected);
+                assert_near(value_and_slope(&o, Task::V1, &o.neural(Task::V1, &p, &y)), expected);
             }
         }
     }
@@ -202,7 +202,7 @@ mod tests {
         let settings = ObjectiveSettings { neural: NeuralLoss::Poisson, ..ObjectiveSettings::default() };
         let p = Tensor::zeros([1, 2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let o = objective(0.0, &settings);
-        let loss = o.neural(&p, &Tensor::from_slice(&[0f32, 1.0]).view([1, 2]));
+        let loss = o.neural(Task::V1, &p, &Tensor::from_slice(&[0f32, 1.0]).view([1, 2]));
         loss.backward();
         assert!(loss.double_value(&[]).is_finite());
         assert!(p.grad().isfinite().all().int64_value(&[]) == 1);

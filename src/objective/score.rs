@@ -32,10 +32,10 @@ impl Predictions {
     }
 }
 
-/// Mean over all neurons of all sessions.
-pub fn mean_correlation(sessions: &[Predictions]) -> f64 {
-    let all: Vec<f64> = sessions.iter().flat_map(Predictions::correlations).collect();
-    if all.is_empty() { 0.0 } else { all.iter().sum::<f64>() / all.len() as f64 }
+/// Mean of all values; 0 of none.
+pub fn mean<'a>(values: impl Iterator<Item = &'a f64>) -> f64 {
+    let (n, sum) = values.fold((0u64, 0.0), |(n, sum), value| (n + 1, sum + value));
+    if n == 0 { 0.0 } else { sum / n as f64 }
 }
 
 fn column(values: &[f32], n: usize, n_neurons: usize) -> impl Iterator<Item = f64> + Clone + '_ {
@@ -71,7 +71,7 @@ mod tests {
         for (found, expected) in found.iter().zip([0.680_336_04, 0.903_507_89, 0.0]) {
             assert!((found - expected).abs() < 1e-7, "{found}, expected {expected}");
         }
-        assert!((mean_correlation(&[scores]) - 1.583_843_93 / 3.0).abs() < 1e-7);
+        assert!((mean(found.iter()) - 1.583_843_93 / 3.0).abs() < 1e-7);
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Trainer<'_> {
                 let session = self.session_of(batch);
                 let predicted = self.net.respond(&images, session, true);
                 let recorded = Tensor::from_slice(recorded).view([batch.len() as i64, -1]).to_device(device);
-                let loss = self.objective.neural(&predicted, &recorded);
+                let loss = self.objective.neural(batch.task, &predicted, &recorded);
                 if self.objective.scales() {
                     let records = self.sources[batch.stream.0 as usize].n_records() as f64;
                     loss * (records / batch.len() as f64).sqrt() + self.net.readout_penalty(session)
@@ -85,6 +85,6 @@ impl Trainer<'_> {
 
     /// Readouts are in the order of the neural streams.
     fn session_of(&self, batch: &Batch) -> usize {
-        self.sources[..batch.stream.0 as usize].iter().filter(|s| s.task == Task::V1).count()
+        self.sources[..batch.stream.0 as usize].iter().filter(|s| s.task.is_neural()).count()
     }
 }
