@@ -24,7 +24,7 @@ fn schedule(sources: &[Source], mix: Mix, seed: u64) -> Schedule {
 }
 
 fn mtl() -> Mix {
-    Mix::Mtl { ratio: RatioByEpoch::new([(1, Ratio::PerStep(1))]).unwrap() }
+    Mix::Mtl { ratio: RatioByEpoch::new([(1, Ratio::PerStep(1))]).unwrap(), images_per_step: 1 }
 }
 
 /// Digest of ids, pixels and targets of the first steps from `first` on.
