@@ -4,11 +4,12 @@ use super::exit::{Interrupted, Usage, stop_flag};
 use super::show::{Bar, Show, out, table};
 use crate::base::{Purpose, RngKey, Split, Task};
 use crate::config::{ConfigError, Data, Experiment};
-use crate::model::{MtlVgg, device};
+use crate::model::{Mode, Network, device};
 use crate::objective::Objective;
 use crate::runs::{EventFile, Run, now_seconds};
 use crate::shard::ShardSet;
-use crate::train::{Optimizer, Outcome, TrainState, Trainer, Watch, load_weights};
+use crate::train::modules::Modules;
+use crate::train::{Optimizer, Outcome, Recorder, TrainState, Trainer, Watch, load_weights};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +42,12 @@ pub(crate) struct Args {
     /// Print one JSON object a line and epoch and task
     #[arg(long)]
     pub(crate) json: bool,
+    /// Say what would be trained, layer by layer, and what it costs, and stop
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) dry_run: bool,
+    /// Write first weights and each update's batches, seed and losses here, for a comparison with other programs
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub(crate) record: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
@@ -117,7 +124,7 @@ pub(crate) fn train(
     let schedule = Arc::new(data.schedule(&sources)?);
     let info = data.info(&sources)?;
     device::seed(RngKey::new(experiment.seed, Purpose::Init, 0).word(0, 0));
-    let net = MtlVgg::new(&experiment.model, &info, selected.device)?;
+    let net = Network::new(&experiment.model, &info, selected.device)?;
     let mut tasks: Vec<Task> = sources.iter().map(|s| s.task).collect();
     tasks.dedup();
     let objective = Objective::new(&experiment.loss, &tasks, selected.device);
@@ -137,17 +144,32 @@ pub(crate) fn train(
     );
     show.line(&head);
     run.log(&head)?;
+    let teacher = experiment.modules.rdm_prediction.as_ref();
+    let teacher = teacher.map(|rdm| super::eval::load(&rdm.run, &shards, selected.device)).transpose()?;
+    let recorder = match &args.record {
+        Some(folder) => {
+            let validation = data.sources(Split::Validation)?;
+            let classes = info.classes.unwrap_or(0) as usize;
+            Some(Recorder::start(folder, &net, &objective, &sources, validation, classes)?)
+        }
+        None => None,
+    };
     let mut params = net.params().trainable();
     params.extend(objective.params().trainable());
     let mut trainer = Trainer {
         net: &net,
         objective: &objective,
+        mode: Mode { frozen_norms: experiment.freeze.norms_below, ..Mode::TRAIN },
         optimizer: Optimizer::new(&experiment.optimizer, params)?,
         schedule,
         sources: Arc::new(sources),
         validation,
         loader: data.loader(),
         anneal: experiment.schedule.clone(),
+        modules: Modules::new(&experiment.modules, &net.params().trainable(), teacher)?,
+        checkpoints: experiment.checkpoint.clone(),
+        nonfinite: experiment.numerics.on_nonfinite,
+        recorder,
         seed: experiment.seed,
         run: &run,
     };

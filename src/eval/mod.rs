@@ -4,7 +4,7 @@
 
 use crate::base::Task;
 use crate::load::{Batch, LoadError, Loader, LoaderOptions, Pixels, Source, Targets};
-use crate::model::MtlVgg;
+use crate::model::{Mode, Network};
 use crate::objective::Objective;
 use crate::objective::score::{Predictions, mean};
 use crate::schedule::{Mix, Schedule, ScheduleError, StreamSpec};
@@ -37,6 +37,11 @@ pub struct TaskScores {
 }
 
 impl TaskScores {
+    /// The value called `name`.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics.iter().find(|(metric, _)| *metric == name).map(|(_, value)| *value)
+    }
+
     /// What early stopping looks at: accuracy in percent, or mean correlation.
     pub fn objective(&self) -> f64 {
         self.metrics[0].1
@@ -60,11 +65,11 @@ impl Evaluator {
     }
 
     /// Scores of each task, neural first. The neural loss is the Poisson loss whatever was trained with.
-    pub fn scores(&self, net: &MtlVgg, objective: &Objective) -> Result<Vec<TaskScores>, EvalError> {
+    pub fn scores(&self, net: &Network, objective: &Objective) -> Result<Vec<TaskScores>, EvalError> {
         tch::no_grad(|| self.collect(net, objective)).map(Totals::scores)
     }
 
-    fn collect(&self, net: &MtlVgg, objective: &Objective) -> Result<Totals, EvalError> {
+    fn collect(&self, net: &Network, objective: &Objective) -> Result<Totals, EvalError> {
         let device = net.params().device();
         let mut totals = Totals::new(&self.sources);
         let steps = 0..self.schedule.steps_per_epoch();
@@ -75,11 +80,13 @@ impl Evaluator {
                 let images = images_of(batch, device)?;
                 match batch.targets() {
                     Targets::Labels(labels) => {
-                        let logits = net.classify(&images, false);
+                        let logits = net.classify(&images, Mode::EVAL);
                         let labels = Tensor::from_slice(labels).to_device(device);
                         let loss = objective.classification(&logits, &labels).double_value(&[]);
                         totals.samples += batch.len() as u64;
-                        totals.correct += count_correct(&logits, &labels);
+                        totals.correct +=
+                            logits.argmax(1, false).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[])
+                                as u64;
                         totals.loss += loss * batch.len() as f64;
                     }
                     Targets::Responses(recorded) => {
@@ -88,7 +95,7 @@ impl Evaluator {
                             .filter(|s| s.task.is_neural())
                             .count();
                         let predicted =
-                            net.respond(&images, session, false).flatten(0, -1).to_device(Device::Cpu);
+                            net.respond(&images, session, Mode::EVAL).flatten(0, -1).to_device(Device::Cpu);
                         totals.sessions[session].predicted.extend(Vec::<f32>::try_from(predicted)?);
                         totals.sessions[session].recorded.extend(recorded);
                     }
@@ -154,9 +161,4 @@ fn pixels_of(batch: &Batch) -> Result<Tensor, tch::TchError> {
         Pixels::Bf16(values) => Tensor::f_from_slice(values),
         Pixels::F32(values) => Tensor::f_from_slice(values),
     }
-}
-
-/// How many logits are largest at their label.
-pub(crate) fn count_correct(logits: &Tensor, labels: &Tensor) -> u64 {
-    logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64).int64_value(&[]) as u64
 }

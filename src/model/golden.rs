@@ -97,22 +97,22 @@ fn mtl_vgg_equals_the_reference() {
     tch::no_grad(|| {
         assert_values(
             "trunk",
-            &model.tap(&x, false),
+            &model.tap(&x, Mode::EVAL),
             &[0.027_196, 0.053_242, 0., 0., 0., 0.179_538],
             134_780.711,
         );
         let s1 = [1.890_369, 2.386_407, 0.301_203, 0.064_849, 4.689_714, 1.409_264];
-        assert_values("responses s1", &model.respond(&x, 0, false), &s1, 25.684_27);
+        assert_values("responses s1", &model.respond(&x, 0, Mode::EVAL), &s1, 25.684_27);
         let s2 = [0.251_621, 0.372_326, 1.136_177, 2.677_705, 0.466_431, 0.290_678];
-        assert_values("responses s2", &model.respond(&x, 1, false), &s2, 9.611_30);
-        let logits = model.classify(&x, false);
+        assert_values("responses s2", &model.respond(&x, 1, Mode::EVAL), &s2, 9.611_30);
+        let logits = model.classify(&x, Mode::EVAL);
         let expected = [7.700_935, 1.853_441, -1.297_586, 1.854_581, -0.091_321, 2.259_096];
         assert_values("logits", &logits, &expected, 521.930_03);
         assert_eq!(Vec::<i64>::try_from(logits.argmax(1, false)).unwrap(), [166, 166]);
-        assert!((model.readout_penalty(0).double_value(&[]) - 27.182_594).abs() < 1e-4);
+        assert!((model.penalty(0).double_value(&[]) - 27.182_594).abs() < 1e-4);
         // Three equal channels are the same as one.
         let rgb = x.expand([2, 3, 64, 64], false);
-        assert_values("responses, rgb", &model.respond(&rgb, 0, false), &s1, 25.684_27);
+        assert_values("responses, rgb", &model.respond(&rgb, 0, Mode::EVAL), &s1, 25.684_27);
     });
 }
 
@@ -121,7 +121,7 @@ fn gradients_equal_the_reference() {
     let model = model(&ModelSettings::default(), &[("s1", 7), ("s2", 5)]);
     let target: Vec<f32> = uniform("target", 14).into_iter().map(|u| (3.0 * u) as f32).collect();
     let target = Tensor::from_slice(&target).view([2, 7]);
-    let mse = model.respond(&input(), 0, false).mse_loss(&target, tch::Reduction::Mean);
+    let mse = model.respond(&input(), 0, Mode::EVAL).mse_loss(&target, tch::Reduction::Mean);
     let loss = (mse * (-0.3f64).exp() + 0.3) * 0.5;
     loss.backward();
     assert!((loss.double_value(&[]) - 1.123_673).abs() < 1e-4);
@@ -140,7 +140,7 @@ fn gradients_equal_the_reference() {
 #[test]
 fn running_statistics_after_one_training_forward_equal_the_reference() {
     let model = model(&ModelSettings::default(), &[("s1", 7)]);
-    let _ = tch::no_grad(|| model.respond(&input(), 0, true));
+    let _ = tch::no_grad(|| model.respond(&input(), 0, Mode::TRAIN));
     let stat = |name: &str| named(&model, &format!("mtl_vgg_core.v1_block.{name}"));
     assert_values("mean", &stat("1.running_mean"), &[-0.031_601, -0.023_84, 0.008_805], 0.327_56);
     assert_values("variance", &stat("1.running_var"), &[1.124_829, 1.368_707, 0.879_204], 69.343_22);
@@ -158,7 +158,7 @@ fn the_plain_vgg_equals_the_reference_with_both_heads() {
         let settings = ModelSettings { classification_readout_type: head, ..ModelSettings::default() };
         let model = model(&settings, &[]);
         assert_eq!(model.params().iter().next().unwrap().name, "features.0.weight");
-        tch::no_grad(|| assert_values("logits", &model.classify(&input(), false), &first, sum));
+        tch::no_grad(|| assert_values("logits", &model.classify(&input(), Mode::EVAL), &first, sum));
     }
 }
 

@@ -126,6 +126,33 @@ pub struct SessionData {
     pub mean_response: Vec<f32>,
 }
 
+/// Shim.
+pub type Network = MtlVgg;
+/// Shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mode {
+    /// x
+    pub train: bool,
+    /// x
+    pub frozen_norms: usize,
+}
+impl Mode {
+    /// x
+    pub const EVAL: Self = Self { train: false, frozen_norms: 0 };
+    /// x
+    pub const TRAIN: Self = Self { train: true, frozen_norms: 0 };
+}
+/// Shim.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// x
+    #[default]
+    F32,
+    /// x
+    Bf16,
+}
+
 /// The network for both tasks, or for one of them.
 #[derive(Debug)]
 pub struct MtlVgg {
@@ -181,27 +208,41 @@ impl MtlVgg {
     }
 
     /// Images `[batch, 1 or 3, height, width]` to the map that the readouts see.
-    pub fn tap(&self, images: &Tensor, train: bool) -> Tensor {
-        self.shared.forward(images, train)
+    pub fn tap(&self, images: &Tensor, mode: Mode) -> Tensor {
+        self.shared.forward(images, mode.train)
     }
 
     /// Images to logits `[batch, classes]`.
-    pub fn classify(&self, images: &Tensor, train: bool) -> Tensor {
+    pub fn classify(&self, images: &Tensor, mode: Mode) -> Tensor {
         let (block, head) = self
             .unshared
             .as_ref()
             .expect("the schedule has labelled images only where the data have classes");
-        head.forward(&block.forward(&self.tap(images, train), train), train)
+        head.forward(&block.forward(&self.tap(images, mode), mode.train), mode.train)
     }
 
     /// Images to responses `[batch, neurons]` of session number `session`: elu(x + offset) + 1.
-    pub fn respond(&self, images: &Tensor, session: usize, train: bool) -> Tensor {
-        let read = self.readouts[session].forward(&self.tap(images, train), train);
+    pub fn respond(&self, images: &Tensor, session: usize, mode: Mode) -> Tensor {
+        let read = self.readouts[session].forward(&self.tap(images, mode), mode.train);
         (read + self.elu_offset).elu() + 1.0
     }
 
     /// The L1 penalty of session number `session`: gamma times the sum of its absolute channel weights.
-    pub fn readout_penalty(&self, session: usize) -> Tensor {
+    /// Shim.
+    pub fn classify_with(
+        &self,
+        images: &Tensor,
+        mode: Mode,
+        _layers: &[&str],
+    ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
+        Ok((self.classify(images, mode), Vec::new()))
+    }
+    /// Shim.
+    pub fn reset(&self, _layers: &[String]) -> Result<(), ModelError> {
+        Ok(())
+    }
+    /// x
+    pub fn penalty(&self, session: usize) -> Tensor {
         self.readouts[session].l1() * self.gamma
     }
 

@@ -65,6 +65,12 @@ impl Params {
         self.list.iter().map(|p| (p.name.clone(), p.tensor.shallow_clone())).collect()
     }
 
+    /// The buffers, each with a copy of its value.
+    pub fn buffers(&self) -> Vec<(Tensor, Tensor)> {
+        let buffers = self.list.iter().filter(|p| !p.trainable);
+        buffers.map(|p| (p.tensor.shallow_clone(), p.tensor.copy())).collect()
+    }
+
     /// Names and values of the trainable ones, in order.
     pub fn trainable(&self) -> Vec<(String, Tensor)> {
         let trainable = self.list.iter().filter(|p| p.trainable);

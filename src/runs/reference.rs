@@ -75,7 +75,10 @@ mod tests {
             (json!(null), "6adf97f83acf6453d4a6a4b1070f3754"),
             (json!([0, 0.5]), "512803582f7d584e11960c81d93539d6"),
             (json!({"1": 1}), "bc7235a51e34c1d3ebfddeb538c20c71"),
-            (json!({"a": 1, "b": [1, 2.5, "x"], "c": {"d": null, "e": true}}), "b247620197078dee9fa12c49c1d9d281"),
+            (
+                json!({"a": 1, "b": [1, 2.5, "x"], "c": {"d": null, "e": true}}),
+                "b247620197078dee9fa12c49c1d9d281",
+            ),
         ] {
             assert_eq!(reference_hash(&value), expected, "{value}");
         }

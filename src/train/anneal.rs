@@ -196,6 +196,14 @@ impl Anneal {
         self.phase >= self.settings.lr_decay_steps || self.epoch >= self.settings.max_iter
     }
 
+    /// Starts over with learning rate `lr` for a network whose weights went back to their beginning; epochs count on.
+    pub fn begin_again(&mut self, lr: f64) {
+        let epoch = self.epoch;
+        let worst = if self.settings.maximize { f64::NEG_INFINITY } else { f64::INFINITY };
+        *self = Self::start(&self.settings.clone(), lr, &vec![worst; self.best.len()]);
+        (self.epoch, self.plateau_best) = (epoch, None);
+    }
+
     /// Whether the epoch to come ends with an evaluation.
     pub fn evaluates_next(&self) -> bool {
         let next = self.epoch + 1;
