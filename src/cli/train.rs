@@ -1,9 +1,11 @@
 //! `nct train`: settings and shards to a trained network in a run folder.
 
+use super::eval::score_table;
 use super::exit::{Interrupted, Usage, stop_flag};
-use super::show::{Bar, Show, out, table};
+use super::show::{Bar, Show, out};
 use crate::base::{Purpose, RngKey, Split, Task};
-use crate::config::{ConfigError, Data, Experiment};
+use crate::config::{ConfigError, Data, Experiment, Labelled};
+use crate::eval::{Detail, evaluate, rows};
 use crate::model::{MtlVgg, device};
 use crate::objective::Objective;
 use crate::runs::{EventFile, Run, now_seconds};
@@ -55,9 +57,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             )
         }
     };
-    let (run, mut rows) = train(&experiment, args, resumed, show)?;
+    let (run, rows) = train(&experiment, args, resumed, show)?;
     show.line(&format!("test scores of the best weights, {}:", run.root().display()));
-    rows.retain(|row| row["neuron"].is_null());
     if args.json { Ok(()) } else { out(&score_table(&rows)) }
 }
 
@@ -113,7 +114,8 @@ pub(crate) fn train(
     let data = Data::open(experiment, &shards)?;
     let sources = data.sources(Split::Train)?;
     let validation = data.evaluator(Split::Validation)?;
-    let test = data.evaluator(Split::Test)?;
+    let test = data.clean_evaluations(&[Split::Test]);
+    data.check_evaluations(&test)?;
     let schedule = Arc::new(data.schedule(&sources)?);
     let info = data.info(&sources)?;
     device::seed(RngKey::new(experiment.seed, Purpose::Init, 0).word(0, 0));
@@ -163,7 +165,11 @@ pub(crate) fn train(
     }
     drop(watch);
     load_weights(&run, "best", &net)?;
-    let rows = super::eval::rows(run.root(), Split::Test, &test, &net, &experiment.loss)?;
+    let scored =
+        evaluate(&test, &net, |e| Ok::<_, anyhow::Error>(data.evaluator_of(e, Labelled::Own)?), |_| Ok(()))?;
+    let run_name = run.root().display().to_string();
+    let rows: Vec<Value> =
+        scored.iter().flat_map(|(e, scores)| rows(&run_name, e, scores, Detail::default())).collect();
     run.results(&rows)?;
     Ok((run, rows))
 }
@@ -275,21 +281,6 @@ fn summary(lines: &[Value]) -> String {
         text.push_str(&format!("  {rate:.0} samples/s, {waited:.0} % waiting for data"));
     }
     text
-}
-
-/// Scores as a table; single neurons name their session.
-pub(crate) fn score_table(rows: &[Value]) -> String {
-    let mut table = table(&["task", "split", "metric", "value"]);
-    for row in rows {
-        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        let place = row["neuron"]
-            .as_u64()
-            .map(|n| format!(" of neuron {n}, {}", text("session")))
-            .unwrap_or_default();
-        let value = format!("{:.4}", row["value"].as_f64().unwrap_or(f64::NAN));
-        table.add_row([text("task"), text("split"), text("metric") + &place, value]);
-    }
-    table.to_string()
 }
 
 /// The default place of shards, as the command line has it.

@@ -5,7 +5,7 @@
 
 mod assemble;
 
-pub use assemble::{Data, DataError};
+pub use assemble::{Data, DataError, Labelled};
 
 use crate::load::AugmentSettings;
 use crate::model::ModelSettings;
