@@ -77,6 +77,11 @@ pub enum Parts {
 }
 
 impl TaskScores {
+    /// The value called `name`.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics.iter().find(|(metric, _)| *metric == name).map(|(_, value)| *value)
+    }
+
     /// What early stopping looks at: accuracy in percent, or mean correlation.
     pub fn objective(&self) -> f64 {
         self.metrics[0].1
