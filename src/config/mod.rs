@@ -171,7 +171,8 @@ pub struct MixSettings {
     /// Of `mtl`: neural batches per image batch, from an epoch on, such as `{ 1 = 1 }` or `{ 1 = "1/3" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio: Option<RatioByEpoch>,
-    /// Of the others: batches per update; of `long` and `short`, one round if not given.
+    /// Batches per update, over which gradients add up: of `mtl` image batches, with the neural batches that go
+    /// with them; of `long` and `short`, one round if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batches_per_step: Option<u32>,
     /// Of `weighted` and `proportional`: updates per epoch; one pass over all if not given.
@@ -204,7 +205,6 @@ impl MixSettings {
         let weighted = matches!(self.kind, MixKind::Weighted | MixKind::Proportional);
         let given = [
             ("ratio", self.ratio.is_some(), self.kind == MixKind::Mtl),
-            ("batches_per_step", self.batches_per_step.is_some(), self.kind != MixKind::Mtl),
             ("steps_per_epoch", self.steps_per_epoch.is_some(), weighted),
             ("weights", self.weights.is_some(), self.kind == MixKind::Weighted),
         ];
@@ -214,7 +214,10 @@ impl MixSettings {
         Ok(match self.kind {
             MixKind::Mtl => {
                 let one = || RatioByEpoch::new([(1, crate::schedule::Ratio::PerStep(1))]);
-                Mix::Mtl { ratio: self.ratio.clone().map_or_else(one, Ok)? }
+                Mix::Mtl {
+                    ratio: self.ratio.clone().map_or_else(one, Ok)?,
+                    images_per_step: self.batches_per_step.unwrap_or(1),
+                }
             }
             MixKind::Long => Mix::Long { batches_per_step: self.batches_per_step.unwrap_or(0) },
             MixKind::Short => Mix::Short { batches_per_step: self.batches_per_step.unwrap_or(0) },
@@ -279,6 +282,7 @@ impl Experiment {
             return Err(format!("name = {:?}: a name has letters, digits, dots, _ and - only", self.name));
         }
         self.mix.mix()?;
+        self.loss.check()?;
         self.optimizer.check()?;
         self.schedule.check()
     }

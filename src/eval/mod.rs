@@ -162,10 +162,10 @@ impl Evaluator {
     }
 }
 
-/// The images of a batch as `[batch, channels, height, width]` on `device`.
+/// The images of a batch as `[views * batch, channels, height, width]` on `device`.
 pub(crate) fn images_of(batch: &Batch, device: Device) -> Result<Tensor, tch::TchError> {
     let [c, h, w] = batch.image.map(i64::from);
-    pixels_of(batch)?.f_view([batch.len() as i64, c, h, w])?.f_to_device(device)
+    pixels_of(batch)?.f_view([-1, c, h, w])?.f_to_device(device)
 }
 
 fn pixels_of(batch: &Batch) -> Result<Tensor, tch::TchError> {

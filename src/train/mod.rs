@@ -5,11 +5,13 @@
 mod anneal;
 mod checkpoint;
 mod optim;
+mod rate;
 mod step;
 
-pub use anneal::{Anneal, AnnealSettings, Decision, Scheduler, ThresholdMode};
+pub use anneal::{Anneal, AnnealSettings, Decision, RestoreOptimizer, Scheduler, ThresholdMode};
 pub use checkpoint::{TrainState, load_weights};
 pub use optim::{Optimizer, OptimizerKind, OptimizerSettings, ParamGroup};
+pub use rate::rate;
 
 use crate::base::{StepIndex, Task};
 use crate::eval::{EvalError, Evaluator, TaskScores};

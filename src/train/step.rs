@@ -71,12 +71,9 @@ impl Trainer<'_> {
                 let predicted = self.net.respond(&images, session, true);
                 let recorded = Tensor::from_slice(recorded).view([batch.len() as i64, -1]).to_device(device);
                 let loss = self.objective.neural(batch.task, &predicted, &recorded);
-                if self.objective.scales() {
-                    let records = self.sources[batch.stream.0 as usize].n_records() as f64;
-                    loss * (records / batch.len() as f64).sqrt() + self.net.readout_penalty(session)
-                } else {
-                    loss
-                }
+                let records = self.sources[batch.stream.0 as usize].n_records();
+                let loss = loss * self.objective.neural_scale(records, batch.len());
+                if self.objective.regularizes() { loss + self.net.readout_penalty(session) } else { loss }
             }
         };
         tally.loss += loss.double_value(&[]) * batch.len() as f64;
