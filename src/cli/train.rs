@@ -1,10 +1,15 @@
 //! `nct train`: settings and shards to a trained network in a run folder.
 
+mod plan;
+mod start;
+
+use super::eval::score_table;
 use super::exit::{Interrupted, Usage, stop_flag};
-use super::show::{Bar, Show, out, table};
-use crate::base::{Purpose, RngKey, Split, Task};
-use crate::config::{ConfigError, Data, Experiment};
-use crate::model::{Mode, Network, device};
+use super::show::{Bar, Show, out};
+use crate::base::{Split, Task};
+use crate::config::{ConfigError, Data, Experiment, Labelled};
+use crate::eval::{Detail, Evaluation, FinalSettings, evaluate, rows, write_tables};
+use crate::model::{Mode, device};
 use crate::objective::Objective;
 use crate::runs::{EventFile, Run, now_seconds};
 use crate::shard::ShardSet;
@@ -62,9 +67,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             )
         }
     };
-    let (run, mut rows) = train(&experiment, args, resumed, show)?;
+    let Some((run, rows)) = train(&experiment, args, resumed, show)? else { return Ok(()) };
     show.line(&format!("test scores of the best weights, {}:", run.root().display()));
-    rows.retain(|row| row["neuron"].is_null());
     if args.json { Ok(()) } else { out(&score_table(&rows)) }
 }
 
@@ -107,28 +111,32 @@ fn fitted(
     Ok(experiment)
 }
 
-/// Trains, tests with the best weights, and gives the run and its scores.
+/// Trains, tests with the best weights, and gives the run and its scores; none for a dry run.
 pub(crate) fn train(
     experiment: &Experiment,
     args: &Args,
     resumed: Option<Run>,
     show: Show,
-) -> anyhow::Result<(Run, Vec<Value>)> {
+) -> anyhow::Result<Option<(Run, Vec<Value>)>> {
     let selected = device::select(&args.device)?;
     let shards = ShardSet::open(&args.shards)?;
     let experiment = &fitted(experiment, &shards, resumed.is_some(), show)?;
     let data = Data::open(experiment, &shards)?;
     let sources = data.sources(Split::Train)?;
     let validation = data.evaluator(Split::Validation)?;
-    let test = data.evaluator(Split::Test)?;
+    let finals = data.final_evaluations(final_settings(experiment));
+    data.check_evaluations(&finals)?;
     let schedule = Arc::new(data.schedule(&sources)?);
     let info = data.info(&sources)?;
-    device::seed(RngKey::new(experiment.seed, Purpose::Init, 0).word(0, 0));
-    let net = Network::new(&experiment.model, &info, selected.device)?;
+    let net = start::network(experiment, &info, selected.device, resumed.is_none(), show)?;
     let mut tasks: Vec<Task> = sources.iter().map(|s| s.task).collect();
     tasks.dedup();
     let objective = Objective::new(&experiment.loss, &tasks, selected.device);
-    let provenance = provenance(experiment, &selected.note, &data);
+    if args.dry_run {
+        plan::show(experiment, &net, &schedule, &sources, args.json)?;
+        return Ok(None);
+    }
+    let provenance = provenance(experiment, &selected.note, &data)?;
     let state = resumed.as_ref().map(|run| resumable(run, &provenance)).transpose()?;
     let run = match resumed {
         Some(run) => run,
@@ -176,33 +184,65 @@ pub(crate) fn train(
     let mut watch =
         Terminal { show, json: args.json, bar: None, run: &run, events: run.events()?, stop: stop_flag() };
     if trainer.run(state, &mut watch)? == Outcome::Interrupted {
-        let what = format!(
-            "saved; go on with `nct train --shards {} --resume {}`",
-            args.shards.display(),
-            run.root().display()
-        );
-        return Err(Interrupted(what).into());
+        return Err(interrupted(&run, args));
     }
     drop(watch);
     load_weights(&run, "best", &net)?;
-    let rows = super::eval::rows(run.root(), Split::Test, &test, &net, &experiment.loss)?;
+    let labelled = labelled(experiment);
+    let tell = |e: &Evaluation| {
+        if stop_flag().load(Ordering::Relaxed) {
+            return Err(interrupted(&run, args));
+        }
+        show.line(&format!("{}, {}", e.mode, e.task));
+        Ok(())
+    };
+    let scored = evaluate(&finals, &net, |e| Ok(data.evaluator_of(e, labelled)?), tell)?;
+    write_tables(&run.root().join("tables"), &run.root().display().to_string(), &scored)?;
+    let run_name = run.root().display().to_string();
+    let rows: Vec<Value> =
+        scored.iter().flat_map(|(e, scores)| rows(&run_name, e, scores, Detail::default())).collect();
     run.results(&rows)?;
-    Ok((run, rows))
+    Ok(Some((run, rows)))
 }
 
-/// Everything beside the settings that a run depends on.
-fn provenance(experiment: &Experiment, device: &str, data: &Data<'_>) -> Value {
+fn interrupted(run: &Run, args: &Args) -> anyhow::Error {
+    let (shards, root) = (args.shards.display(), run.root().display());
+    Interrupted(format!("saved; go on with `nct train --shards {shards} --resume {root}`")).into()
+}
+
+fn final_settings(experiment: &Experiment) -> FinalSettings {
+    FinalSettings {
+        add_final_train_eval: experiment.evaluation.add_final_train_eval,
+        add_final_val_eval: experiment.evaluation.add_final_val_eval,
+        add_final_test_eval: experiment.evaluation.add_final_test_eval,
+    }
+}
+
+/// The classes that compete in final evaluations.
+fn labelled(experiment: &Experiment) -> Labelled<'static> {
+    match experiment.evaluation.return_classification_subset {
+        0 => Labelled::Own,
+        m => Labelled::First(m as usize),
+    }
+}
+
+/// Everything beside the settings that a run depends on, and what can change rounding.
+fn provenance(experiment: &Experiment, device: &str, data: &Data<'_>) -> anyhow::Result<Value> {
     let datasets: serde_json::Map<String, Value> = data
         .datasets()
         .map(|d| (d.manifest().dataset.clone(), json!({"blake3": d.manifest().fingerprint().as_str()})))
         .collect();
-    json!({
+    Ok(json!({
         "nct": env!("CARGO_PKG_VERSION"),
-        "libtorch": "2.11",
+        "libtorch": device::libtorch_version(),
         "seed": experiment.seed,
         "device": device,
+        "torch_threads": tch::get_num_threads(),
+        "cpu": std::env::consts::ARCH,
+        "rounding_depends_on": ["libtorch", "device", "torch_threads", "cpu"],
         "datasets": datasets,
-    })
+        "init_blake3": start::digest(experiment)?,
+    }))
 }
 
 /// The saved state, if the shards are still the same.
@@ -297,21 +337,6 @@ fn summary(lines: &[Value]) -> String {
         text.push_str(&format!("  {rate:.0} samples/s, {waited:.0} % waiting for data"));
     }
     text
-}
-
-/// Scores as a table; single neurons name their session.
-pub(crate) fn score_table(rows: &[Value]) -> String {
-    let mut table = table(&["task", "split", "metric", "value"]);
-    for row in rows {
-        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        let place = row["neuron"]
-            .as_u64()
-            .map(|n| format!(" of neuron {n}, {}", text("session")))
-            .unwrap_or_default();
-        let value = format!("{:.4}", row["value"].as_f64().unwrap_or(f64::NAN));
-        table.add_row([text("task"), text("split"), text("metric") + &place, value]);
-    }
-    table.to_string()
 }
 
 /// The default place of shards, as the command line has it.

@@ -5,10 +5,10 @@
 
 mod assemble;
 
-pub use assemble::{Data, DataError};
+pub use assemble::{Data, DataError, Labelled};
 
 use crate::load::AugmentSettings;
-use crate::model::{ModelSettings, Precision};
+use crate::model::{ModelSettings, Numerics, Precision};
 use crate::objective::ObjectiveSettings;
 use crate::schedule::{LastBatch, Mix, RatioByEpoch};
 use crate::train::modules::ModuleSettings;
@@ -337,6 +337,16 @@ impl Experiment {
         let experiment = if overrides.is_empty() { typed } else { with_overrides(text, origin, overrides)? };
         experiment.check().map_err(|what| ConfigError::new(origin, what))?;
         Ok(experiment)
+    }
+
+    /// Views of each labelled training image in a batch.
+    pub fn views(&self) -> u64 {
+        if self.modules.representation_matching.is_some() { 2 } else { 1 }
+    }
+
+    /// Precision and memory format of the network.
+    pub fn numerics(&self) -> Numerics {
+        Numerics { precision: self.numerics.precision, channels_last: self.numerics.channels_last }
     }
 
     /// All settings as text, from which [`Self::parse`] gives the same experiment.

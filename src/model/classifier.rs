@@ -2,12 +2,16 @@
 //! maximum at the end ("conv"), or as linear layers on the flattened map ("dense").
 
 use super::params::{Params, constant, normal};
+use super::pass::Pass;
+use super::precision::Numerics;
+use super::table::LayerRow;
 use super::{HeadKind, ModelSettings};
 use tch::Tensor;
 
 /// Head on a map of extent `[C, H, W]`.
 #[derive(Debug)]
 pub(super) struct Classifier {
+    prefix: String,
     kind: HeadKind,
     avg_pool: bool,
     dropout: f64,
@@ -42,28 +46,50 @@ impl Classifier {
         let layers = (0..3).map(&mut layer).collect();
         let (kind, avg_pool, dropout) =
             (settings.classification_readout_type, settings.avg_pool, settings.dropout);
-        Self { kind, avg_pool, dropout, layers }
+        Self { prefix: prefix.to_owned(), kind, avg_pool, dropout, layers }
     }
 
-    /// `map` `[batch, C, H, W]` to logits `[batch, classes]`.
-    pub(super) fn forward(&self, map: &Tensor, train: bool) -> Tensor {
+    /// `map` `[batch, C, H, W]` to logits `[batch, classes]` in single precision.
+    pub(super) fn forward(&self, map: &Tensor, pass: &mut Pass<'_>) -> Tensor {
         let map = if self.avg_pool { map.adaptive_avg_pool2d([7, 7]) } else { map.shallow_clone() };
         let mut x = match self.kind {
             HeadKind::Conv => map,
-            HeadKind::Dense => map.flatten(1, -1),
+            HeadKind::Dense => map.contiguous().flatten(1, -1),
         };
         for (i, (weight, bias)) in self.layers.iter().enumerate() {
+            let (weight, bias) = (pass.numerics.operand(weight), pass.numerics.operand(bias));
             x = match self.kind {
-                HeadKind::Conv => x.conv2d(weight, Some(bias), [1, 1], [0, 0], [1, 1], 1),
-                HeadKind::Dense => x.linear(weight, Some(bias)),
+                HeadKind::Conv => x.conv2d(&weight, Some(&bias), [1, 1], [0, 0], [1, 1], 1),
+                HeadKind::Dense => x.linear(&weight, Some(&bias)),
             };
+            pass.note(&self.prefix, 3 * i, &x);
             if i < 2 {
-                x = x.relu().dropout(self.dropout, train);
+                x = x.relu();
+                pass.note(&self.prefix, 3 * i + 1, &x);
+                x = x.dropout(self.dropout, pass.mode.train);
+                pass.note(&self.prefix, 3 * i + 2, &x);
             }
         }
-        match self.kind {
-            HeadKind::Conv => x.adaptive_max_pool2d([1, 1]).0.flatten(1, -1),
+        let logits = match self.kind {
+            HeadKind::Conv => x.adaptive_max_pool2d([1, 1]).0.contiguous().flatten(1, -1),
             HeadKind::Dense => x,
+        };
+        Numerics::leave(&logits)
+    }
+
+    /// Rows of its layers on a map of the given extent.
+    pub(super) fn rows(&self, extent: [i64; 3], rows: &mut Vec<LayerRow>) {
+        let positions = match (self.kind, self.avg_pool) {
+            (HeadKind::Dense, _) => 1,
+            (HeadKind::Conv, true) => 49,
+            (HeadKind::Conv, false) => extent[1] * extent[2],
+        };
+        for (i, (weight, bias)) in self.layers.iter().enumerate() {
+            let kind = if self.kind == HeadKind::Conv { "Conv2d" } else { "Linear" };
+            let (name, params) = (format!("{}.{}", self.prefix, 3 * i), weight.numel() + bias.numel());
+            let macs = weight.numel() as u64 * positions as u64;
+            let output = [weight.size()[0], positions, 1];
+            rows.push(LayerRow { name, kind, output, params: params as u64, macs });
         }
     }
 }

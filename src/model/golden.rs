@@ -1,7 +1,7 @@
 //! Values of the reference's own classes (torch 1.9) under a deterministic filling of all tensors.
 
 use super::*;
-use tch::Kind;
+use tch::{Device, Kind, Tensor};
 
 /// Uniform numbers from a hash of the tensor's name and the element's position.
 fn uniform(name: &str, n: usize) -> Vec<f64> {
@@ -54,13 +54,13 @@ fn data(sessions: &[(&str, usize)]) -> DataInfo {
     DataInfo { image: [1, 64, 64], classes: Some(200), sessions: sessions.iter().map(session).collect() }
 }
 
-fn model(settings: &ModelSettings, sessions: &[(&str, usize)]) -> MtlVgg {
-    let model = MtlVgg::new(settings, &data(sessions), Device::Cpu).unwrap();
+fn model(settings: &ModelSettings, sessions: &[(&str, usize)]) -> Network {
+    let model = Network::new(settings, &data(sessions), Device::Cpu, Numerics::default()).unwrap();
     fill(model.params());
     model
 }
 
-fn named(model: &MtlVgg, name: &str) -> Tensor {
+fn named(model: &Network, name: &str) -> Tensor {
     model.params().iter().find(|p| p.name == name).unwrap().tensor.shallow_clone()
 }
 
@@ -176,11 +176,13 @@ fn parameter_counts_equal_the_reference() {
             let vgg_type = name.parse().unwrap();
             let settings =
                 ModelSettings { vgg_type, classification_readout_type: head, ..ModelSettings::default() };
-            let model = MtlVgg::new(&settings, &data(&[]), Device::Cpu).unwrap();
+            let model = Network::new(&settings, &data(&[]), Device::Cpu, Numerics::default()).unwrap();
             assert_eq!(model.params().n_trainable(), expected, "{name} {head:?}");
         }
     }
-    let model = MtlVgg::new(&ModelSettings::default(), &data(&[("s", 10)]), Device::Cpu).unwrap();
+    let model =
+        Network::new(&ModelSettings::default(), &data(&[("s", 10)]), Device::Cpu, Numerics::default())
+            .unwrap();
     assert_eq!(model.params().n_trainable(), 39_737_352 + 2610);
     assert_eq!(model.params().state().len(), 118 + 4);
 }
@@ -188,7 +190,7 @@ fn parameter_counts_equal_the_reference() {
 #[test]
 fn settings_that_cannot_work_are_refused() {
     let refused = |settings: ModelSettings| {
-        MtlVgg::new(&settings, &data(&[("s", 1)]), Device::Cpu).unwrap_err().to_string()
+        Network::new(&settings, &data(&[("s", 1)]), Device::Cpu, Numerics::default()).unwrap_err().to_string()
     };
     let message = refused(ModelSettings { v1_model_layer: 16, ..ModelSettings::default() });
     assert!(message.contains("16") && message.contains("17"), "{message}");

@@ -5,22 +5,27 @@
 
 mod classifier;
 pub mod device;
+mod freeze;
 #[cfg(test)]
 mod golden;
+mod network;
 mod params;
+mod pass;
+mod precision;
 mod readout;
+mod table;
 mod vgg;
 pub mod weights;
 
+pub use network::Network;
 pub use params::{Param, Params};
+pub use pass::Mode;
+pub use precision::{Numerics, Precision};
+pub use table::{Cost, LayerRow};
 pub use vgg::{LayerSpec, VggPlan};
 
 use crate::base::Task;
-use classifier::Classifier;
-use readout::GaussianReadout;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
-use vgg::Block;
 
 /// A network that cannot be built, or weights that do not fit it.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +68,16 @@ pub enum HeadKind {
 pub struct ModelSettings {
     /// `vgg11` to `vgg19`, with `_bn` for batch normalisation, or a plan such as `bn 16 M 32 M`.
     pub vgg_type: VggPlan,
-    /// Layers of the core that both tasks share; the readouts read the map after them.
-    pub v1_model_layer: usize,
+    /// Layers of the core up to the map that readouts of V1 read; 0 or less where there are none.
+    pub v1_model_layer: i64,
+    /// The same for V4; the blocks up to the later one of both are shared with classification.
+    pub v4_model_layer: i64,
+    /// Extra dropout after the rectifications of the core.
+    pub add_dropout: AddDropout,
+    /// Train the shared blocks.
+    pub v1_fine_tune: bool,
+    /// A batch norm and a rectification of their own before the readouts of each area.
+    pub v1_final_batchnorm: bool,
     /// `conv` or `dense`.
     pub classification_readout_type: HeadKind,
     /// Width of the head's two hidden layers.
@@ -85,12 +98,26 @@ pub struct ModelSettings {
     pub v1_elu_offset: f64,
 }
 
+/// Rates of extra dropout (spec/models 2.6); 0 for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AddDropout {
+    /// In the blocks that tasks share.
+    pub shared_block: f64,
+    /// In the rest of the core.
+    pub unshared_block: f64,
+}
+
 impl Default for ModelSettings {
     /// The paper's: VGG-19 with batch normalisation, cut after conv3_1.
     fn default() -> Self {
         Self {
             vgg_type: "vgg19_bn".parse().expect("one of the eight names"),
             v1_model_layer: 17,
+            v4_model_layer: -1,
+            add_dropout: AddDropout::default(),
+            v1_fine_tune: true,
+            v1_final_batchnorm: false,
             classification_readout_type: HeadKind::Conv,
             hidden: 4096,
             dropout: 0.5,
@@ -124,171 +151,4 @@ pub struct SessionData {
     pub id: String,
     /// Mean training response of each neuron.
     pub mean_response: Vec<f32>,
-}
-
-/// Shim.
-pub type Network = MtlVgg;
-/// Shim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mode {
-    /// x
-    pub train: bool,
-    /// x
-    pub frozen_norms: usize,
-}
-impl Mode {
-    /// x
-    pub const EVAL: Self = Self { train: false, frozen_norms: 0 };
-    /// x
-    pub const TRAIN: Self = Self { train: true, frozen_norms: 0 };
-}
-/// Shim.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// x
-    #[default]
-    F32,
-    /// x
-    Bf16,
-}
-
-/// The network for both tasks, or for one of them.
-#[derive(Debug)]
-pub struct MtlVgg {
-    params: Params,
-    shared: Block,
-    readouts: Vec<GaussianReadout>,
-    unshared: Option<(Block, Classifier)>,
-    elu_offset: f64,
-    gamma: f64,
-}
-
-impl MtlVgg {
-    /// Builds the network with fresh weights from torch's generator, which the caller has seeded.
-    ///
-    /// Names are the reference's: `mtl_vgg_core.v1_block.*`, `v1_readout.<session>.*` and so on, and
-    /// `features.*`, `classifier.*` where there is no neural data.
-    pub fn new(settings: &ModelSettings, data: &DataInfo, device: Device) -> Result<Self, ModelError> {
-        check(settings, data)?;
-        let plan = &settings.vgg_type;
-        let layers = plan.layers();
-        let [_, height, width] = data.image;
-        let neural = !data.sessions.is_empty();
-        let cut = if neural { settings.v1_model_layer } else { layers.len() };
-        let (core, head) = if neural {
-            ("mtl_vgg_core.v1_block", "classification_readout")
-        } else {
-            ("features", "classifier")
-        };
-        let mut params = Params::new(device);
-        let shared = Block::new(&mut params, core, &layers[..cut]);
-        let rest =
-            data.classes.map(|_| Block::new(&mut params, "mtl_vgg_core.unshared_block", &layers[cut..]));
-        let channels = plan.extent(cut, height, width)[0];
-        let readouts = data
-            .sessions
-            .iter()
-            .map(|s| {
-                let prefix = format!("v1_readout.{}", s.id);
-                GaussianReadout::new(&mut params, &prefix, settings, channels, &s.mean_response)
-            })
-            .collect();
-        let unshared = rest.zip(data.classes).map(|(block, classes)| {
-            let extent = plan.extent(layers.len(), height, width);
-            (block, Classifier::new(&mut params, head, settings, extent, i64::from(classes)))
-        });
-        let (elu_offset, gamma) = (settings.v1_elu_offset, settings.v1_gamma_readout);
-        Ok(Self { params, shared, readouts, unshared, elu_offset, gamma })
-    }
-
-    /// Parameters and buffers.
-    pub fn params(&self) -> &Params {
-        &self.params
-    }
-
-    /// Images `[batch, 1 or 3, height, width]` to the map that the readouts see.
-    pub fn tap(&self, images: &Tensor, mode: Mode) -> Tensor {
-        self.shared.forward(images, mode.train)
-    }
-
-    /// Images to logits `[batch, classes]`.
-    pub fn classify(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let (block, head) = self
-            .unshared
-            .as_ref()
-            .expect("the schedule has labelled images only where the data have classes");
-        head.forward(&block.forward(&self.tap(images, mode), mode.train), mode.train)
-    }
-
-    /// Images to responses `[batch, neurons]` of session number `session`: elu(x + offset) + 1.
-    pub fn respond(&self, images: &Tensor, session: usize, mode: Mode) -> Tensor {
-        let read = self.readouts[session].forward(&self.tap(images, mode), mode.train);
-        (read + self.elu_offset).elu() + 1.0
-    }
-
-    /// The L1 penalty of session number `session`: gamma times the sum of its absolute channel weights.
-    /// Shim.
-    pub fn classify_with(
-        &self,
-        images: &Tensor,
-        mode: Mode,
-        _layers: &[&str],
-    ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
-        Ok((self.classify(images, mode), Vec::new()))
-    }
-    /// Shim.
-    pub fn reset(&self, _layers: &[String]) -> Result<(), ModelError> {
-        Ok(())
-    }
-    /// x
-    pub fn penalty(&self, session: usize) -> Tensor {
-        self.readouts[session].l1() * self.gamma
-    }
-
-    /// Puts readout positions and deviations back into their bounds; due after every update.
-    pub fn clamp_readouts(&self) {
-        self.readouts.iter().for_each(GaussianReadout::clamp);
-    }
-}
-
-fn check(settings: &ModelSettings, data: &DataInfo) -> Result<(), ModelError> {
-    let fail = |what: String| Err(ModelError::Settings(what));
-    let plan = &settings.vgg_type;
-    let cuts = plan.cuts();
-    if !data.sessions.is_empty() && !cuts.contains(&settings.v1_model_layer) {
-        let layer = settings.v1_model_layer;
-        return fail(format!(
-            "v1_model_layer {layer} of {plan} cuts between a convolution and its rectification, or beyond the end; legal are {cuts:?}"
-        ));
-    }
-    if data.sessions.is_empty() && data.classes.is_none() {
-        return fail("there are neither labelled images nor recording sessions to learn from".into());
-    }
-    if ![1, 3].contains(&data.image[0]) {
-        return fail(format!("images of {} channels; 1 or 3 can be used", data.image[0]));
-    }
-    let end = plan.extent(plan.layers().len(), data.image[1], data.image[2]);
-    if end.contains(&0) {
-        return fail(format!(
-            "{plan} shrinks images of {} x {} to nothing; use fewer poolings",
-            data.image[1], data.image[2]
-        ));
-    }
-    let ranges = [
-        ("v1_init_mu_range", settings.v1_init_mu_range, settings.v1_init_mu_range <= 1.0),
-        ("v1_init_sigma_range", settings.v1_init_sigma_range, true),
-    ];
-    for (name, value, within) in ranges {
-        if !(value > 0.0 && value.is_finite() && within) {
-            return fail(format!("{name} = {value} is out of range"));
-        }
-    }
-    if !(0.0..1.0).contains(&settings.dropout) || !(1..=1 << 20).contains(&settings.hidden) {
-        return fail(format!(
-            "dropout = {} or hidden = {} is out of range",
-            settings.dropout, settings.hidden
-        ));
-    }
-    Ok(())
 }

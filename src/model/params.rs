@@ -4,6 +4,8 @@
 //! variables in no order.
 
 use super::ModelError;
+use super::precision::Numerics;
+use std::fmt;
 use tch::{Device, Kind, Tensor};
 
 /// One parameter or buffer.
@@ -22,12 +24,18 @@ pub struct Param {
 pub struct Params {
     list: Vec<Param>,
     device: Device,
+    numerics: Numerics,
 }
 
 impl Params {
     /// None yet; tensors will live on `device`.
     pub fn new(device: Device) -> Self {
-        Self { list: Vec::new(), device }
+        Self::with(device, Numerics::default())
+    }
+
+    /// None yet; kernels will be laid out as `numerics` says.
+    pub fn with(device: Device, numerics: Numerics) -> Self {
+        Self { list: Vec::new(), device, numerics }
     }
 
     /// Device of the tensors.
@@ -38,7 +46,7 @@ impl Params {
     /// A trainable parameter with the given initial value, drawn on the CPU so that every device
     /// starts from the same numbers.
     pub fn parameter(&mut self, name: String, initial: &Tensor) -> Tensor {
-        let tensor = initial.to_device(self.device).set_requires_grad(true);
+        let tensor = self.numerics.layout(&initial.to_device(self.device)).set_requires_grad(true);
         self.push(name, tensor, true)
     }
 
@@ -121,8 +129,64 @@ impl Params {
         Ok(())
     }
 
+    /// Copies those of `values` that fit into the tensors of the same name, and reports the others
+    /// (spec/trainer 6.5). Nothing that fits is an error.
+    pub fn load_fitting(&self, values: &[(String, Tensor)], origin: &str) -> Result<Fit, ModelError> {
+        let mut fit = Fit::default();
+        for param in &self.list {
+            match values.iter().find(|(name, _)| *name == param.name).map(|(_, value)| value) {
+                Some(value) if value.size() == param.tensor.size() => {
+                    tch::no_grad(|| param.tensor.shallow_clone().copy_(value));
+                    fit.loaded += 1;
+                }
+                Some(value) => {
+                    let (found, expected) = (value.size(), param.tensor.size());
+                    fit.mismatched.push(format!("{} ({found:?}, expected {expected:?})", param.name));
+                }
+                // Files from before PyTorch 0.4.1 do not have it.
+                None if param.name.ends_with("num_batches_tracked") => {}
+                None => fit.missing.push(param.name.clone()),
+            }
+        }
+        let unexpected = values.iter().filter(|(name, _)| self.find(name).is_none());
+        fit.unexpected = unexpected.map(|(name, _)| name.clone()).collect();
+        if fit.loaded == 0 {
+            return Err(ModelError::file(origin, format!("nothing of it fits this network: {fit}")));
+        }
+        Ok(fit)
+    }
+
     fn find(&self, name: &str) -> Option<&Param> {
         self.list.iter().find(|p| p.name == name)
+    }
+}
+
+/// What of a weights file was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fit {
+    /// Number of tensors taken.
+    pub loaded: usize,
+    /// Names that the file does not have.
+    pub missing: Vec<String>,
+    /// Names that the network does not have.
+    pub unexpected: Vec<String>,
+    /// Names with both shapes.
+    pub mismatched: Vec<String>,
+}
+
+impl fmt::Display for Fit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tensors taken", self.loaded)?;
+        for (what, names) in [
+            ("missing", &self.missing),
+            ("unexpected", &self.unexpected),
+            ("of another shape", &self.mismatched),
+        ] {
+            if !names.is_empty() {
+                write!(f, "; {what}: {}", names.join(", "))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,11 +3,14 @@
 
 use super::ModelSettings;
 use super::params::{Params, constant};
+use super::precision::Numerics;
+use super::table::LayerRow;
 use tch::{Device, Kind, Tensor};
 
 /// Readout of one recording session with n neurons on a map of C channels.
 #[derive(Debug)]
 pub(super) struct GaussianReadout {
+    name: String,
     /// `[1, n, 1, 2]`: mean position (x, y), each from -1 to 1.
     mu: Tensor,
     /// `[1, n, 1, 2]`: standard deviation along each axis.
@@ -33,6 +36,7 @@ impl GaussianReadout {
         let sigma = uniform() * settings.v1_init_sigma_range;
         let features = constant(&[1, channels, 1, n], 1.0 / channels as f64);
         Self {
+            name: prefix.to_owned(),
             mu: params.parameter(format!("{prefix}.mu"), &mu),
             sigma: params.parameter(format!("{prefix}.sigma"), &sigma),
             features: params.parameter(format!("{prefix}.features"), &features),
@@ -45,6 +49,7 @@ impl GaussianReadout {
     /// `map` `[batch, C, height, width]` to `[batch, n]`, before the output nonlinearity. Positions are
     /// drawn for every image in training, and are the means otherwise.
     pub(super) fn forward(&self, map: &Tensor, train: bool) -> Tensor {
+        let map = Numerics::leave(map);
         let (batch, n) = (map.size()[0], self.mu.size()[1]);
         let grid = if train {
             let noise = Tensor::randn([batch, n, 1, 2], (Kind::Float, map.device()));
@@ -59,6 +64,15 @@ impl GaussianReadout {
             Some(bias) => read + bias,
             None => read,
         }
+    }
+
+    /// Its row: one neuron reads four values of each channel, and weighs them.
+    pub(super) fn row(&self, map: [i64; 3]) -> LayerRow {
+        let n = self.mu.size()[1];
+        let of = |t: &Tensor| t.numel() as u64;
+        let params = of(&self.mu) + of(&self.sigma) + of(&self.features) + self.bias.as_ref().map_or(0, of);
+        let macs = (n * map[0] * 5) as u64;
+        LayerRow { name: self.name.clone(), kind: "Readout", output: [n, 1, 1], params, macs }
     }
 
     /// Sum of the absolute weights of the channels.

@@ -1,5 +1,5 @@
-//! Memory that runs out becomes an error that says what to do. Torch reports it in ways that tch turns into a
-//! panic in most places.
+//! What torch refuses becomes an error, and memory that runs out one that says what to do. tch turns torch's
+//! refusals into panics in most places.
 
 use super::TrainError;
 use std::any::Any;
@@ -11,13 +11,13 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work`; where torch has no memory left, gives [`TrainError::Memory`].
+/// Runs `work`; where torch panics, gives [`TrainError::Memory`] if there was none left, else [`TrainError::Refused`].
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
-            if !(GUARDED.get() && out_of_memory(info.payload()).is_some()) {
+            if !(GUARDED.get() && refusal(info.payload()).is_some()) {
                 before(info);
             }
         }));
@@ -27,27 +27,28 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(outer);
     match result {
-        Ok(Err(TrainError::Torch(e))) if is_about_memory(&e.to_string()) => {
-            Err(TrainError::Memory(first_line(&e.to_string())))
-        }
+        Ok(Err(TrainError::Torch(e))) => Err(error(first_line(&e.to_string()))),
         Ok(result) => result,
-        Err(payload) => match out_of_memory(payload.as_ref()) {
-            Some(what) => Err(TrainError::Memory(what)),
+        Err(payload) => match refusal(payload.as_ref()) {
+            Some(what) => Err(error(what)),
             None => panic::resume_unwind(payload),
         },
     }
 }
 
-fn out_of_memory(payload: &(dyn Any + Send)) -> Option<String> {
-    let text = payload
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| payload.downcast_ref::<&str>().copied())?;
-    is_about_memory(text).then(|| first_line(text))
+/// What torch said, if that is what the panic is about.
+fn refusal(payload: &(dyn Any + Send)) -> Option<String> {
+    let text = payload.downcast_ref::<String>()?;
+    text.contains("Torch(\"").then(|| first_line(text))
 }
 
-fn is_about_memory(text: &str) -> bool {
-    ["out of memory", "not enough memory", "can't allocate memory"].iter().any(|words| text.contains(words))
+fn error(said: String) -> TrainError {
+    let memory = ["out of memory", "not enough memory", "can't allocate memory"];
+    if memory.iter().any(|words| said.contains(words)) {
+        TrainError::Memory(said)
+    } else {
+        TrainError::Refused(said)
+    }
 }
 
 /// Torch's own words, without the list of C++ frames.
@@ -73,6 +74,17 @@ mod tests {
         assert!(!message.contains("frame #"), "{message}");
         let tried = || Ok(drop(Tensor::f_zeros([1 << 50], (Kind::Float, Device::Cpu))?));
         assert!(matches!(guarded(tried), Err(TrainError::Memory(_))));
+    }
+
+    #[test]
+    fn what_torch_refuses_is_an_error_with_its_words() {
+        let wrong = || -> Result<(), TrainError> {
+            let _ = Tensor::ones([2, 3], (Kind::Float, Device::Cpu))
+                .matmul(&Tensor::ones([2, 3], (Kind::Float, Device::Cpu)));
+            Ok(())
+        };
+        let message = guarded(wrong).unwrap_err().to_string();
+        assert!(message.contains("mat1") && !message.contains("frame #"), "{message}");
     }
 
     #[test]

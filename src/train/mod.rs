@@ -68,6 +68,9 @@ pub enum TrainError {
     /// Torch refused.
     #[error("torch: {0}")]
     Torch(#[from] tch::TchError),
+    /// Torch refused, in its words.
+    #[error("torch: {0}")]
+    Refused(String),
 }
 
 /// What to do with an update whose loss is NaN or infinite.
@@ -97,7 +100,8 @@ pub struct CheckpointSettings {
 impl TrainError {
     /// Whether the user's input is at fault rather than the program or machine.
     pub fn is_input(&self) -> bool {
-        let program = matches!(self, Self::Torch(_) | Self::Memory(_) | Self::Nonfinite(_));
+        let program =
+            matches!(self, Self::Torch(_) | Self::Refused(_) | Self::Memory(_) | Self::Nonfinite(_));
         !program && !matches!(self, Self::Eval(EvalError::Torch(_)))
     }
 }

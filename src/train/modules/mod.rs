@@ -167,11 +167,6 @@ impl Modules {
         matching.chain(rdm).collect()
     }
 
-    /// Views of each labelled image in a batch.
-    pub(super) fn views(&self) -> i64 {
-        if self.settings.representation_matching.is_some() { 2 } else { 1 }
-    }
-
     /// Loss of the representations of `images`, of which the first `n` are first views.
     pub(super) fn loss(
         &self,

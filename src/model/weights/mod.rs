@@ -1,5 +1,9 @@
 //! Tensors in and out of safetensors files, which Python reads with `safetensors.torch.load_file`.
 
+mod rename;
+
+pub use rename::renamed;
+
 use super::ModelError;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
