@@ -5,7 +5,7 @@ use super::train::score_table;
 use crate::base::{Split, Task};
 use crate::config::{Data, Experiment};
 use crate::eval::Evaluator;
-use crate::model::{MtlVgg, device};
+use crate::model::{Network, Runtime, device};
 use crate::objective::{Objective, ObjectiveSettings};
 use crate::runs::Run;
 use crate::shard::ShardSet;
@@ -60,7 +60,7 @@ pub(crate) fn evaluate(root: &Path, shards: &Path, device: &str) -> anyhow::Resu
     let shards = ShardSet::open(shards)?;
     let data = Data::open(&experiment, &shards)?;
     let info = data.info(&data.sources(Split::Train)?)?;
-    let net = MtlVgg::new(&experiment.model, &info, selected.device)?;
+    let net = Network::new(&experiment.model, &info, selected.device, Runtime::default())?;
     load_weights(&run, "best", &net)?;
     let mut all = Vec::new();
     for split in [Split::Validation, Split::Test] {
@@ -74,7 +74,7 @@ pub(crate) fn rows(
     root: &Path,
     split: Split,
     evaluator: &Evaluator,
-    net: &MtlVgg,
+    net: &Network,
     loss: &ObjectiveSettings,
 ) -> anyhow::Result<Vec<Value>> {
     // Plain losses: without the weights that training learned.

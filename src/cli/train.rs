@@ -4,7 +4,7 @@ use super::exit::{Interrupted, Usage, stop_flag};
 use super::show::{Bar, Show, out, table};
 use crate::base::{Purpose, RngKey, Split, Task};
 use crate::config::{ConfigError, Data, Experiment};
-use crate::model::{MtlVgg, device};
+use crate::model::{Network, Runtime, device};
 use crate::objective::Objective;
 use crate::runs::{EventFile, Run, now_seconds};
 use crate::shard::ShardSet;
@@ -117,7 +117,7 @@ pub(crate) fn train(
     let schedule = Arc::new(data.schedule(&sources)?);
     let info = data.info(&sources)?;
     device::seed(RngKey::new(experiment.seed, Purpose::Init, 0).word(0, 0));
-    let net = MtlVgg::new(&experiment.model, &info, selected.device)?;
+    let net = Network::new(&experiment.model, &info, selected.device, Runtime::default())?;
     let mut tasks: Vec<Task> = sources.iter().map(|s| s.task).collect();
     tasks.dedup();
     let objective = Objective::new(&experiment.loss, &tasks, selected.device);

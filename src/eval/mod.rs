@@ -4,7 +4,7 @@
 
 use crate::base::Task;
 use crate::load::{Batch, LoadError, Loader, LoaderOptions, Pixels, Source, Targets};
-use crate::model::MtlVgg;
+use crate::model::{Mode, ModelError, Network};
 use crate::objective::Objective;
 use crate::objective::score::{Predictions, mean};
 use crate::schedule::{Mix, Schedule, ScheduleError, StreamSpec};
@@ -20,6 +20,9 @@ pub enum EvalError {
     /// Nothing to evaluate on.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// The network.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// Torch refused.
     #[error("torch: {0}")]
     Torch(#[from] tch::TchError),
@@ -60,11 +63,11 @@ impl Evaluator {
     }
 
     /// Scores of each task, neural first. The neural loss is the Poisson loss whatever was trained with.
-    pub fn scores(&self, net: &MtlVgg, objective: &Objective) -> Result<Vec<TaskScores>, EvalError> {
+    pub fn scores(&self, net: &Network, objective: &Objective) -> Result<Vec<TaskScores>, EvalError> {
         tch::no_grad(|| self.collect(net, objective)).map(Totals::scores)
     }
 
-    fn collect(&self, net: &MtlVgg, objective: &Objective) -> Result<Totals, EvalError> {
+    fn collect(&self, net: &Network, objective: &Objective) -> Result<Totals, EvalError> {
         let device = net.params().device();
         let mut totals = Totals::new(&self.sources);
         let steps = 0..self.schedule.steps_per_epoch();
@@ -75,7 +78,7 @@ impl Evaluator {
                 let images = images_of(batch, device)?;
                 match batch.targets() {
                     Targets::Labels(labels) => {
-                        let logits = net.classify(&images, false);
+                        let logits = net.classify(&images, Mode::EVAL)?;
                         let labels = Tensor::from_slice(labels).to_device(device);
                         let loss = objective.classification(&logits, &labels).double_value(&[]);
                         totals.samples += batch.len() as u64;
@@ -88,7 +91,7 @@ impl Evaluator {
                             .filter(|s| s.task.is_neural())
                             .count();
                         let predicted =
-                            net.respond(&images, session, false).flatten(0, -1).to_device(Device::Cpu);
+                            net.respond(&images, session, Mode::EVAL)?.flatten(0, -1).to_device(Device::Cpu);
                         totals.sessions[session].predicted.extend(Vec::<f32>::try_from(predicted)?);
                         totals.sessions[session].recorded.extend(recorded);
                     }

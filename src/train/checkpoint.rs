@@ -78,7 +78,7 @@ impl Trainer<'_> {
 pub fn load_weights(
     run: &Run,
     name: &str,
-    net: &crate::model::MtlVgg,
+    net: &crate::model::Network,
 ) -> Result<(), crate::model::ModelError> {
     let path = run.checkpoint(name);
     net.params().load(&of_net(&Weights::read(&path)?.tensors), &path.display().to_string())

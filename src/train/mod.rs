@@ -14,7 +14,7 @@ pub use optim::{Optimizer, OptimizerKind, OptimizerSettings, ParamGroup};
 use crate::base::{StepIndex, Task};
 use crate::eval::{EvalError, Evaluator, TaskScores};
 use crate::load::{LoadError, Loader, LoaderOptions, Source};
-use crate::model::{ModelError, MtlVgg};
+use crate::model::{ModelError, Network};
 use crate::objective::Objective;
 use crate::runs::{Run, RunError};
 use crate::schedule::Schedule;
@@ -52,7 +52,11 @@ pub enum TrainError {
 impl TrainError {
     /// Whether the user's input is at fault rather than the program or machine.
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Torch(_) | Self::Eval(EvalError::Torch(_)))
+        match self {
+            Self::Torch(_) | Self::Eval(EvalError::Torch(_)) => false,
+            Self::Model(e) | Self::Eval(EvalError::Model(e)) => e.is_input(),
+            _ => true,
+        }
     }
 }
 
@@ -83,7 +87,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Trainer<'a> {
     /// The network.
-    pub net: &'a MtlVgg,
+    pub net: &'a Network,
     /// The losses.
     pub objective: &'a Objective,
     /// The optimiser, over the network's and the losses' parameters.

@@ -4,6 +4,7 @@ use super::{TrainError, Trainer};
 use crate::base::{Purpose, RngKey, Task};
 use crate::eval::{count_correct, images_of};
 use crate::load::{Batch, Step, Targets};
+use crate::model::Mode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -61,19 +62,19 @@ impl Trainer<'_> {
         tally.samples += batch.len() as u64;
         let loss = match batch.targets() {
             Targets::Labels(labels) => {
-                let logits = self.net.classify(&images, true);
+                let logits = self.net.classify(&images, Mode::TRAIN)?;
                 let labels = Tensor::from_slice(labels).to_device(device);
                 tally.correct += count_correct(&logits, &labels);
                 self.objective.classification(&logits, &labels)
             }
             Targets::Responses(recorded) => {
                 let session = self.session_of(batch);
-                let predicted = self.net.respond(&images, session, true);
+                let predicted = self.net.respond(&images, session, Mode::TRAIN)?;
                 let recorded = Tensor::from_slice(recorded).view([batch.len() as i64, -1]).to_device(device);
                 let loss = self.objective.neural(batch.task, &predicted, &recorded);
                 if self.objective.scales() {
                     let records = self.sources[batch.stream.0 as usize].n_records() as f64;
-                    loss * (records / batch.len() as f64).sqrt() + self.net.readout_penalty(session)
+                    loss * (records / batch.len() as f64).sqrt() + self.net.penalty(session)?
                 } else {
                     loss
                 }
