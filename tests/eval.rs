@@ -309,7 +309,12 @@ fn each_area_is_read_from_its_own_readouts() {
     let dir = raw();
     renumber_sessions(&dir.path().join("raw/mtl_oracle_dataset"));
     succeed(nct(dir.path()).args(["prepare", "raw", "--color", "gray"]));
-    let v4 = ["data.neural_v4=\"mtl_oracle_dataset\"", "data.neural=\"mtl_monkey_dataset\""];
+    let v4 = [
+        "data.neural_v4=\"mtl_oracle_dataset\"",
+        "data.neural=\"mtl_monkey_dataset\"",
+        "model.v1_model_layer=4",
+        "model.v4_model_layer=8",
+    ];
     let run = train(dir.path(), "runs", &v4);
     let rows = eval(dir.path(), &run, &["--split", "validation"]);
     let metrics = fs::read_to_string(dir.path().join(&run).join("metrics.jsonl")).unwrap();

@@ -143,7 +143,7 @@ pub(crate) fn load(root: &Path, shards: &ShardSet, device: Device) -> anyhow::Re
     let experiment = Experiment::parse(&run.config()?, &root.join("config.toml").display().to_string(), &[])?;
     let data = Data::open(&experiment, shards)?;
     let info = data.info(&data.sources(Split::Train)?)?;
-    let net = Network::new(&experiment.model, &info, device, experiment.numerics())?;
+    let net = Network::new(&experiment.model, &info, device, experiment.runtime())?;
     load_weights(&run, "best", &net)?;
     Ok(net)
 }
@@ -164,7 +164,7 @@ fn evaluate_run(args: &Args, tell: &dyn Fn(&Evaluation)) -> anyhow::Result<Vec<(
     };
     let evaluations = evaluations(args, &data)?;
     let info = data.info(&data.sources(Split::Train)?)?;
-    let net = Network::new(&experiment.model, &info, selected.device, experiment.numerics())?;
+    let net = Network::new(&experiment.model, &info, selected.device, experiment.runtime())?;
     load_weights(&run, "best", &net)?;
     let open = |e: &Evaluation| Ok(data.evaluator_of(e, labelled)?);
     run_evaluations(&evaluations, &net, open, |e| {

@@ -9,9 +9,10 @@ use super::show::{Bar, Show, out};
 use crate::base::{Split, Task};
 use crate::config::{ConfigError, Data, Experiment, Labelled};
 use crate::eval::{Detail, Evaluation, FinalSettings, evaluate, rows, write_tables};
-use crate::model::{Mode, device};
+use crate::model::{Mode, Network, device};
 use crate::objective::Objective;
 use crate::runs::{EventFile, Run, now_seconds};
+use crate::schedule::Schedule;
 use crate::shard::ShardSet;
 use crate::train::modules::Modules;
 use crate::train::{Optimizer, Outcome, Recorder, TrainState, Trainer, Watch, load_weights};
@@ -133,7 +134,7 @@ pub(crate) fn train(
     tasks.dedup();
     let objective = Objective::new(&experiment.loss, &tasks, selected.device);
     if args.dry_run {
-        plan::show(experiment, &net, &schedule, &sources, args.json)?;
+        plan::show(experiment, &net, &info, &schedule, &sources, args.json)?;
         return Ok(None);
     }
     let provenance = provenance(experiment, &selected.note, &data)?;
@@ -142,26 +143,15 @@ pub(crate) fn train(
         Some(run) => run,
         None => Run::create(&args.out, &experiment.name, &experiment.to_toml(), &provenance)?,
     };
-    let head = format!(
-        "{}: {} parameters, {} sessions, {} updates per epoch, on {}",
-        run.root().display(),
-        super::show::count(net.params().n_trainable()),
-        info.sessions.len(),
-        schedule.steps_per_epoch(),
-        selected.note
-    );
-    show.line(&head);
-    run.log(&head)?;
+    announce(&run, &net, &schedule, &selected.note, show)?;
     let teacher = experiment.modules.rdm_prediction.as_ref();
     let teacher = teacher.map(|rdm| super::eval::load(&rdm.run, &shards, selected.device)).transpose()?;
-    let recorder = match &args.record {
-        Some(folder) => {
-            let validation = data.sources(Split::Validation)?;
-            let classes = info.classes.unwrap_or(0) as usize;
-            Some(Recorder::start(folder, &net, &objective, &sources, validation, classes)?)
-        }
-        None => None,
-    };
+    let recorder = args.record.as_ref().map(|folder| {
+        let classes = info.classes.unwrap_or(0) as usize;
+        let validation = data.sources(Split::Validation)?;
+        anyhow::Ok(Recorder::start(folder, &net, &objective, &sources, validation, classes)?)
+    });
+    let recorder = recorder.transpose()?;
     let mut params = net.params().trainable();
     params.extend(objective.params().trainable());
     let mut trainer = Trainer {
@@ -188,21 +178,42 @@ pub(crate) fn train(
     }
     drop(watch);
     load_weights(&run, "best", &net)?;
+    let rows = evaluate_at_end(experiment, &data, &finals, (&net, &run), args, show)?;
+    Ok(Some((run, rows)))
+}
+
+/// The final evaluations, into the run's folder.
+fn evaluate_at_end(
+    experiment: &Experiment,
+    data: &Data<'_>,
+    finals: &[Evaluation],
+    (net, run): (&Network, &Run),
+    args: &Args,
+    show: Show,
+) -> anyhow::Result<Vec<Value>> {
     let labelled = labelled(experiment);
     let tell = |e: &Evaluation| {
         if stop_flag().load(Ordering::Relaxed) {
-            return Err(interrupted(&run, args));
+            return Err(interrupted(run, args));
         }
         show.line(&format!("{}, {}", e.mode, e.task));
         Ok(())
     };
-    let scored = evaluate(&finals, &net, |e| Ok(data.evaluator_of(e, labelled)?), tell)?;
-    write_tables(&run.root().join("tables"), &run.root().display().to_string(), &scored)?;
-    let run_name = run.root().display().to_string();
+    let scored = evaluate(finals, net, |e| Ok(data.evaluator_of(e, labelled)?), tell)?;
+    let name = run.root().display().to_string();
+    write_tables(&run.root().join("tables"), &name, &scored)?;
     let rows: Vec<Value> =
-        scored.iter().flat_map(|(e, scores)| rows(&run_name, e, scores, Detail::default())).collect();
+        scored.iter().flat_map(|(e, scores)| rows(&name, e, scores, Detail::default())).collect();
     run.results(&rows)?;
-    Ok(Some((run, rows)))
+    Ok(rows)
+}
+
+fn announce(run: &Run, net: &Network, schedule: &Schedule, device: &str, show: Show) -> anyhow::Result<()> {
+    let (root, n) = (run.root().display(), super::show::count(net.params().n_trainable()));
+    let head =
+        format!("{root}: {n} parameters, {} updates per epoch, on {device}", schedule.steps_per_epoch());
+    show.line(&head);
+    Ok(run.log(&head)?)
 }
 
 fn interrupted(run: &Run, args: &Args) -> anyhow::Error {

@@ -230,12 +230,13 @@ impl<'a> Data<'a> {
     pub fn info(&self, sources: &[Source]) -> Result<DataInfo, DataError> {
         let mut sessions = Vec::new();
         for &(task, dataset) in &self.neural {
+            let shown = sources.iter().find(|s| s.task == task).map_or([1, 1, 1], |s| s.image);
             for info in &dataset.manifest().sessions {
                 let meta = dataset.session_meta(&info.id)?;
-                sessions.push(SessionData { task, id: meta.id, mean_response: meta.mean });
+                sessions.push(SessionData { task, id: meta.id, image: shown, mean_response: meta.mean });
             }
         }
-        // The head's size follows the labelled images, which are last; readouts fit any map.
+        // The head's size follows the labelled images, which are last.
         let image = sources.last().map_or([1, 1, 1], |s| s.image);
         let classes = self.images.map(|d| d.manifest().classes.len() as u32);
         Ok(DataInfo { image, classes, sessions })

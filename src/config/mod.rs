@@ -8,7 +8,7 @@ mod assemble;
 pub use assemble::{Data, DataError, Labelled};
 
 use crate::load::AugmentSettings;
-use crate::model::{ModelSettings, Numerics, Precision};
+use crate::model::{ModelSettings, Precision, Runtime};
 use crate::objective::ObjectiveSettings;
 use crate::schedule::{LastBatch, Mix, RatioByEpoch};
 use crate::train::modules::ModuleSettings;
@@ -345,8 +345,8 @@ impl Experiment {
     }
 
     /// Precision and memory format of the network.
-    pub fn numerics(&self) -> Numerics {
-        Numerics { precision: self.numerics.precision, channels_last: self.numerics.channels_last }
+    pub fn runtime(&self) -> Runtime {
+        Runtime { precision: self.numerics.precision, channels_last: self.numerics.channels_last }
     }
 
     /// All settings as text, from which [`Self::parse`] gives the same experiment.

@@ -2,17 +2,17 @@
 
 use tch::{Device, Tensor};
 
-use crate::model::Mode;
 pub(super) use crate::model::Network;
+use crate::model::{Mode, ModelError};
 
 /// Images to logits `[batch, classes]`, in single precision.
-pub(super) fn logits(net: &Network, images: &Tensor) -> Tensor {
-    net.classify(images, Mode::EVAL).to_kind(tch::Kind::Float)
+pub(super) fn logits(net: &Network, images: &Tensor) -> Result<Tensor, ModelError> {
+    net.classify(images, Mode::EVAL)
 }
 
 /// Images to responses `[batch, neurons]` of a session, in single precision.
-pub(super) fn responses(net: &Network, images: &Tensor, session: usize) -> Tensor {
-    net.respond(images, session, Mode::EVAL).to_kind(tch::Kind::Float)
+pub(super) fn responses(net: &Network, images: &Tensor, session: usize) -> Result<Tensor, ModelError> {
+    net.respond(images, session, Mode::EVAL)
 }
 
 /// Where the network is.

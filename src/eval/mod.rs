@@ -36,6 +36,9 @@ pub enum EvalError {
     /// Classes that do not fit.
     #[error("classes: {0}")]
     Classes(String),
+    /// The network.
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelError),
     /// A network that does not fit the data.
     #[error("{0}")]
     Network(String),

@@ -69,7 +69,7 @@ impl Evaluator {
                 let before = &self.sources[..batch.stream.0 as usize];
                 let session = before.iter().filter(|s| s.task.is_neural()).count();
                 let images = images_of(batch, device)?;
-                let responses = forward::responses(net, &images, self.first_session + session);
+                let responses = forward::responses(net, &images, self.first_session + session)?;
                 pending.responses[session].push(responses);
                 pass.sessions[session].images.extend(&batch.ids);
                 pass.sessions[session].recorded.extend(recorded);
@@ -94,7 +94,7 @@ fn classify(
     if rows.len() < batch.len() {
         images = images.f_index_select(0, &Tensor::f_from_slice(rows)?.f_to_device(device)?)?;
     }
-    let logits = classes.select(&forward::logits(net, &images))?;
+    let logits = classes.select(&forward::logits(net, &images)?)?;
     Ok(judge(&logits, &Tensor::f_from_slice(places)?.f_to_device(device)?)?)
 }
 

@@ -1,73 +1,96 @@
-//! Parameters that are not trained, and layers that are drawn anew (spec/models 2.8, spec/trainer 3.7).
+//! Parts of a network that do not learn, and layers that start anew.
 
-use super::params::{Param, Params};
+use super::layer::{Layer, Op};
+use super::network::Core;
 use super::{ModelError, Network};
+use crate::base::Task;
 use tch::{Device, Kind, Tensor};
 
 impl Network {
-    /// Parameters for which `chosen` is true get no gradients from now on; optimisers leave them alone. None at
-    /// all is an error.
-    pub fn freeze(&self, chosen: impl Fn(&str) -> bool) -> Result<(), ModelError> {
-        let frozen: Vec<&Param> = self.params().iter().filter(|p| p.trainable && chosen(&p.name)).collect();
-        if frozen.is_empty() {
-            let names: Vec<&str> = self.params().iter().map(|p| p.name.as_str()).collect();
-            let what = format!("freeze: no parameter is meant; there are {}", names.join(", "));
-            return Err(ModelError::Settings(what));
-        }
-        for param in frozen {
-            let _ = param.tensor.set_requires_grad(false);
-        }
-        Ok(())
-    }
-
-    /// Draws layers such as `features.20` or `classification_readout.6` anew from torch's generator, with PyTorch's
-    /// default initial values; `all` means every layer with weights of its own, readouts of neurons excepted.
-    pub fn reset(&self, layers: &[String]) -> Result<(), ModelError> {
-        for layer in layers {
-            let prefixes: Vec<String> = if layer == "all" {
-                all_layers(self.params())
-            } else {
-                vec![format!("{layer}."), format!("mtl_vgg_core.{layer}.")]
-            };
-            let of = |prefix: &String| -> Vec<&Param> {
-                self.params().iter().filter(|p| p.name.starts_with(prefix.as_str())).collect()
-            };
-            let found: Vec<Vec<&Param>> =
-                prefixes.iter().map(of).filter(|params| !params.is_empty()).collect();
-            if found.is_empty() {
-                let names = all_layers(self.params()).join(", ");
-                let what = format!("reset: there is no layer {layer} with weights; there are {names}");
-                return Err(ModelError::Settings(what));
+    /// Stops the parameters whose names contain one of `fragments`; with `others`, all except those.
+    /// They stay in [`Network::params`] and get no gradient. Errors: a fragment that is in no name.
+    pub fn freeze(&self, fragments: &[&str], others: bool) -> Result<usize, ModelError> {
+        let named = |name: &str, f: &str| name.contains(f);
+        for fragment in fragments {
+            if !self.params().iter().any(|p| p.trainable && named(&p.name, fragment)) {
+                return Err(ModelError::Settings(format!(
+                    "freeze: no parameter's name contains {fragment:?}"
+                )));
             }
-            tch::no_grad(|| found.iter().for_each(|params| reset_layer(params)));
+        }
+        let mut n = 0;
+        for param in self.params().iter().filter(|p| p.trainable) {
+            if fragments.iter().any(|f| named(&param.name, f)) != others {
+                let _ = param.tensor.set_requires_grad(false);
+                n += 1;
+            }
+        }
+        Ok(n)
+    }
+
+    /// Stops the shared blocks of the given areas. Their running statistics go on changing in training.
+    pub fn freeze_shared(&self, tasks: &[Task]) {
+        let stages = self.stages.iter().filter(|s| s.task.is_none_or(|task| tasks.contains(&task)));
+        for layer in stages.flat_map(|s| s.core.blocks()).flat_map(|b| &b.layers) {
+            for weight in layer.weights() {
+                let _ = weight.set_requires_grad(false);
+            }
+        }
+    }
+
+    /// Starts layers anew as PyTorch's `reset_parameters` does, not as [`Network::new`]: uniform numbers
+    /// up to 1 / sqrt(fan in) from torch's CPU generator, normalisations 1 and 0 with fresh statistics.
+    /// `names` are such as `features.20` or `v1_block.3`; none means all layers. Readouts are left alone.
+    pub fn reset(&self, names: Option<&[&str]>) -> Result<(), ModelError> {
+        let extras = self.stages.iter().filter_map(|s| s.extra());
+        let shared = self.stages.iter().map(|s| &s.core).flat_map(Core::blocks);
+        let blocks = shared.chain(extras).chain(&self.tower);
+        let layers: Vec<&Layer> =
+            blocks.flat_map(|b| &b.layers).filter(|l| !l.weights().is_empty()).collect();
+        let Some(names) = names else {
+            return layers.into_iter().try_for_each(reset);
+        };
+        for name in names {
+            let of_name =
+                |l: &&&Layer| l.path == *name || l.path.strip_suffix(name).is_some_and(|p| p.ends_with('.'));
+            let Some(layer) = layers.iter().find(of_name) else {
+                let known: Vec<&str> = layers.iter().map(|l| l.path.as_str()).collect();
+                return Err(ModelError::Settings(format!(
+                    "reset: no layer with weights is named {name:?}; there are {}",
+                    known.join(", ")
+                )));
+            };
+            reset(layer)?;
         }
         Ok(())
     }
 }
 
-/// Prefixes of the layers with a weight, such as `features.0.`.
-fn all_layers(params: &Params) -> Vec<String> {
-    params.iter().filter_map(|p| p.name.strip_suffix("weight").map(str::to_owned)).collect()
+fn reset(layer: &Layer) -> Result<(), ModelError> {
+    tch::no_grad(|| match &layer.op {
+        Op::Conv { weight, bias, .. } => uniform(weight, bias.as_ref()),
+        Op::Linear { weight, bias } => uniform(weight, Some(bias)),
+        Op::Squeeze(layers) => layers.iter().try_for_each(|(weight, bias)| uniform(weight, Some(bias))),
+        Op::Norm(norm) => {
+            for (tensor, value) in
+                [(&norm.weight, 1.0), (&norm.bias, 0.0), (&norm.mean, 0.0), (&norm.variance, 1.0)]
+            {
+                let _ = tensor.shallow_clone().f_fill_(value)?;
+            }
+            let _ = norm.batches.shallow_clone().f_zero_()?;
+            Ok(())
+        }
+        _ => Ok(()),
+    })
 }
 
-/// Convolutions and linear layers: weight and bias from U(-b, b), b = 1 / sqrt(fan in). Norms: 1 and 0.
-fn reset_layer(params: &[&Param]) {
-    let fan_in: i64 = params
-        .iter()
-        .filter(|p| p.name.ends_with("weight"))
-        .map(|p| p.tensor.size().iter().skip(1).product::<i64>())
-        .max()
-        .unwrap_or(1);
-    let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
-    let norm = params.iter().any(|p| p.name.ends_with("running_mean"));
-    for param in params {
-        let mut tensor = param.tensor.shallow_clone();
-        let one = ["weight", "running_var"].iter().any(|leaf| param.name.ends_with(leaf));
-        if norm {
-            let _ = if one { tensor.fill_(1.0) } else { tensor.zero_() };
-        } else {
-            let drawn = Tensor::rand(param.tensor.size(), (Kind::Float, Device::Cpu)) * (2.0 * bound) - bound;
-            tensor.copy_(&drawn);
-        }
+/// Weight, then bias, from U(-b, b) with b = 1 / sqrt(fan in).
+fn uniform(weight: &Tensor, bias: Option<&Tensor>) -> Result<(), ModelError> {
+    let fan_in: i64 = weight.size().iter().skip(1).product();
+    let bound = 1.0 / (fan_in as f64).sqrt();
+    for tensor in std::iter::once(weight).chain(bias) {
+        let fresh = Tensor::f_empty(tensor.size(), (Kind::Float, Device::Cpu))?.f_uniform_(-bound, bound)?;
+        tensor.shallow_clone().f_copy_(&fresh)?;
     }
+    Ok(())
 }

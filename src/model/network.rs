@@ -1,89 +1,72 @@
-//! The network: blocks of a VGG, shared up to the maps that readouts read; a readout a session; a classifier.
+//! The network as the rest of the program sees it.
 
-use super::classifier::Classifier;
+use super::layer::{Block, Builder, Layer, Op};
 use super::pass::Pass;
-use super::readout::GaussianReadout;
-use super::vgg::{BatchNorm, Block, LayerSpec};
-use super::{DataInfo, Mode, ModelError, ModelSettings, Numerics, Params, SessionData};
+use super::readout::{Kernel, Readout};
+use super::se::SeCore;
+use super::se_settings::SeSettings;
+use super::settings::{DropoutPlace, check};
+use super::{DataInfo, LayerRow, Mode, ModelError, ModelSettings, Params, Part, Runtime, head, vgg};
 use crate::base::Task;
-use std::collections::BTreeSet;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
-/// The network for all tasks, or for one of them.
+/// Layers that images pass before the readouts.
+#[derive(Debug)]
+pub(super) enum Core {
+    /// Of a VGG.
+    Vgg(Block),
+    /// Of an SE network.
+    Se(SeCore),
+}
+
+/// A stretch of shared layers, at whose end an area is read.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The area; none of an SE core, which serves all, and of a VGG without readouts.
+    pub(super) task: Option<Task>,
+    pub(super) core: Core,
+    /// Normalisation and rectification before the readouts only.
+    extra: Option<Block>,
+}
+
+/// A network for classification, for recording sessions, or for both.
 #[derive(Debug)]
 pub struct Network {
     params: Params,
-    pub(super) numerics: Numerics,
-    /// Extent of the images it is built for, with the three channels that the core sees.
-    pub(super) image: [i64; 3],
-    /// The blocks that tasks share, in order; without neural data, the whole core.
-    pub(super) areas: Vec<Area>,
-    pub(super) unshared: Option<Block>,
-    /// Readouts with the place of their area.
-    pub(super) readouts: Vec<(usize, GaussianReadout)>,
-    pub(super) head: Option<Classifier>,
+    runtime: Runtime,
+    /// In the order of the layers.
+    pub(super) stages: Vec<Stage>,
+    /// The rest of a VGG's layers if there are shared ones, and the head.
+    pub(super) tower: Vec<Block>,
+    /// The sessions' stages and readouts.
+    readouts: Vec<(usize, Readout)>,
     elu_offset: f64,
-    gamma: f64,
 }
-
-/// A block that ends with the map of an area.
-#[derive(Debug)]
-pub(super) struct Area {
-    pub(super) block: Block,
-    /// Applied to what the readouts see, and to nothing else (spec/models 2.9).
-    extra: Option<BatchNorm>,
-}
-
-/// Where the core is cut: the task that reads each cut, and how many layers are before it.
-type Cuts = Vec<(Task, usize)>;
 
 impl Network {
     /// Builds the network with fresh weights from torch's generator, which the caller has seeded.
     ///
-    /// Names and their order are the reference's: `mtl_vgg_core.v1_block.*`, `v1_readout.<session>.*` and so on, and
-    /// `features.*`, `classifier.*` where there is no neural data (spec/models 5).
+    /// Names are the reference's: `mtl_vgg_core.v1_block.*`, `v1_readout.<session>.*` and so on,
+    /// `features.*`, `classifier.*` where there is no neural data, and `core.*`, `readout.*` of SE networks.
     pub fn new(
         settings: &ModelSettings,
         data: &DataInfo,
         device: Device,
-        numerics: Numerics,
+        runtime: Runtime,
     ) -> Result<Self, ModelError> {
-        let cuts = cuts(settings, data)?;
-        check(settings, data, &cuts)?;
-        let plan = &settings.vgg_type;
-        let layers = plan.layers();
-        let [_, height, width] = data.image;
-        let mut params = Params::with(device, numerics);
-        let mut areas = blocks(&mut params, settings, &cuts, &layers);
-        if settings.v1_final_batchnorm {
-            for (area, (task, cut)) in areas.iter_mut().zip(&cuts) {
-                let name = format!("mtl_vgg_core.{task}_extra.OutBatchNorm");
-                area.extra = Some(BatchNorm::new(&mut params, &name, plan.extent(*cut, height, width)[0]));
-            }
-        }
-        let neural = !data.sessions.is_empty();
-        let shared = cuts.last().map_or(0, |(_, cut)| *cut);
-        let dropout = settings.add_dropout.unshared_block;
-        let unshared = (neural && data.classes.is_some()).then(|| {
-            let rest = &layers[shared..];
-            Block::new(&mut params, "mtl_vgg_core.unshared_block", rest, dropout, false)
-        });
-        let readout = |session: &SessionData| {
-            let area = cuts.iter().position(|(task, _)| *task == session.task).unwrap_or(0);
-            let channels = plan.extent(cuts[area].1, height, width)[0];
-            let name = format!("{}_readout.{}", session.task, session.id);
-            let mean = &session.mean_response;
-            (area, GaussianReadout::new(&mut params, &name, settings, channels, mean))
+        check(settings, data)?;
+        let mut params = Params::new(device);
+        let builder = &mut Builder { params: &mut params, runtime };
+        let (stages, tower, readouts, elu_offset) = if let Some(se) = &settings.se {
+            let (stages, readouts) = se_parts(builder, se, data);
+            (stages, Vec::new(), readouts, se.elu_offset)
+        } else {
+            let (stages, tower, readouts) = vgg_parts(builder, settings, data);
+            (stages, tower, readouts, settings.v1_elu_offset)
         };
-        let readouts = data.sessions.iter().map(readout).collect();
-        let name = if neural { "classification_readout" } else { "classifier" };
-        let extent = plan.extent(layers.len(), height, width);
-        let head = data.classes.map(|n| Classifier::new(&mut params, name, settings, extent, i64::from(n)));
-        let (elu_offset, gamma) = (settings.v1_elu_offset, settings.v1_gamma_readout);
-        let image = [3, i64::from(height), i64::from(width)];
-        let net = Self { params, numerics, image, areas, unshared, readouts, head, elu_offset, gamma };
-        if neural && !settings.v1_fine_tune {
-            net.freeze(|name| name.contains(".v1_block.") || name.contains(".v4_block."))?;
+        let net = Self { params, runtime, stages, tower, readouts, elu_offset };
+        if settings.se.is_none() && !settings.v1_fine_tune {
+            net.freeze_shared(&[Task::V1, Task::V4]);
         }
         Ok(net)
     }
@@ -93,52 +76,72 @@ impl Network {
         &self.params
     }
 
-    /// Images `[batch, 1 or 3, height, width]` to the last map that tasks share.
-    pub fn tap(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let mut pass = Pass::new(mode, self.numerics, &[]);
-        Numerics::leave(&self.shared(images, self.areas.len() - 1, &mut pass))
+    /// Images `[batch, 1 or 3, height, width]` to the map that the readouts of `task` see; of a network
+    /// without readouts, to the last map.
+    pub fn tap(&self, images: &Tensor, task: Task, mode: Mode) -> Result<Tensor, ModelError> {
+        let stage = self.stages.iter().position(|s| s.task.is_none_or(|of| of == task));
+        let stage =
+            stage.ok_or_else(|| ModelError::Settings(format!("the network has no map for {task}")))?;
+        self.map(images, stage, &mut self.pass(mode)).map(|map| map.to_kind(Kind::Float))
     }
 
     /// Images to logits `[batch, classes]`.
-    pub fn classify(&self, images: &Tensor, mode: Mode) -> Tensor {
-        self.logits(images, &mut Pass::new(mode, self.numerics, &[]))
+    pub fn classify(&self, images: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
+        self.logits(images, &mut self.pass(mode))
     }
 
-    /// Images to logits, and the outputs of layers named by path, such as `features.5`, `v1_block.16` or
-    /// `classification_readout.3` (spec/models 1.7). An error names a layer that labelled images do not pass.
+    /// Images to logits, and the outputs of the layers or blocks with the given dotted names, such as
+    /// `features.5`; none is stored in the network.
+    ///
+    /// The output of a convolution or normalisation is what it gives, not what the next rectification makes
+    /// of it. Errors: a name that classification does not pass; the message lists those it does.
     pub fn classify_with(
         &self,
         images: &Tensor,
         mode: Mode,
-        layers: &[&str],
+        names: &[&str],
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
-        let mut pass = Pass::new(mode, self.numerics, layers);
-        let logits = self.logits(images, &mut pass);
-        let found = pass.found().map_err(|path| self.no_layer(&path))?;
+        let mut pass = self.pass(mode).keeping(names);
+        let logits = self.logits(images, &mut pass)?;
+        let mut found = Vec::new();
+        for (name, output) in names.iter().zip(pass.found()) {
+            found.push(output.ok_or_else(|| self.no_such(name))?.to_kind(Kind::Float));
+        }
         Ok((logits, found))
     }
 
     /// Images to responses `[batch, neurons]` of session number `session`: elu(x + offset) + 1.
-    pub fn respond(&self, images: &Tensor, session: usize, mode: Mode) -> Tensor {
-        let mut pass = Pass::new(mode, self.numerics, &[]);
-        let area = self.readouts[session].0;
-        let map = self.shared(images, area, &mut pass);
-        self.read(&map, session, mode)
+    pub fn respond(&self, images: &Tensor, session: usize, mode: Mode) -> Result<Tensor, ModelError> {
+        let (stage, readout) = self.readout(session)?;
+        let map = self.map(images, stage, &mut self.pass(mode))?;
+        self.read(readout, &map, mode)
     }
 
-    /// Responses of a session and logits of the same images, in one pass.
-    pub fn both(&self, images: &Tensor, session: usize, mode: Mode) -> (Tensor, Tensor) {
-        let mut pass = Pass::new(mode, self.numerics, &[]);
-        let area = self.readouts[session].0;
-        let map = self.shared(images, area, &mut pass);
-        let responses = self.read(&map, session, mode);
-        let last = self.areas[area + 1..].iter().fold(map, |x, next| next.block.forward(&x, &mut pass));
-        (responses, self.head_of(&last, &mut pass))
+    /// Images that have labels and responses to the responses of session number `session` and the logits,
+    /// in one pass through the shared layers.
+    pub fn both(&self, images: &Tensor, session: usize, mode: Mode) -> Result<(Tensor, Tensor), ModelError> {
+        let (of_session, readout) = self.readout(session)?;
+        let mut pass = self.pass(mode);
+        let (mut x, mut map) = (images.shallow_clone(), None);
+        for (i, stage) in self.stages.iter().enumerate() {
+            x = stage.core.forward(&x, &mut pass)?;
+            if i == of_session {
+                map = Some(stage.shown(&x, &mut pass)?);
+            }
+        }
+        let logits = self.finish(&x, &mut pass)?;
+        let map = map.ok_or_else(|| ModelError::Settings(format!("session {session} has no map")))?;
+        Ok((self.read(readout, &map, mode)?, logits))
     }
 
-    /// The penalty of session number `session`: gamma times the sum of its readout's absolute channel weights.
-    pub fn penalty(&self, session: usize) -> Tensor {
-        self.readouts[session].1.l1() * self.gamma
+    /// What is added to the loss of session number `session`: gamma times the sum of the absolute channel
+    /// weights of its readout, and in an SE network the penalty on the first kernel.
+    pub fn penalty(&self, session: usize) -> Result<Tensor, ModelError> {
+        let (stage, readout) = self.readout(session)?;
+        Ok(match &self.stages[stage].core {
+            Core::Vgg(_) => readout.penalty(),
+            Core::Se(core) => core.penalty() + readout.penalty(),
+        })
     }
 
     /// Puts readout positions and deviations back into their bounds; due after every update.
@@ -146,148 +149,207 @@ impl Network {
         self.readouts.iter().for_each(|(_, readout)| readout.clamp());
     }
 
-    /// Names of the blocks, and how many layers of the core are before each.
+    /// Names of the blocks of a VGG, and how many layers of it are before each.
     pub fn blocks(&self) -> Vec<(String, usize)> {
         let mut first = 0;
-        let blocks = self.areas.iter().map(|area| &area.block).chain(&self.unshared);
+        let shared = self.stages.iter().flat_map(|stage| stage.core.blocks());
         let start = |block: &Block| {
-            first += block.len();
-            (block.prefix().to_owned(), first - block.len())
+            first += block.layers.len();
+            (block.path.clone(), first - block.layers.len())
         };
-        blocks.map(start).collect()
+        shared.chain(&self.tower).map(start).collect()
     }
 
-    /// Images to the map of area number `area`.
-    fn shared(&self, images: &Tensor, area: usize, pass: &mut Pass<'_>) -> Tensor {
-        let x = self.numerics.enter(images);
-        self.areas[..=area].iter().fold(x, |x, area| area.block.forward(&x, pass))
-    }
-
-    fn logits(&self, images: &Tensor, pass: &mut Pass<'_>) -> Tensor {
-        let map = self.shared(images, self.areas.len() - 1, pass);
-        self.head_of(&map, pass)
-    }
-
-    fn head_of(&self, map: &Tensor, pass: &mut Pass<'_>) -> Tensor {
-        let map = self.unshared.as_ref().map_or_else(|| map.shallow_clone(), |b| b.forward(map, pass));
-        let head = self.head.as_ref();
-        head.expect("the schedule has labelled images only where the data have classes").forward(&map, pass)
-    }
-
-    fn read(&self, map: &Tensor, session: usize, mode: Mode) -> Tensor {
-        let (area, readout) = &self.readouts[session];
-        let own = match &self.areas[*area].extra {
-            Some(norm) => norm.forward(map, mode.train).relu(),
-            None => map.shallow_clone(),
+    /// The layers in order, for one image of each kind of `data`; then the readouts. Nothing is changed.
+    pub fn table(&self, data: &DataInfo) -> Result<Vec<LayerRow>, ModelError> {
+        let size = match (data.classes, data.sessions.first()) {
+            (None, Some(session)) => session.image,
+            _ => data.image,
         };
-        (readout.forward(&own, mode.train) + self.elu_offset).elu() + 1.0
+        let [c, h, w] = size.map(i64::from);
+        let mut pass = self.pass(Mode::EVAL).counting();
+        tch::no_grad(|| -> Result<(), ModelError> {
+            let image = Tensor::f_zeros([1, c, h, w], (Kind::Float, self.params.device()))?;
+            let mut x = image;
+            for stage in &self.stages {
+                x = stage.core.forward(&x, &mut pass)?;
+                let _ = stage.shown(&x, &mut pass)?;
+            }
+            pass.part = Part::Classification;
+            let _ = self.tower.iter().try_fold(x, |x, block| block.forward(&x, &mut pass))?;
+            Ok(())
+        })?;
+        let mut rows = pass.rows();
+        rows.extend(self.readouts.iter().map(|(_, readout)| readout_row(readout)));
+        Ok(rows)
     }
 
-    fn no_layer(&self, path: &str) -> ModelError {
-        let rows = self.table();
-        let names: Vec<&str> = rows.iter().filter(|r| r.kind != "Readout").map(|r| r.name.as_str()).collect();
-        ModelError::Settings(format!(
-            "there is no layer {path:?} on the way of labelled images; there are {}",
-            names.join(", ")
-        ))
+    fn pass(&self, mode: Mode) -> Pass<'static> {
+        Pass::new(mode, self.runtime.precision)
     }
-}
 
-/// The shared blocks, or the whole core of a network without neural data.
-fn blocks(params: &mut Params, settings: &ModelSettings, cuts: &Cuts, layers: &[LayerSpec]) -> Vec<Area> {
-    let dropout = settings.add_dropout.shared_block;
-    if cuts.is_empty() {
-        let dropout = settings.add_dropout.unshared_block;
-        return vec![Area { block: Block::new(params, "features", layers, dropout, true), extra: None }];
+    fn readout(&self, session: usize) -> Result<(usize, &Readout), ModelError> {
+        let found = self.readouts.get(session).map(|(stage, readout)| (*stage, readout));
+        found.ok_or_else(|| {
+            ModelError::Settings(format!("session {session} of a network with {}", self.readouts.len()))
+        })
     }
-    let mut from = 0;
-    let block = |&(task, cut): &(Task, usize)| {
-        let name = format!("mtl_vgg_core.{task}_block");
-        let block = Block::new(params, &name, &layers[from..cut], dropout, true);
-        from = cut;
-        Area { block, extra: None }
-    };
-    cuts.iter().map(block).collect()
-}
 
-/// The cuts of the areas that have sessions.
-fn cuts(settings: &ModelSettings, data: &DataInfo) -> Result<Cuts, ModelError> {
-    let mut cuts = Cuts::new();
-    let legal = settings.vgg_type.cuts();
-    for (task, key, layer) in [
-        (Task::V1, "v1_model_layer", settings.v1_model_layer),
-        (Task::V4, "v4_model_layer", settings.v4_model_layer),
-    ] {
-        if !data.sessions.iter().any(|s| s.task == task) {
-            continue;
-        }
-        let cut = usize::try_from(layer).unwrap_or(0);
-        let plan = &settings.vgg_type;
-        if !legal.contains(&cut) {
-            return Err(ModelError::Settings(format!(
-                "{key} {layer} of {plan} cuts between a convolution and its rectification, or beyond an end; legal are {legal:?}"
-            )));
-        }
-        if let Some((_, before)) = cuts.last().filter(|(_, before)| *before >= cut) {
-            return Err(ModelError::Settings(format!("{key} {cut} must be beyond v1_model_layer {before}")));
-        }
-        cuts.push((task, cut));
+    /// Images to the map that readouts of stage number `last` see.
+    fn map(&self, images: &Tensor, last: usize, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
+        let start = images.shallow_clone();
+        let x = self.stages[..=last].iter().try_fold(start, |x, stage| stage.core.forward(&x, pass))?;
+        self.stages[last].shown(&x, pass)
     }
-    Ok(cuts)
-}
 
-fn check(settings: &ModelSettings, data: &DataInfo, cuts: &Cuts) -> Result<(), ModelError> {
-    let fail = |what: String| Err(ModelError::Settings(what));
-    if data.sessions.is_empty() && data.classes.is_none() {
-        return fail("there are neither labelled images nor recording sessions to learn from".into());
+    fn logits(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
+        let start = images.shallow_clone();
+        let x = self.stages.iter().try_fold(start, |x, stage| stage.core.forward(&x, pass))?;
+        self.finish(&x, pass)
     }
-    if ![1, 3].contains(&data.image[0]) {
-        return fail(format!("images of {} channels; 1 or 3 can be used", data.image[0]));
-    }
-    let plan = &settings.vgg_type;
-    let last = if data.classes.is_some() { plan.layers().len() } else { cuts.last().map_or(0, |c| c.1) };
-    if plan.extent(last, data.image[1], data.image[2]).contains(&0) {
-        let [_, h, w] = data.image;
-        return fail(format!("{plan} shrinks images of {h} x {w} to nothing; use fewer poolings"));
-    }
-    let mut names = BTreeSet::new();
-    for SessionData { task, id, .. } in &data.sessions {
-        if id.is_empty() || id.contains('.') || !names.insert((*task, id)) {
-            return fail(format!(
-                "session {id:?} of {task}: an id must not be empty, have a dot, or come twice"
+
+    /// The last shared map to logits.
+    fn finish(&self, map: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
+        if self.tower.is_empty() {
+            return Err(ModelError::Settings(
+                "the network does not classify: its data had no classes".into(),
             ));
         }
+        pass.part = Part::Classification;
+        let logits = self.tower.iter().try_fold(map.shallow_clone(), |x, block| block.forward(&x, pass))?;
+        Ok(logits.to_kind(Kind::Float))
     }
-    check_ranges(settings)
+
+    fn read(&self, readout: &Readout, map: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
+        Ok((readout.forward(map, mode.train)? + self.elu_offset).f_elu()? + 1.0)
+    }
+
+    fn no_such(&self, name: &str) -> ModelError {
+        let stages = self.stages.iter().flat_map(|stage| stage.core.blocks());
+        let blocks = stages.chain(&self.tower);
+        let names: Vec<&str> =
+            blocks.flat_map(|b| b.layers.iter().map(|l| l.path.as_str()).chain([b.path.as_str()])).collect();
+        ModelError::Settings(format!("no layer is named {name:?}; there are {}", names.join(", ")))
+    }
 }
 
-fn check_ranges(settings: &ModelSettings) -> Result<(), ModelError> {
-    let rate = 0.0..1.0;
-    for (name, value, within) in [
-        (
-            "v1_init_mu_range",
-            settings.v1_init_mu_range,
-            settings.v1_init_mu_range <= 1.0 && settings.v1_init_mu_range > 0.0,
-        ),
-        ("v1_init_sigma_range", settings.v1_init_sigma_range, settings.v1_init_sigma_range > 0.0),
-        ("v1_gamma_readout", settings.v1_gamma_readout, settings.v1_gamma_readout >= 0.0),
-        ("v1_elu_offset", settings.v1_elu_offset, true),
-        ("dropout", settings.dropout, rate.contains(&settings.dropout)),
-        (
-            "add_dropout.shared_block",
-            settings.add_dropout.shared_block,
-            rate.contains(&settings.add_dropout.shared_block),
-        ),
-        (
-            "add_dropout.unshared_block",
-            settings.add_dropout.unshared_block,
-            rate.contains(&settings.add_dropout.unshared_block),
-        ),
-        ("hidden", settings.hidden as f64, (1..=1 << 20).contains(&settings.hidden)),
-    ] {
-        if !(value.is_finite() && within) {
-            return Err(ModelError::Settings(format!("{name} = {value} is out of range")));
+impl Core {
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
+        match self {
+            Self::Vgg(block) => block.forward(x, pass),
+            Self::Se(core) => core.forward(x, pass),
         }
     }
-    Ok(())
+
+    pub(super) fn blocks(&self) -> &[Block] {
+        match self {
+            Self::Vgg(block) => std::slice::from_ref(block),
+            Self::Se(core) => &core.layers,
+        }
+    }
+}
+
+impl Stage {
+    /// The map as the readouts see it.
+    fn shown(&self, map: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
+        let Some(extra) = &self.extra else { return Ok(map.shallow_clone()) };
+        let part = std::mem::replace(&mut pass.part, Part::Readout);
+        let shown = extra.forward(map, pass);
+        pass.part = part;
+        shown
+    }
+
+    pub(super) fn extra(&self) -> Option<&Block> {
+        self.extra.as_ref()
+    }
+}
+
+fn readout_row(readout: &Readout) -> LayerRow {
+    LayerRow {
+        name: readout.path.clone(),
+        part: Part::Readout,
+        output: vec![readout.n_neurons()],
+        parameters: readout.weights().map(|w| w.numel() as u64).sum(),
+        macs: readout.macs(),
+        // What was sampled of the map, and twice the responses.
+        activation_bytes: readout.macs() / 5 * 4 + 8 * readout.n_neurons() as u64,
+    }
+}
+
+fn se_parts(
+    builder: &mut Builder<'_>,
+    settings: &SeSettings,
+    data: &DataInfo,
+) -> (Vec<Stage>, Vec<(usize, Readout)>) {
+    let core = SeCore::new(builder, settings, i64::from(data.sessions[0].image[0]));
+    let channels = settings.extent(0, 0)[0];
+    let readouts = data.sessions.iter().map(|session| {
+        let (path, kernel) = (format!("readout.{}", session.id), settings.readout());
+        let (gamma, bias) = (settings.gamma_readout, settings.readout_bias);
+        let mean = &session.mean_response;
+        (0, Readout::new(builder.params, &path, kernel, gamma, bias, channels, mean))
+    });
+    let readouts = readouts.collect();
+    (vec![Stage { task: None, core: Core::Se(core), extra: None }], readouts)
+}
+
+/// Shared stages, tower and readouts, their weights in the reference's order.
+fn vgg_parts(
+    builder: &mut Builder<'_>,
+    settings: &ModelSettings,
+    data: &DataInfo,
+) -> (Vec<Stage>, Vec<Block>, Vec<(usize, Readout)>) {
+    let plan = &settings.vgg_type;
+    let layers = plan.layers();
+    let neural = !data.sessions.is_empty();
+    let (head, cuts): (_, Vec<(Option<Task>, usize, String)>) = if neural {
+        let cut = |(task, cut): (Task, usize)| (Some(task), cut, format!("mtl_vgg_core.{task}_block"));
+        ("classification_readout", settings.cuts().into_iter().map(cut).collect())
+    } else {
+        ("classifier", vec![(None, layers.len(), "features".to_owned())])
+    };
+    let (mut stages, mut start) = (Vec::new(), 0);
+    for (task, end, path) in &cuts {
+        let dropout = settings.dropout_at(DropoutPlace::SharedBlock);
+        let block = vgg::block(builder, path, &layers[start..*end], dropout);
+        stages.push(Stage { task: *task, core: Core::Vgg(block), extra: None });
+        start = *end;
+    }
+    let channels = |end: usize| plan.extent(end, 0, 0)[0];
+    if settings.v1_final_batchnorm {
+        for (stage, (task, end, _)) in stages.iter_mut().zip(&cuts) {
+            stage.extra = task.map(|task| extra(builder, task, channels(*end)));
+        }
+    }
+    let mut tower = Vec::new();
+    if neural && data.classes.is_some() {
+        let dropout = settings.dropout_at(DropoutPlace::UnsharedBlock);
+        tower.push(vgg::block(builder, "mtl_vgg_core.unshared_block", &layers[start..], dropout));
+    }
+    let kernel = Kernel::Gaussian { mu: settings.v1_init_mu_range, sigma: settings.v1_init_sigma_range };
+    let mut readouts: Vec<Option<(usize, Readout)>> = data.sessions.iter().map(|_| None).collect();
+    for (i, (task, end, _)) in cuts.iter().enumerate() {
+        for (session, slot) in data.sessions.iter().zip(&mut readouts).filter(|(s, _)| Some(s.task) == *task)
+        {
+            let path = format!("{}_readout.{}", session.task, session.id);
+            let (gamma, bias) = (settings.v1_gamma_readout, settings.v1_readout_bias);
+            let mean = &session.mean_response;
+            let readout = Readout::new(builder.params, &path, kernel, gamma, bias, channels(*end), mean);
+            *slot = Some((i, readout));
+        }
+    }
+    if let Some(classes) = data.classes {
+        let extent = plan.extent(layers.len(), data.image[1], data.image[2]);
+        tower.push(head::classifier(builder, head, settings, extent, i64::from(classes)));
+    }
+    (stages, tower, readouts.into_iter().flatten().collect())
+}
+
+/// Normalisation and rectification on the branch of the readouts.
+fn extra(builder: &mut Builder<'_>, task: Task, channels: i64) -> Block {
+    let path = format!("{task}_extra");
+    let name = format!("{path}.OutBatchNorm");
+    let norm = Layer { op: builder.norm(&name, channels, 0.1), path: name, index: 0 };
+    let relu = Layer { op: Op::Relu, path: format!("{path}.OutNonlin"), index: 1 };
+    Block { path, layers: vec![norm, relu] }
 }

@@ -4,7 +4,6 @@
 //! variables in no order.
 
 use super::ModelError;
-use super::precision::Numerics;
 use std::fmt;
 use tch::{Device, Kind, Tensor};
 
@@ -24,18 +23,12 @@ pub struct Param {
 pub struct Params {
     list: Vec<Param>,
     device: Device,
-    numerics: Numerics,
 }
 
 impl Params {
     /// None yet; tensors will live on `device`.
     pub fn new(device: Device) -> Self {
-        Self::with(device, Numerics::default())
-    }
-
-    /// None yet; kernels will be laid out as `numerics` says.
-    pub fn with(device: Device, numerics: Numerics) -> Self {
-        Self { list: Vec::new(), device, numerics }
+        Self { list: Vec::new(), device }
     }
 
     /// Device of the tensors.
@@ -46,7 +39,7 @@ impl Params {
     /// A trainable parameter with the given initial value, drawn on the CPU so that every device
     /// starts from the same numbers.
     pub fn parameter(&mut self, name: String, initial: &Tensor) -> Tensor {
-        let tensor = self.numerics.layout(&initial.to_device(self.device)).set_requires_grad(true);
+        let tensor = initial.to_device(self.device).set_requires_grad(true);
         self.push(name, tensor, true)
     }
 

@@ -1,58 +1,123 @@
-//! One way through the network: its mode, and the maps to note on the way.
+//! What accompanies images on their way through the layers: the mode, intermediate maps that were asked
+//! for, and a count of the work.
 
-use super::precision::Numerics;
+use super::layer::{Layer, Op};
+use super::{Mode, Precision};
 use tch::Tensor;
 
-/// Training or evaluation.
+/// Part of the network that a layer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mode {
-    /// Dropout, readout positions that are drawn, and batch statistics.
-    pub train: bool,
-    /// In training, batch norms of the shared blocks below this layer use their running statistics and leave
-    /// them as they are (spec/trainer 3.7).
-    pub frozen_norms: usize,
+pub enum Part {
+    /// Seen by the readouts; in a network without them, the layers before the head.
+    Shared,
+    /// Layers after the last shared block, and the head.
+    Classification,
+    /// A session's readout.
+    Readout,
 }
 
-impl Mode {
-    /// Evaluation.
-    pub const EVAL: Self = Self { train: false, frozen_norms: 0 };
-    /// Training.
-    pub const TRAIN: Self = Self { train: true, frozen_norms: 0 };
+/// One layer of a network, for one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerRow {
+    /// Dotted name.
+    pub name: String,
+    /// Part of the network.
+    pub part: Part,
+    /// Extent of the output without the batch axis.
+    pub output: Vec<i64>,
+    /// Trainable numbers.
+    pub parameters: u64,
+    /// Multiplications with addition in a forward pass; those of normalisation and pooling are not counted.
+    pub macs: u64,
+    /// Estimated bytes that training keeps for the backward pass.
+    pub activation_bytes: u64,
 }
 
-/// The state of one pass.
+/// A pass through the layers.
 pub(super) struct Pass<'a> {
     pub(super) mode: Mode,
-    pub(super) numerics: Numerics,
+    pub(super) precision: Precision,
+    pub(super) part: Part,
     wanted: &'a [&'a str],
     found: Vec<Option<Tensor>>,
+    rows: Option<Vec<LayerRow>>,
 }
 
 impl<'a> Pass<'a> {
-    /// A pass that notes the outputs of the layers `wanted`.
-    pub(super) fn new(mode: Mode, numerics: Numerics, wanted: &'a [&'a str]) -> Self {
-        Self { mode, numerics, wanted, found: wanted.iter().map(|_| None).collect() }
+    pub(super) fn new(mode: Mode, precision: Precision) -> Self {
+        Self { mode, precision, part: Part::Shared, wanted: &[], found: Vec::new(), rows: None }
     }
 
-    /// The output of layer `index` of a block or head.
-    pub(super) fn note(&mut self, block: &str, index: usize, output: &Tensor) {
-        for (path, found) in self.wanted.iter().zip(&mut self.found) {
-            if is_layer(path, block, index) {
-                *found = Some(Numerics::leave(output));
+    /// Keeps the outputs of the named layers and blocks.
+    pub(super) fn keeping(mut self, wanted: &'a [&'a str]) -> Self {
+        self.found = wanted.iter().map(|_| None).collect();
+        self.wanted = wanted;
+        self
+    }
+
+    /// Counts work.
+    pub(super) fn counting(mut self) -> Self {
+        self.rows = Some(Vec::new());
+        self
+    }
+
+    /// Whether the batch normalisation with this child index uses batch statistics.
+    pub(super) fn trains_norm(&self, index: usize) -> bool {
+        self.mode.train && !(self.part == Part::Shared && index < self.mode.frozen_norms)
+    }
+
+    /// Called with the output of every layer and block.
+    pub(super) fn seen(&mut self, path: &str, output: &Tensor) {
+        for (wanted, found) in self.wanted.iter().zip(&mut self.found) {
+            // The beginning of a path may be left out.
+            if path.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {
+                *found = Some(output.shallow_clone());
             }
         }
     }
 
-    /// What was noted, in the order of `wanted`; the error is a layer that was not passed.
-    pub(super) fn found(self) -> Result<Vec<Tensor>, String> {
-        let named = self.wanted.iter().zip(self.found);
-        named.map(|(path, found)| found.ok_or_else(|| (*path).to_owned())).collect()
+    /// The outputs asked for, in the order asked for; none where nothing had that name.
+    pub(super) fn found(self) -> Vec<Option<Tensor>> {
+        self.found
     }
-}
 
-/// `mtl_vgg_core.` may be left out of a path.
-fn is_layer(path: &str, block: &str, index: usize) -> bool {
-    let short = block.strip_prefix("mtl_vgg_core.").unwrap_or(block);
-    let rest = path.strip_prefix("mtl_vgg_core.").unwrap_or(path);
-    rest.rsplit_once('.').is_some_and(|(name, number)| name == short && number.parse() == Ok(index))
+    /// The rows counted.
+    pub(super) fn rows(self) -> Vec<LayerRow> {
+        self.rows.unwrap_or_default()
+    }
+
+    /// Counts a layer with the given output.
+    pub(super) fn count(&mut self, layer: &Layer, output: &Tensor) {
+        let Some(rows) = &mut self.rows else { return };
+        let size = output.size();
+        let positions: i64 = size.iter().skip(2).product();
+        let of = |t: &Tensor| t.numel() as u64;
+        let macs = match &layer.op {
+            // A single channel stands for three equal ones, and counts as them.
+            Op::Conv { weight, .. } => of(weight) * positions as u64,
+            Op::Linear { weight, .. } => of(weight),
+            Op::Squeeze(layers) => layers.iter().map(|(weight, _)| of(weight)).sum(),
+            _ => 0,
+        };
+        let (n, width) = (of(output), output.kind().elt_size_in_bytes() as u64);
+        let activation_bytes = match &layer.op {
+            Op::Flatten | Op::AvgPool7 => 0,
+            // Positions of the maxima are 8 bytes; the mask of a dropout has the width of its map.
+            Op::MaxPool | Op::GlobalMax => n * (width + 8),
+            Op::Dropout(_) => n * 2 * width,
+            _ => n * width,
+        };
+        // Rectification remembers its output; what comes before it is then forgotten.
+        if let (Op::Relu, Some(before)) = (&layer.op, rows.last_mut()) {
+            before.activation_bytes = 0;
+        }
+        rows.push(LayerRow {
+            name: layer.path.clone(),
+            part: self.part,
+            output: size[1..].to_vec(),
+            parameters: layer.weights().into_iter().map(of).sum(),
+            macs,
+            activation_bytes,
+        });
+    }
 }

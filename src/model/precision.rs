@@ -1,62 +1,42 @@
-//! How numbers are represented on their way through the network: the one place for precision and memory format.
+//! Precision and memory layout, which belong to a run on some device and not to the network's settings.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// Precision of convolutions and linear layers. Parameters, norms, readouts and losses are always single precision.
+/// Type of the numbers that convolutions and linear layers work in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Single.
+    /// 32 bits throughout.
     #[default]
     F32,
-    /// bfloat16, from single-precision parameters.
+    /// Convolutions and linear layers in bfloat16; parameters and their gradients, batch statistics,
+    /// readouts, logits and losses stay in 32 bits.
     Bf16,
 }
 
-/// Precision and memory format of a network.
+/// How a network is laid out and run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Numerics {
-    /// Of convolutions and linear layers.
+pub struct Runtime {
+    /// Precision of the layers.
     pub precision: Precision,
-    /// Maps and kernels with channels last in memory; changes rounding only.
+    /// Keep kernels and maps with channels innermost. Weights files do not show it.
     pub channels_last: bool,
 }
 
-impl Numerics {
-    /// Images as the first layer takes them.
-    pub(super) fn enter(self, images: &Tensor) -> Tensor {
-        let images = self.layout(images);
-        self.operand(&images)
-    }
-
-    /// A kernel, a weight or a bias as an operation takes it.
-    pub(super) fn operand(self, tensor: &Tensor) -> Tensor {
-        match self.precision {
-            Precision::F32 => tensor.shallow_clone(),
-            Precision::Bf16 => tensor.to_kind(Kind::BFloat16),
+impl Precision {
+    /// `x` in the type that layers work in. A tensor that is of it already is not copied.
+    pub(super) fn cast(self, x: &Tensor) -> Tensor {
+        match self {
+            Self::F32 => x.to_kind(Kind::Float),
+            Self::Bf16 => x.to_kind(Kind::BFloat16),
         }
     }
+}
 
-    /// What readouts, logits and losses take.
-    pub(super) fn leave(tensor: &Tensor) -> Tensor {
-        tensor.to_kind(Kind::Float)
-    }
-
-    /// A tensor of four axes in the memory format; the same values. tch has no word for it, strides do.
-    pub(super) fn layout(self, tensor: &Tensor) -> Tensor {
-        if self.channels_last && tensor.dim() == 4 {
-            tensor.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
-        } else {
-            tensor.shallow_clone()
-        }
-    }
-
-    /// Bytes of a value of a map.
-    pub(super) fn bytes(self) -> u64 {
-        match self.precision {
-            Precision::F32 => 4,
-            Precision::Bf16 => 2,
-        }
-    }
+/// Gives a kernel `[out, in, height, width]` strides with channels innermost; values and gradients stay
+/// the same. Torch then keeps maps that way too.
+pub(super) fn to_channels_last(kernel: &Tensor) {
+    let strided = kernel.detach().permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+    kernel.shallow_clone().set_data(&strided);
 }

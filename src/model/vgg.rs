@@ -1,12 +1,10 @@
 //! VGG plans and blocks (Simonyan and Zisserman 2014; layer numbers as in torchvision's `features`).
 
-use super::params::{Params, constant, normal};
-use super::pass::Pass;
-use super::table::LayerRow;
+use super::layer::{Block, Builder, Layer, Op};
+use super::params::normal;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
-use tch::{Device, Kind, Tensor};
 
 /// Channels of the convolutions, `M` for a pooling, and whether batch normalisation follows each convolution.
 ///
@@ -86,6 +84,17 @@ pub enum LayerSpec {
     Pool,
 }
 
+impl LayerSpec {
+    /// Trainable numbers.
+    pub(super) fn n_parameters(self) -> i64 {
+        match self {
+            Self::Conv(from, to) => (from * 9 + 1) * to,
+            Self::BatchNorm(n) => 2 * n,
+            Self::Relu | Self::Pool => 0,
+        }
+    }
+}
+
 impl VggPlan {
     /// The layers in order.
     pub fn layers(&self) -> Vec<LayerSpec> {
@@ -124,145 +133,34 @@ impl VggPlan {
     }
 }
 
-/// Consecutive layers with their weights.
-#[derive(Debug)]
-pub(super) struct Block {
-    prefix: String,
-    layers: Vec<Layer>,
-    /// Whether its batch norms may be frozen.
-    shared: bool,
-}
-
-#[derive(Debug)]
-enum Layer {
-    Conv { weight: Tensor, bias: Tensor },
-    BatchNorm(BatchNorm),
-    Relu,
-    Pool,
-    Dropout(f64),
-}
-
-#[derive(Debug)]
-pub(super) struct BatchNorm {
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    batches: Tensor,
-}
-
-impl Block {
-    /// Makes the layers `specs`, named `<prefix>.<position>`, with dropout of rate `dropout` after each
-    /// rectification, which takes a position (spec/models 2.6). Convolutions start from N(0, 2 / fan out), bias 0.
-    pub(super) fn new(
-        params: &mut Params,
-        prefix: &str,
-        specs: &[LayerSpec],
-        dropout: f64,
-        shared: bool,
-    ) -> Self {
-        let mut layers = Vec::new();
-        for spec in specs {
-            let name = format!("{prefix}.{}", layers.len());
-            layers.push(match *spec {
-                LayerSpec::Conv(from, to) => {
-                    let std = (2.0 / (to * 9) as f64).sqrt();
-                    let weight = params.parameter(format!("{name}.weight"), &normal(&[to, from, 3, 3], std));
-                    let bias = params.parameter(format!("{name}.bias"), &constant(&[to], 0.0));
-                    Layer::Conv { weight, bias }
-                }
-                LayerSpec::BatchNorm(n) => Layer::BatchNorm(BatchNorm::new(params, &name, n)),
-                LayerSpec::Relu => Layer::Relu,
-                LayerSpec::Pool => Layer::Pool,
-            });
-            if *spec == LayerSpec::Relu && dropout > 0.0 {
-                layers.push(Layer::Dropout(dropout));
+/// The layers `specs`, named `<path>.<position>`, with dropout of the given rate after every rectification.
+/// Convolutions start from N(0, 2 / fan out), bias 0.
+pub(super) fn block(
+    builder: &mut Builder<'_>,
+    path: &str,
+    specs: &[LayerSpec],
+    dropout: Option<f64>,
+) -> Block {
+    let mut layers = Vec::new();
+    for spec in specs {
+        let index = layers.len();
+        let name = format!("{path}.{index}");
+        let op = match *spec {
+            LayerSpec::Conv(from, to) => {
+                let weight = normal(&[to, from, 3, 3], (2.0 / (to * 9) as f64).sqrt());
+                builder.conv(&name, &weight, true, 1, 1, 1)
             }
-        }
-        Self { prefix: prefix.to_owned(), layers, shared }
-    }
-
-    /// `x` `[batch, channels, height, width]` through all layers. One channel counts as three equal ones.
-    pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Tensor {
-        let mut x = x.shallow_clone();
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = match layer {
-                Layer::Conv { weight, bias } => {
-                    // Three equal channels see the sum of the kernel over its inputs: a third of the work.
-                    let summed = (x.size()[1] == 1 && weight.size()[1] == 3)
-                        .then(|| weight.sum_dim_intlist([1i64].as_slice(), true, Kind::Float));
-                    let weight = pass.numerics.operand(summed.as_ref().unwrap_or(weight));
-                    let bias = pass.numerics.operand(bias);
-                    x.conv2d(&weight, Some(&bias), [1, 1], [1, 1], [1, 1], 1)
-                }
-                Layer::BatchNorm(norm) => {
-                    let frozen = self.shared && i < pass.mode.frozen_norms;
-                    norm.forward(&x, pass.mode.train && !frozen)
-                }
-                Layer::Relu => x.relu(),
-                Layer::Pool => x.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false),
-                Layer::Dropout(rate) => x.dropout(*rate, pass.mode.train),
-            };
-            pass.note(&self.prefix, i, &x);
-        }
-        x
-    }
-
-    /// Number of its layers.
-    pub(super) fn len(&self) -> usize {
-        self.layers.len()
-    }
-
-    /// The prefix of its layers' names.
-    pub(super) fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
-    /// Rows of its layers on a map of extent `[channels, height, width]`, which becomes that of its output.
-    pub(super) fn rows(&self, extent: &mut [i64; 3], rows: &mut Vec<LayerRow>) {
-        for (i, layer) in self.layers.iter().enumerate() {
-            let ([_, h, w], mut macs) = (*extent, 0);
-            let (kind, n_params) = match layer {
-                Layer::Conv { weight, bias } => {
-                    extent[0] = weight.size()[0];
-                    macs = weight.numel() as u64 * (h * w) as u64;
-                    ("Conv2d", weight.numel() + bias.numel())
-                }
-                Layer::BatchNorm(norm) => ("BatchNorm2d", 2 * norm.weight.numel()),
-                Layer::Relu => ("ReLU", 0),
-                Layer::Pool => {
-                    *extent = [extent[0], h / 2, w / 2];
-                    ("MaxPool2d", 0)
-                }
-                Layer::Dropout(_) => ("Dropout", 0),
-            };
-            let (name, params) = (format!("{}.{i}", self.prefix), n_params as u64);
-            rows.push(LayerRow { name, kind, output: *extent, params, macs });
+            LayerSpec::BatchNorm(n) => builder.norm(&name, n, 0.1),
+            LayerSpec::Relu => Op::Relu,
+            LayerSpec::Pool => Op::MaxPool,
+        };
+        layers.push(Layer { path: name, index, op });
+        if let (LayerSpec::Relu, Some(rate)) = (spec, dropout) {
+            let index = index + 1;
+            layers.push(Layer { path: format!("{path}.{index}"), index, op: Op::Dropout(rate) });
         }
     }
-}
-
-impl BatchNorm {
-    pub(super) fn new(params: &mut Params, name: &str, n: i64) -> Self {
-        Self {
-            weight: params.parameter(format!("{name}.weight"), &constant(&[n], 1.0)),
-            bias: params.parameter(format!("{name}.bias"), &constant(&[n], 0.0)),
-            mean: params.buffer(format!("{name}.running_mean"), &constant(&[n], 0.0)),
-            variance: params.buffer(format!("{name}.running_var"), &constant(&[n], 1.0)),
-            batches: params.buffer(
-                format!("{name}.num_batches_tracked"),
-                &Tensor::zeros([], (Kind::Int64, Device::Cpu)),
-            ),
-        }
-    }
-
-    pub(super) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        if train {
-            let _ = tch::no_grad(|| self.batches.shallow_clone().g_add_scalar_(1i64));
-        }
-        let (mean, variance) = (Some(&self.mean), Some(&self.variance));
-        x.batch_norm(Some(&self.weight), Some(&self.bias), mean, variance, train, 0.1, 1e-5, true)
-    }
+    Block { path: path.to_owned(), layers }
 }
 
 #[cfg(test)]

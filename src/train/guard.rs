@@ -2,6 +2,7 @@
 //! refusals into panics in most places.
 
 use super::TrainError;
+use crate::model::ModelError;
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
@@ -27,7 +28,9 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(outer);
     match result {
-        Ok(Err(TrainError::Torch(e))) => Err(error(first_line(&e.to_string()))),
+        Ok(Err(TrainError::Torch(e) | TrainError::Model(ModelError::Torch(e)))) => {
+            Err(error(first_line(&e.to_string())))
+        }
         Ok(result) => result,
         Err(payload) => match refusal(payload.as_ref()) {
             Some(what) => Err(error(what)),
@@ -72,7 +75,7 @@ mod tests {
         let message = error.to_string();
         assert!(message.contains("memory") && message.contains("data.batch_size"), "{message}");
         assert!(!message.contains("frame #"), "{message}");
-        let tried = || Ok(drop(Tensor::f_zeros([1 << 50], (Kind::Float, Device::Cpu))?));
+        let tried = || Ok(Tensor::f_zeros([1 << 50], (Kind::Float, Device::Cpu))?);
         assert!(matches!(guarded(tried), Err(TrainError::Memory(_))));
     }
 

@@ -100,9 +100,15 @@ pub struct CheckpointSettings {
 impl TrainError {
     /// Whether the user's input is at fault rather than the program or machine.
     pub fn is_input(&self) -> bool {
-        let program =
-            matches!(self, Self::Torch(_) | Self::Refused(_) | Self::Memory(_) | Self::Nonfinite(_));
-        !program && !matches!(self, Self::Eval(EvalError::Torch(_)))
+        match self {
+            Self::Torch(_)
+            | Self::Refused(_)
+            | Self::Memory(_)
+            | Self::Nonfinite(_)
+            | Self::Eval(EvalError::Torch(_)) => false,
+            Self::Model(e) | Self::Eval(EvalError::Model(e)) => e.is_input(),
+            _ => true,
+        }
     }
 }
 

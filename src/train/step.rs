@@ -129,13 +129,14 @@ impl Trainer<'_> {
             Targets::Labels(labels) => self.classification(&images, labels),
             Targets::Responses(recorded) => {
                 let session = self.session_of(batch);
-                let predicted = self.net.respond(&images, session, self.mode);
+                let predicted = self.net.respond(&images, session, self.mode)?;
                 let recorded = Tensor::from_slice(recorded).view([batch.len() as i64, -1]);
                 let recorded = recorded.to_device(images.device());
                 let records = self.sources[batch.stream.0 as usize].n_records();
                 let loss = self.objective.neural(batch.task, &predicted, &recorded)
                     * self.objective.neural_scale(records, batch.len());
-                let loss = if self.objective.regularizes() { loss + self.net.penalty(session) } else { loss };
+                let loss =
+                    if self.objective.regularizes() { loss + self.net.penalty(session)? } else { loss };
                 Ok(Outcome { loss, correct: None, modules: None })
             }
         }
@@ -152,7 +153,7 @@ impl Trainer<'_> {
         let mut loss = self.objective.classification(&logits, &labels);
         let modules = self.modules.loss(images, &representations, n)?;
         if let Some(modules) = &modules {
-            loss = loss + modules;
+            loss += modules;
         }
         Ok(Outcome { loss, correct: Some(correct), modules })
     }

@@ -4,7 +4,7 @@ use super::super::show::{bytes, count, out, table};
 use crate::base::Task;
 use crate::config::Experiment;
 use crate::load::Source;
-use crate::model::Network;
+use crate::model::{DataInfo, LayerRow, Network, Part};
 use crate::schedule::Schedule;
 use crate::train::OptimizerKind;
 use serde_json::{Value, json};
@@ -13,29 +13,24 @@ use serde_json::{Value, json};
 pub(super) fn show(
     experiment: &Experiment,
     net: &Network,
+    info: &DataInfo,
     schedule: &Schedule,
     sources: &[Source],
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let rows = net.table();
-    let summary = summary(experiment, net, schedule, sources);
+    let rows = net.table(info)?;
+    let summary = summary(experiment, net, schedule, sources, &rows);
     if as_json {
         for row in &rows {
-            let line = json!({"layer": row.name, "kind": row.kind, "output": row.output, "parameters": row.params, "macs": row.macs});
+            let line = json!({"layer": row.name, "output": row.output, "parameters": row.parameters, "macs": row.macs});
             out(&line.to_string())?;
         }
         return out(&summary.to_string());
     }
-    let mut layers = table(&["layer", "kind", "output", "parameters", "MACs per image"]);
+    let mut layers = table(&["layer", "output", "parameters", "MACs per image"]);
     for row in rows {
-        let [c, h, w] = row.output;
-        layers.add_row([
-            row.name,
-            row.kind.to_owned(),
-            format!("{c} x {h} x {w}"),
-            count(row.params),
-            count(row.macs),
-        ]);
+        let output: Vec<String> = row.output.iter().map(i64::to_string).collect();
+        layers.add_row([row.name, output.join(" x "), count(row.parameters), count(row.macs)]);
     }
     out(&layers.to_string())?;
     let mut costs = table(&["", ""]);
@@ -52,33 +47,42 @@ pub(super) fn show(
     out(&costs.to_string())
 }
 
-fn summary(experiment: &Experiment, net: &Network, schedule: &Schedule, sources: &[Source]) -> Value {
-    let mut session = 0;
-    let costs: Vec<_> = sources
-        .iter()
-        .map(|source| {
-            session += usize::from(source.task.is_neural());
-            if source.task == Task::Classification {
-                net.classification_cost()
-            } else {
-                net.neural_cost(session - 1)
-            }
-        })
-        .collect();
+/// MACs and bytes of the layers that one image of a stream passes.
+fn cost(rows: &[LayerRow], source: &Source) -> (u64, u64) {
+    let readout =
+        |row: &&LayerRow| row.part == Part::Readout && row.name.ends_with(&format!(".{}", source.name));
+    let passes = |row: &&LayerRow| match source.task {
+        Task::Classification => row.part != Part::Readout,
+        // A session of V1 does not pass V4's block.
+        Task::V1 => row.part == Part::Shared && !row.name.contains("v4_block") || readout(row),
+        Task::V4 => row.part == Part::Shared || readout(row),
+    };
+    let add = |(macs, bytes): (u64, u64), row: &LayerRow| (macs + row.macs, bytes + row.activation_bytes);
+    rows.iter().filter(passes).fold((0, 0), add)
+}
+
+fn summary(
+    experiment: &Experiment,
+    net: &Network,
+    schedule: &Schedule,
+    sources: &[Source],
+    rows: &[LayerRow],
+) -> Value {
+    let costs: Vec<(u64, u64)> = sources.iter().map(|source| cost(rows, source)).collect();
     // The first epoch; a ratio may change later. Backward costs twice as much as forward; a MAC is two FLOPs.
     let mut flops = 0.0;
     let mut largest = 0;
     for k in 0..schedule.steps_per_epoch() {
         for batch in schedule.step(crate::base::StepIndex(k)).batches {
-            let cost = costs[batch.stream.0 as usize];
+            let (macs, bytes) = costs[batch.stream.0 as usize];
             let images = if sources[batch.stream.0 as usize].task == Task::Classification {
                 experiment.views()
             } else {
                 1
             };
             let images = images * u64::from(batch.len);
-            flops += 6.0 * cost.macs as f64 * images as f64;
-            largest = largest.max(cost.bytes * images);
+            flops += 6.0 * macs as f64 * images as f64;
+            largest = largest.max(bytes * images);
         }
     }
     let optimizer = &experiment.optimizer;

@@ -20,7 +20,7 @@ pub(super) fn network(
 ) -> anyhow::Result<Network> {
     let seed = |item: u64| device::seed(RngKey::new(experiment.seed, Purpose::Init, 0).word(0, item));
     seed(0);
-    let net = Network::new(&experiment.model, info, device, experiment.numerics())?;
+    let net = Network::new(&experiment.model, info, device, experiment.runtime())?;
     if let Some(path) = source(experiment).filter(|_| fresh) {
         let weights = Weights::read(&path)?;
         let tensors = renamed(&weights.tensors, &net);
@@ -33,18 +33,21 @@ pub(super) fn network(
         show.line(&format!("weights of {}: {told}", path.display()));
     }
     let freeze = &experiment.freeze;
-    if fresh {
+    if fresh && !freeze.reset.is_empty() {
         seed(1);
-        net.reset(&freeze.reset)?;
+        let layers = names(&freeze.reset);
+        net.reset((layers != ["all"]).then_some(layers.as_slice()))?;
     }
-    let has = |name: &str, list: &[String]| list.iter().any(|fragment| name.contains(fragment.as_str()));
-    if !freeze.parameters.is_empty() {
-        net.freeze(|name| has(name, &freeze.parameters))?;
-    }
-    if !freeze.all_but.is_empty() {
-        net.freeze(|name| !has(name, &freeze.all_but))?;
+    for (list, others) in [(&freeze.parameters, false), (&freeze.all_but, true)] {
+        if !list.is_empty() {
+            net.freeze(&names(list), others)?;
+        }
     }
     Ok(net)
+}
+
+fn names(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
 }
 
 /// File of the weights to start from.

@@ -107,6 +107,10 @@ fn second_view() -> AugmentSettings {
     }
 }
 
+fn names(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
 impl ModuleSettings {
     /// Checks ranges.
     pub fn check(&self, max_iter: u32) -> Result<(), String> {
@@ -205,7 +209,7 @@ impl Modules {
         if let Some(reset) = &self.settings.readout_reset {
             let due = |n: u32| epoch > 1 && (epoch - 1).is_multiple_of(n);
             if reset.epochs.is_some_and(due) {
-                net.reset(&reset.layers)?;
+                net.reset(Some(&names(&reset.layers)))?;
             }
         }
         match (&self.settings.lottery_ticket, &mut self.lottery) {
@@ -221,7 +225,7 @@ impl Modules {
     pub(super) fn before_step(&self, step: u64, net: &Network) -> Result<(), TrainError> {
         match &self.settings.readout_reset {
             Some(reset) if reset.updates.is_some_and(|n| step > 0 && step.is_multiple_of(n)) => {
-                Ok(net.reset(&reset.layers)?)
+                Ok(net.reset(Some(&names(&reset.layers)))?)
             }
             _ => Ok(()),
         }
