@@ -7,6 +7,8 @@ mod common;
 mod eval;
 mod layers;
 mod loader;
+#[cfg(feature = "torch")]
+mod loop_parts;
 mod prepare;
 #[cfg(feature = "torch")]
 mod recipes;

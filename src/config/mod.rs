@@ -106,7 +106,8 @@ pub struct FreezeSettings {
 pub struct NumericsSettings {
     /// `f32`, or `bf16` for convolutions and linear layers with parameters, norms, readouts and losses in f32.
     pub precision: Precision,
-    /// Keep maps with channels last, which some devices prefer; it changes rounding only.
+    /// Keep maps with channels last, which some devices prefer; it changes rounding, and which values
+    /// dropout drops.
     pub channels_last: bool,
     /// `stop` or `skip`: what to do with an update whose loss is NaN or infinite.
     pub on_nonfinite: Nonfinite,

@@ -140,7 +140,7 @@ pub fn load_weights(
 }
 
 fn of_net(tensors: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
-    let other = ["loss.", "optimizer.", "module."];
+    let other = ["loss.", "optimizer.", "modules."];
     select(tensors, |name| !other.iter().any(|prefix| name.starts_with(prefix)))
 }
 

@@ -141,7 +141,7 @@ impl Lottery {
 
     pub(super) fn state(&self) -> Vec<(String, Tensor)> {
         let of = |t: &Ticket| {
-            let name = |what: &str| format!("module.lottery_ticket.{}.{what}", t.name);
+            let name = |what: &str| format!("modules.lottery_ticket.{}.{what}", t.name);
             [(name("initial"), t.initial.shallow_clone()), (name("mask"), t.mask.shallow_clone())]
         };
         self.tickets.iter().flat_map(of).collect()
@@ -150,7 +150,7 @@ impl Lottery {
     pub(super) fn load(&mut self, state: &[(String, Tensor)], file: &str) -> Result<(), TrainError> {
         for ticket in &mut self.tickets {
             let find = |what: &str| {
-                let name = format!("module.lottery_ticket.{}.{what}", ticket.name);
+                let name = format!("modules.lottery_ticket.{}.{what}", ticket.name);
                 let found = state.iter().find(|(n, t)| *n == name && t.size() == ticket.weight.size());
                 found
                     .map(|(_, t)| t.to_device(ticket.weight.device()).copy())

@@ -186,7 +186,9 @@ impl Modules {
                 None => loss,
             });
         };
-        if let Some((matching, all)) = self.settings.representation_matching.as_ref().zip(found.next()) {
+        if let Some(matching) = &self.settings.representation_matching
+            && let Some(all) = found.next()
+        {
             let (first, second) = (all.narrow(0, 0, n), all.narrow(0, n, all.size()[0] - n));
             let distance = match matching.criterion {
                 Criterion::Cosine => similarity::cosine_distance(&first, &second),
@@ -194,8 +196,9 @@ impl Modules {
             };
             add(distance * matching.lambda);
         }
-        let rdm = self.settings.rdm_prediction.as_ref().zip(self.teacher.as_ref());
-        if let Some(((rdm, teacher), own)) = rdm.zip(found.next()) {
+        if let (Some(rdm), Some(teacher)) = (&self.settings.rdm_prediction, &self.teacher)
+            && let Some(own) = found.next()
+        {
             let path = rdm.target.as_ref().unwrap_or(&rdm.representation);
             let first = images.narrow(0, 0, n);
             let target = tch::no_grad(|| teacher.classify_with(&first, Mode::EVAL, &[path]))?.1;

@@ -1,0 +1,248 @@
+//! What may be added to training, and what may go wrong in it.
+
+use crate::common::{nct, output, shards, stderr, succeed};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const TINY: &str = "
+name = \"parts\"
+seed = 5
+[data]
+batch_size = 16
+neural_batch_size = 16
+[model]
+vgg_type = \"bn 8 M 16 M 16 M\"
+v1_model_layer = 8
+hidden = 16
+[optimizer]
+kind = \"sgd\"
+lr = 0.02
+momentum = 0.75
+weight_decay = 5e-4
+[schedule]
+patience = 20
+lr_decay_steps = 1
+max_iter = 3
+[evaluation]
+add_final_train_eval = false
+add_final_val_eval = false
+";
+
+fn command(dir: &Path, out: &str, sets: &[&str]) -> std::process::Command {
+    fs::write(dir.join("parts.toml"), TINY).unwrap();
+    let mut command = nct(dir);
+    command.args(["train", "--device", "cpu", "--config", "parts.toml", "--out", out]);
+    sets.iter().for_each(|set| drop(command.args(["--set", set])));
+    command
+}
+
+fn only_run(dir: &Path, out: &str) -> PathBuf {
+    let runs: Vec<PathBuf> = fs::read_dir(dir.join(out)).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    runs[0].clone()
+}
+
+fn train(dir: &Path, out: &str, sets: &[&str]) -> PathBuf {
+    succeed(&mut command(dir, out, sets));
+    only_run(dir, out)
+}
+
+fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn tensor(run: &Path, checkpoint: &str, name: &str) -> Vec<f32> {
+    let file = fs::read(run.join(format!("checkpoints/{checkpoint}.safetensors"))).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let bytes = tensors.tensor(name).unwrap().data().to_vec();
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+const FIRST: &str = "mtl_vgg_core.v1_block.0.weight";
+
+#[test]
+fn a_loss_that_is_no_number_stops_or_is_left_out_by_name() {
+    let dir = shards();
+    // Infinite at the first update, before any weight moved.
+    let broken = ["data.mean=[1e38]", "data.std=[1e-38]"];
+    let told = output(&mut command(dir.path(), "stop", &broken));
+    assert_eq!(told.status.code(), Some(1), "{}", stderr(&told));
+    for part in ["update 0", "epoch 1", "img_classification", "images", "on_nonfinite"] {
+        assert!(stderr(&told).contains(part), "{part}: {}", stderr(&told));
+    }
+    let run = only_run(dir.path(), "stop");
+    let failure: Value = serde_json::from_slice(&fs::read(run.join("failure.json")).unwrap()).unwrap();
+    assert_eq!((failure["ids"].as_array().unwrap().len(), failure["step"].as_u64()), (16, Some(0)));
+    assert!(
+        run.join("checkpoints/failed.safetensors").is_file()
+            && run.join("checkpoints/last.safetensors").is_file()
+    );
+
+    let skip =
+        [&broken[..], &["numerics.on_nonfinite=skip", "schedule.max_iter=1", "schedule.to_monitor=[\"v1\"]"]]
+            .concat();
+    let told = output(&mut command(dir.path(), "skip", &skip));
+    let run = only_run(dir.path(), "skip");
+    let line = &metrics(&run)[2];
+    assert!(line["skipped_updates"].as_u64().unwrap() > 0, "{line}; {}", stderr(&told));
+    // Neither weights nor running statistics took anything from them.
+    assert_eq!(tensor(&run, "last", FIRST), tensor(&only_run(dir.path(), "stop"), "last", FIRST));
+    assert!(tensor(&run, "last", "mtl_vgg_core.v1_block.1.running_var").iter().all(|v| *v == 1.0));
+}
+
+#[test]
+fn weights_of_another_run_are_the_start_and_frozen_ones_stay() {
+    let dir = shards();
+    let first = train(dir.path(), "first", &[]);
+    let from = format!("init.from=\"{}\"", first.display());
+    // Another head: what fits is taken, and the rest is told.
+    let sets = [
+        &from,
+        "model.hidden=24",
+        "schedule.max_iter=1",
+        "freeze.parameters=[\"v1_block\"]",
+        "freeze.norms_below=8",
+    ];
+    let told = output(&mut command(dir.path(), "second", &sets));
+    assert!(
+        told.status.success() && stderr(&told).contains("of another shape: classification_readout.0.weight"),
+        "{}",
+        stderr(&told)
+    );
+    let second = only_run(dir.path(), "second");
+    for name in [FIRST, "mtl_vgg_core.v1_block.1.running_mean"] {
+        assert_eq!(tensor(&first, "best", name), tensor(&second, "last", name), "{name}");
+    }
+    let unshared = "mtl_vgg_core.unshared_block.0.weight";
+    assert_ne!(tensor(&first, "best", unshared), tensor(&second, "last", unshared));
+    // A plain network takes the layers by their place; strictly it does not.
+    let plain = ["data.neural=", "mix={kind=\"long\"}", "schedule.max_iter=0", &from];
+    let third = train(dir.path(), "third", &plain);
+    assert_eq!(tensor(&first, "best", FIRST), tensor(&third, "last", "features.0.weight"));
+    assert_eq!(tensor(&first, "best", unshared), tensor(&third, "last", "features.8.weight"));
+    let strict = output(&mut command(dir.path(), "fourth", &[&from, "init.strict=true", "model.hidden=24"]));
+    assert_eq!(strict.status.code(), Some(2));
+    assert!(stderr(&strict).contains("classification_readout.0.weight"), "{}", stderr(&strict));
+}
+
+#[test]
+fn layers_are_drawn_anew_at_the_start_and_again_and_again() {
+    let dir = shards();
+    let first = train(dir.path(), "first", &["schedule.max_iter=0"]);
+    let head = "classification_readout.6.weight";
+    let reset =
+        train(dir.path(), "reset", &["schedule.max_iter=0", "freeze.reset=[\"classification_readout.6\"]"]);
+    assert_ne!(tensor(&first, "last", head), tensor(&reset, "last", head));
+    assert_eq!(tensor(&first, "last", FIRST), tensor(&reset, "last", FIRST));
+    let module = "modules.readout_reset={layers=[\"classification_readout.6\"],updates=2}";
+    let [once, twice, without] = [("once", module), ("twice", module), ("without", "seed=5")]
+        .map(|(out, set)| train(dir.path(), out, &["schedule.max_iter=1", set]));
+    assert_eq!(tensor(&once, "last", head), tensor(&twice, "last", head));
+    assert_ne!(tensor(&once, "last", head), tensor(&without, "last", head));
+}
+
+#[test]
+fn representation_matching_and_rdm_prediction_add_their_losses() {
+    let dir = shards();
+    let plain = train(dir.path(), "plain", &["schedule.max_iter=1"]);
+    let matching = "modules.representation_matching={representation=\"unshared_block.3\",lambda=0.5}";
+    let rdm = format!("modules.rdm_prediction={{run=\"{}\",representation=\"v1_block.7\"}}", plain.display());
+    for (out, set) in [("matching", matching), ("rdm", &rdm)] {
+        let run = train(dir.path(), out, &["schedule.max_iter=1", set]);
+        let line =
+            metrics(&run).into_iter().find(|l| l["epoch"] == 1 && l["task"] == "img_classification").unwrap();
+        let (part, whole) =
+            (line["train_module_loss"].as_f64().unwrap(), line["train_loss"].as_f64().unwrap());
+        assert!(part > 0.0 && part < whole, "{out}: {line}");
+        assert_ne!(tensor(&plain, "last", FIRST), tensor(&run, "last", FIRST));
+    }
+    let wrong = matching.replace("unshared_block.3", "unshared_block.300");
+    let told = output(&mut command(dir.path(), "wrong", &[&wrong]));
+    assert_eq!(told.status.code(), Some(2), "{}", stderr(&told));
+    assert!(
+        stderr(&told).contains("unshared_block.300") && stderr(&told).contains("unshared_block.3,"),
+        "{}",
+        stderr(&told)
+    );
+}
+
+#[test]
+fn lottery_tickets_stay_pruned_and_go_on_after_an_interruption() {
+    let dir = shards();
+    let sets = [
+        "modules.lottery_ticket={rounds=2,round_length=1,percent_to_prune=75}",
+        "schedule.max_iter=4",
+        "checkpoint.every_updates=1",
+        "checkpoint.keep_last=2",
+        "checkpoint.keep_best=1",
+    ];
+    let run = train(dir.path(), "whole", &sets);
+    let zeros = |values: &[f32]| values.iter().filter(|v| **v == 0.0).count() as f64 / values.len() as f64;
+    assert!((zeros(&tensor(&run, "last", FIRST)) - 0.75).abs() < 0.01);
+    let alive: Vec<f64> =
+        metrics(&run).iter().step_by(2).map(|l| l["weights_alive"].as_f64().unwrap()).collect();
+    assert!(alive.iter().zip([1.0, 1.0, 0.5, 0.25, 0.25]).all(|(a, b)| (a - b).abs() < 0.01), "{alive:?}");
+    // The last two epochs and perhaps a better one.
+    let kept = fs::read_dir(run.join("checkpoints"))
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().file_name().to_str().unwrap().starts_with("epoch-"));
+    assert!((2..=3).contains(&kept.count()) && run.join("checkpoints/epoch-0004.safetensors").is_file());
+    // Killed anywhere, it ends the same.
+    let mut child = command(dir.path(), "killed", &sets).stderr(std::process::Stdio::null()).spawn().unwrap();
+    while !only_checkpoint(dir.path(), "killed") {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let killed = only_run(dir.path(), "killed");
+    succeed(nct(dir.path()).args(["train", "--device", "cpu", "--resume", killed.to_str().unwrap()]));
+    for name in ["last", "best"] {
+        let [a, b] =
+            [&run, &killed].map(|r| fs::read(r.join(format!("checkpoints/{name}.safetensors"))).unwrap());
+        assert!(a == b, "{name} differs");
+    }
+}
+
+fn only_checkpoint(dir: &Path, out: &str) -> bool {
+    let Ok(mut runs) = fs::read_dir(dir.join(out)) else { return false };
+    runs.next().is_some_and(|run| run.unwrap().path().join("checkpoints/epoch-0002.safetensors").is_file())
+}
+
+#[test]
+fn a_dry_run_says_what_it_would_cost_and_writes_nothing() {
+    let dir = shards();
+    let told = succeed(command(dir.path(), "none", &[]).args(["--dry-run", "--json"]));
+    let lines: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (summary, layers) = lines.split_last().unwrap();
+    let parameters: u64 = layers.iter().map(|l| l["parameters"].as_u64().unwrap()).sum();
+    assert_eq!(summary["parameters"].as_u64(), Some(parameters));
+    assert!(layers.iter().any(|l| l["layer"] == "mtl_vgg_core.v1_block.0"));
+    for key in ["updates_per_epoch", "state_bytes", "activation_bytes"] {
+        assert!(summary[key].as_u64().unwrap() > 0, "{key}");
+    }
+    assert!(summary["flops_per_epoch"].as_f64().unwrap() > 1e6 && !dir.path().join("none").exists());
+    let table = succeed(command(dir.path(), "none", &[]).arg("--dry-run"));
+    assert!(table.contains("updates per epoch") && table.contains("classification_readout.6"));
+}
+
+#[test]
+fn bfloat16_and_channels_last_train_near_single_precision() {
+    let dir = shards();
+    let loss = |out: &str, sets: &[&str]| {
+        let run = train(dir.path(), out, &[sets, &["schedule.max_iter=1", "model.dropout=0"]].concat());
+        let line =
+            metrics(&run).into_iter().find(|l| l["epoch"] == 1 && l["task"] == "img_classification").unwrap();
+        line["train_loss"].as_f64().unwrap()
+    };
+    let single = loss("single", &[]);
+    for (out, sets, bound) in [
+        ("last", &["numerics.channels_last=true"][..], 1e-3),
+        ("half", &["numerics.precision=\"bf16\""][..], 5e-2),
+    ] {
+        let found = loss(out, sets);
+        assert!((found - single).abs() < bound * single, "{out}: {found}, single precision {single}");
+    }
+}
