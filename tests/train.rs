@@ -58,7 +58,7 @@ fn metrics(run: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let line = |line: &str| {
         let mut value: Value = serde_json::from_str(line).unwrap();
-        for clocked in ["seconds", "wait_share", "samples_per_s"] {
+        for clocked in ["seconds", "wait_share", "samples_per_s", "update_ms"] {
             value.as_object_mut().unwrap().remove(clocked);
         }
         value

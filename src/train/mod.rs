@@ -135,6 +135,27 @@ pub enum Outcome {
     Interrupted,
 }
 
+/// Where the time of an epoch goes; of an epoch that is gone on with, since then.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock {
+    began: Option<Instant>,
+    waited: Duration,
+    updating: Duration,
+    updates: u32,
+}
+
+impl Clock {
+    fn update(&mut self, took: Duration) {
+        self.updating += took;
+        self.updates += 1;
+    }
+
+    /// Milliseconds of an update, without waiting for its batches.
+    fn update_ms(&self) -> f64 {
+        1e3 * self.updating.as_secs_f64() / f64::from(self.updates.max(1))
+    }
+}
+
 /// What a training run consists of.
 #[derive(Debug)]
 pub struct Trainer<'a> {
@@ -180,12 +201,13 @@ impl Trainer<'_> {
         while !state.anneal.is_done() {
             let started = Instant::now();
             self.before_epoch(&mut state)?;
-            let (tally, waited) = self.epoch(&mut state, watch)?;
+            let (tally, mut clock) = self.epoch(&mut state, watch)?;
             if state.tally.is_some() {
                 self.save(&state)?;
                 return Ok(Outcome::Interrupted);
             }
-            self.after_epoch(&mut state, &tally, (started, waited), watch)?;
+            clock.began = Some(started);
+            self.after_epoch(&mut state, &tally, clock, watch)?;
         }
         Ok(Outcome::Done)
     }
@@ -211,7 +233,7 @@ impl Trainer<'_> {
         &mut self,
         state: &mut TrainState,
         tally: &Tally,
-        (started, waited): (Instant, Duration),
+        clock: Clock,
         watch: &mut dyn Watch,
     ) -> Result<(), TrainError> {
         let lr = self.epoch_rate(state);
@@ -230,7 +252,7 @@ impl Trainer<'_> {
         } else {
             state.anneal.pass();
         }
-        self.record(state, lr, Some(tally), &scores, (started.elapsed(), waited), watch)?;
+        self.record(state, lr, Some(tally), &scores, clock, watch)?;
         self.save(state)?;
         self.keep_copies(state)
     }
@@ -253,7 +275,7 @@ impl Trainer<'_> {
         let anneal = Anneal::start(&self.anneal, lr, &objectives(&self.anneal, &scores)?);
         let state = TrainState { step: 0, anneal, tally: None, kept: Vec::new() };
         let lr = self.epoch_rate(&state);
-        self.record(&state, lr, None, &scores, (Duration::ZERO, Duration::ZERO), watch)?;
+        self.record(&state, lr, None, &scores, Clock::default(), watch)?;
         self.save_as(BEST, &state)?;
         self.save(&state)?;
         Ok(state)
@@ -268,29 +290,27 @@ impl Trainer<'_> {
     }
 
     /// One epoch, or what is left of it. If the user stops it, the state holds what was tallied so far.
-    fn epoch(
-        &mut self,
-        state: &mut TrainState,
-        watch: &mut dyn Watch,
-    ) -> Result<(Tally, Duration), TrainError> {
+    fn epoch(&mut self, state: &mut TrainState, watch: &mut dyn Watch) -> Result<(Tally, Clock), TrainError> {
         let epoch = state.anneal.epoch + 1;
         let end = self.schedule.first_step(epoch + 1).0;
         let mut tally = state.tally.take().unwrap_or_default();
+        let mut clock = Clock::default();
         watch.epoch_begins(epoch, end - state.step);
         let mut loader =
             Loader::start(&self.sources, &self.schedule, self.seed, state.step..end, self.loader)?;
         while let Some(step) = loader.next() {
-            let step = step?;
+            let (step, began) = (step?, Instant::now());
             if let Err(error) = guarded(|| self.step(&step, state.anneal.lr, &mut tally)) {
                 state.tally = Some(tally);
                 return Err(self.failed(state, error));
             }
+            clock.update(began.elapsed());
             state.step = StepIndex(step.plan.step.0 + 1).0;
             loader.recycle(step);
             watch.step();
             if watch.wants_stop() && state.step < end {
                 state.tally = Some(tally);
-                return Ok((Tally::default(), loader.times().waited));
+                return Ok((Tally::default(), clock));
             }
             if self.checkpoints.every_updates.is_some_and(|n| state.step.is_multiple_of(n))
                 && state.step < end
@@ -300,7 +320,8 @@ impl Trainer<'_> {
                 tally = state.tally.take().unwrap_or_default();
             }
         }
-        Ok((tally, loader.times().waited))
+        clock.waited = loader.times().waited;
+        Ok((tally, clock))
     }
 
     /// Writes one line of metrics a task.
@@ -310,9 +331,10 @@ impl Trainer<'_> {
         lr: f64,
         tally: Option<&Tally>,
         scores: &[TaskScores],
-        (elapsed, waited): (Duration, Duration),
+        clock: Clock,
         watch: &mut dyn Watch,
     ) -> Result<(), TrainError> {
+        let seconds = clock.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
         let mut lines = Vec::new();
         for task in self.tasks() {
             let mut line = json!({
@@ -322,15 +344,16 @@ impl Trainer<'_> {
                 "lr": lr,
                 "patience": state.anneal.patience_counter,
                 "best_epoch": state.anneal.best_epoch,
-                "seconds": elapsed.as_secs_f64(),
-                "wait_share": waited.as_secs_f64() / elapsed.as_secs_f64().max(1e-9),
+                "seconds": seconds,
+                "wait_share": clock.waited.as_secs_f64() / seconds.max(1e-9),
             });
             for (metric, value) in scores.iter().filter(|s| s.task == task).flat_map(|s| &s.metrics) {
                 line[format!("validation_{metric}")] = json!(value);
             }
             if let Some(tally) = tally {
                 tally.write(task, &mut line);
-                line["samples_per_s"] = json!(tally.samples() as f64 / elapsed.as_secs_f64().max(1e-9));
+                line["samples_per_s"] = json!(tally.samples() as f64 / seconds.max(1e-9));
+                line["update_ms"] = json!(clock.update_ms());
             }
             if let Some(s) = self.objective.log_variance(task) {
                 line["log_variance"] = json!(s.double_value(&[0]));
