@@ -153,3 +153,55 @@ fn squeeze(builder: &mut Builder<'_>, path: &str, channels: i64, width: i64) -> 
     };
     Op::Squeeze([linear(1, channels, width), linear(3, width, channels)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Params, Runtime};
+
+    /// Roughness of two kernels that are 2 in the middle and 0 elsewhere.
+    fn roughness(regularizer: InputRegularizer, laplace_padding: Option<i64>) -> f64 {
+        let settings = SeSettings {
+            hidden_channels: 2,
+            input_kern: 3,
+            layers: 1,
+            se_reduction: Some(1),
+            input_regularizer: regularizer,
+            laplace_padding,
+            gamma_input: 10.0,
+            ..SeSettings::default()
+        };
+        let mut params = Params::new(Device::Cpu);
+        let builder = &mut Builder { params: &mut params, runtime: Runtime::default() };
+        let core = SeCore::new(builder, &settings, 1);
+        let weight = core.layers[0].layers[0].weights()[0].shallow_clone();
+        tch::no_grad(|| {
+            let _ = weight.shallow_clone().zero_();
+            let _ = weight.narrow(2, 1, 1).narrow(3, 1, 1).fill_(2.0);
+        });
+        let found = core.roughness().double_value(&[]);
+        assert!((core.penalty().double_value(&[]) - 10.0 * found).abs() < 1e-4);
+        found
+    }
+
+    /// Filtered with padding 1, such a kernel is 8 in the middle and -2 at the four edges; without, it is the 8.
+    #[test]
+    fn penalties_equal_those_computed_by_hand() {
+        use InputRegularizer::{GaussianLaplaceL2, LaplaceL1, LaplaceL2, LaplaceL2norm};
+        // The bump is 1 in the middle; at an edge it is
+        // (exp(-1 / 1.125) - exp(-2 / 1.125)) / (1 - exp(-2 / 1.125)), which leaves four edges of
+        let (edge, corner) = ((-1f64 / 1.125).exp(), (-2f64 / 1.125).exp());
+        let left = 2.0 * (1.0 - (edge - corner) / (1.0 - corner));
+        for (regularizer, padding, expected) in [
+            (LaplaceL2norm, None, (64.0 + 4.0 * 4.0) / 4.0),
+            (LaplaceL2norm, Some(0), 64.0 / 4.0),
+            (LaplaceL2, None, 64.0 + 4.0 * 4.0),
+            (LaplaceL1, None, 2.0 * 8.0),
+            (LaplaceL1, Some(1), 2.0 * (8.0 + 4.0 * 2.0)),
+            (GaussianLaplaceL2, None, 4.0 * left * left / 4.0),
+        ] {
+            let found = roughness(regularizer, padding);
+            assert!((found - expected).abs() < 1e-4, "{regularizer:?} {padding:?}: {found}, not {expected}");
+        }
+    }
+}

@@ -218,6 +218,12 @@ impl SeSettings {
         if self.skip > 1 {
             return Err(format!("se.skip = {}: only 0 and 1 can be used", self.skip));
         }
+        if self.input_kern + 2 * self.padding_of_laplace() < 3 {
+            return Err(format!(
+                "se.input_kern = {} is too small for the Laplace filter of 3 x 3 on the first kernel; use a larger kernel, or a larger se.laplace_padding",
+                self.input_kern
+            ));
+        }
         let [_, h, w] = self.extent(height, width);
         let smallest = match self.readout() {
             Kernel::Pooled { steps, kernel, .. } => kernel.saturating_pow(u32::try_from(steps).unwrap_or(0)),

@@ -159,8 +159,9 @@ fn check_data(data: &DataInfo) -> Result<(), String> {
 }
 
 fn check_se(settings: &ModelSettings, se: &SeSettings, data: &DataInfo) -> Result<(), String> {
-    let vgg = ModelSettings { se: settings.se.clone(), ..ModelSettings::default() };
-    if *settings != vgg {
+    // Without `se`, as one that holds a NaN does not equal itself.
+    let others = ModelSettings { se: None, ..settings.clone() };
+    if others != ModelSettings::default() {
         return Err("model.se makes a network of the SE family, to which the settings of VGG networks (all others in [model]) do not apply".into());
     }
     if data.classes.is_some() {

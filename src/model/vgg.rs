@@ -187,6 +187,44 @@ mod tests {
         assert_eq!("vgg19_bn".parse::<VggPlan>().unwrap().cuts()[..7], [3, 6, 7, 10, 13, 14, 17]);
     }
 
+    const PLACES: &str =
+        "1_1 1_2 pool1 2_1 2_2 pool2 3_1 3_2 3_3 3_4 pool3 4_1 4_2 4_3 4_4 pool4 5_1 5_2 5_3 5_4 pool5";
+    /// Layers kept up to each of `PLACES` (spec/models 2.1); - where the network has no such layer.
+    const CUTS: [(&str, &str); 8] = [
+        ("vgg19_bn", "3 6 7 10 13 14 17 20 23 26 27 30 33 36 39 40 43 46 49 52 53"),
+        ("vgg16_bn", "3 6 7 10 13 14 17 20 23 - 24 27 30 33 - 34 37 40 43 - 44"),
+        ("vgg13_bn", "3 6 7 10 13 14 17 20 - - 21 24 27 - - 28 31 34 - - 35"),
+        ("vgg11_bn", "3 - 4 7 - 8 11 14 - - 15 18 21 - - 22 25 28 - - 29"),
+        ("vgg19", "2 4 5 7 9 10 12 14 16 18 19 21 23 25 27 28 30 32 34 36 37"),
+        ("vgg16", "2 4 5 7 9 10 12 14 16 - 17 19 21 23 - 24 26 28 30 - 31"),
+        ("vgg13", "2 4 5 7 9 10 12 14 - - 15 17 19 - - 20 22 24 - - 25"),
+        ("vgg11", "2 - 3 5 - 6 8 10 - - 11 13 15 - - 16 18 20 - - 21"),
+    ];
+
+    #[test]
+    fn every_named_cut_is_legal_and_has_the_extent_of_its_place() {
+        for (name, row) in CUTS {
+            let plan: VggPlan = name.parse().unwrap();
+            assert_eq!(row.split(' ').count(), PLACES.split(' ').count());
+            let mut named = Vec::new();
+            for (place, cut) in PLACES.split(' ').zip(row.split(' ')).filter(|(_, cut)| *cut != "-") {
+                let cut: usize = cut.parse().unwrap();
+                let (of_pool, place) = match place.strip_prefix("pool") {
+                    Some(block) => (true, block),
+                    None => (false, &place[..1]),
+                };
+                let block: u32 = place.parse().unwrap();
+                let channels = [64, 128, 256, 512, 512][block as usize - 1];
+                let side = 64 >> (block - u32::from(!of_pool));
+                assert_eq!(plan.extent(cut, 64, 64), [channels, side, side], "{name} {place} {cut}");
+                let last = if of_pool { LayerSpec::Pool } else { LayerSpec::Relu };
+                assert_eq!(plan.layers()[cut - 1], last, "{name} {place} {cut}");
+                named.push(cut);
+            }
+            assert_eq!(plan.cuts(), named, "{name}");
+        }
+    }
+
     #[test]
     fn plans_of_ones_own_are_read_and_nonsense_is_not() {
         let plan: VggPlan = "bn 16 M 32 M".parse().unwrap();

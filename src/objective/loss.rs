@@ -231,6 +231,34 @@ mod tests {
         }
     }
 
+    /// The numbers of spec/models 2.5, which come from the reference too.
+    #[test]
+    fn losses_equal_the_specified_numbers() {
+        let p = Tensor::from_slice(&[0.5f32, 1.0, 2.0, 0.2, 3.0, 0.7]).view([2, 3]);
+        let y = Tensor::from_slice(&[0f32, 1.0, 3.0, 1.0, 2.0, 0.0]).view([2, 3]);
+        let labels = Tensor::from_slice(&[2i64, 0]);
+        let loss = |settings: &ObjectiveSettings| {
+            objective(0.3, settings).neural(Task::V1, &p, &y).double_value(&[])
+        };
+        let near = |found: f64, expected: f64| {
+            assert!((found - expected).abs() < 2e-6, "{found}, expected {expected}");
+        };
+        let weighted = ObjectiveSettings::default();
+        let plain = ObjectiveSettings { loss_weighing: false, ..weighted.clone() };
+        let poisson =
+            |of: &ObjectiveSettings| ObjectiveSettings { neural: NeuralLoss::Poisson, ..of.clone() };
+        near(loss(&plain), 0.563_333);
+        near(loss(&weighted), 0.358_664);
+        near(loss(&poisson(&weighted)), 1.381_700);
+        near(loss(&ObjectiveSettings { loss_sum: true, ..poisson(&weighted) }), 8.290_197);
+        near(loss(&poisson(&plain)), 4.732_772);
+        near(loss(&ObjectiveSettings { avg_loss: true, ..poisson(&plain) }), 0.788_795);
+        for (settings, expected) in [(plain, 1.706_855), (weighted, 1.414_469)] {
+            let found = objective(0.3, &settings).classification(&p, &labels);
+            near(found.double_value(&[]), expected);
+        }
+    }
+
     #[test]
     fn the_negative_binomial_is_finite_at_zero() {
         let settings = ObjectiveSettings { neural: NeuralLoss::Poisson, ..ObjectiveSettings::default() };
