@@ -6,11 +6,13 @@
 //! memory is bounded by the length of the file.
 
 mod array;
+mod torch;
 #[cfg(test)]
 mod tests;
 
 use array::Elements;
 pub use array::{Array, Element};
+pub use torch::{StorageKind, TensorRef, TorchPickle};
 
 use super::error::{IngestError, Result};
 use std::collections::BTreeMap;
@@ -36,6 +38,8 @@ enum Node {
     Global(Global),
     DType(Elements),
     Array(Option<ArrayNode>),
+    Storage(torch::Storage),
+    Tensor(torch::TensorNode),
 }
 
 /// Bytes in the file, or made by decoding.
@@ -53,7 +57,7 @@ struct ArrayNode {
     data: Id,
 }
 
-/// The names that numpy's pickles call.
+/// The names that numpy's pickles call, and those of PyTorch's where these are asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Global {
     Reconstruct,
@@ -63,6 +67,7 @@ enum Global {
     FromBuffer,
     Encode,
     Bytes,
+    Torch(torch::Call),
 }
 
 /// A pickle that was read.
@@ -84,7 +89,7 @@ impl Pickle {
     /// Reads the bytes of a pickle; `path` is used in messages.
     pub fn parse(path: &Path, file: Vec<u8>) -> Result<Self> {
         let mut machine =
-            Machine { file: &file, at: 0, nodes: Vec::new(), stack: Vec::new(), memo: BTreeMap::new() };
+            Machine { file: &file, at: 0, nodes: Vec::new(), stack: Vec::new(), memo: BTreeMap::new(), torch: false };
         let root = machine.run().map_err(|what| {
             let at = machine.at;
             IngestError::bad(path, format!("{what} (byte {at} of {})", file.len()))
@@ -160,6 +165,8 @@ struct Machine<'a> {
     /// `None` is a mark.
     stack: Vec<Option<Id>>,
     memo: BTreeMap<u32, Id>,
+    /// Whether PyTorch's names and storages are known.
+    torch: bool,
 }
 
 type Step<T> = std::result::Result<T, String>;
@@ -205,6 +212,7 @@ impl Machine<'_> {
             b'c' | 0x93 => self.global(opcode),
             b'R' => self.reduce(),
             b'b' => self.build(),
+            b'Q' if self.torch => self.persistent(),
             0x97 | 0x98 => Err("data outside the pickle (protocol 5 buffers); save it without buffer_callback".into()),
             b'o' | b'i' | 0x81 | 0x92 | b'P' | b'Q' => {
                 Err("it makes an object of a Python class, and only numbers, texts, dicts and numpy arrays are read".into())
@@ -291,7 +299,8 @@ impl Machine<'_> {
         };
         let n = usize::try_from(self.uint(width)?).map_err(|e| e.to_string())?;
         let text = self.take(n)?;
-        let node = if matches!(opcode, b'X' | 0x8c | 0x8d) {
+        // Python 2 wrote names as bytes.
+        let node = if matches!(opcode, b'X' | 0x8c | 0x8d) || self.torch && matches!(opcode, b'U' | b'T') {
             Node::Str(String::from_utf8(text.to_vec()).map_err(|_| "a text that is not UTF-8")?)
         } else {
             Node::Bytes(Bytes::InFile(self.at - n..self.at))
@@ -374,6 +383,10 @@ impl Machine<'_> {
                 _ => return Err("a name that is no text".into()),
             }
         };
+        if self.torch && let Some(call) = torch::Call::named(&module, &name) {
+            self.push(Node::Global(Global::Torch(call)));
+            return Ok(());
+        }
         let numpy = module.replacen("numpy._core", "numpy.core", 1);
         let global = match (numpy.as_str(), name.as_str()) {
             ("numpy.core.multiarray", "_reconstruct") => Global::Reconstruct,
@@ -384,6 +397,9 @@ impl Machine<'_> {
             ("_codecs", "encode") => Global::Encode,
             ("builtins" | "__builtin__", "bytes") => Global::Bytes,
             _ => {
+                if self.torch {
+                    return Err(torch::refused(&module, &name));
+                }
                 return Err(format!(
                     "it wants Python to call {module}.{name}; nct runs no code from data files, and reads numbers, texts, dicts and numpy arrays only. Do not open this file with Python unless you trust its author"
                 ));
@@ -398,6 +414,10 @@ impl Machine<'_> {
         let (Node::Tuple(args), Node::Global(global)) = (&self.nodes[args], &self.nodes[callee]) else {
             return Err("a call without a name or arguments".into());
         };
+        if let Global::Torch(call) = *global {
+            let args = args.clone();
+            return self.torch_call(call, &args);
+        }
         let node = match (global, args.as_slice()) {
             (Global::Reconstruct, [class, ..]) if self.nodes[*class] == Node::Global(Global::NdArray) => {
                 Node::Array(None)
@@ -447,6 +467,10 @@ impl Machine<'_> {
 
     fn build(&mut self) -> Step<()> {
         let (state, target) = (self.pop()?, self.top()?);
+        if self.torch && matches!(self.nodes[target], Node::Dict(_)) {
+            // The attribute _metadata of a state dict: version numbers of PyTorch's modules.
+            return Ok(());
+        }
         let Node::Tuple(state) = &self.nodes[state] else {
             return Err("an object state that numpy does not write".into());
         };
