@@ -41,7 +41,7 @@ fn sources(set: &ShardSet) -> Vec<Source> {
 fn schedule(sources: &[Source]) -> Schedule {
     let stream = |s: &Source| StreamSpec::new(s.task, s.n_records(), 128);
     let ratio = RatioByEpoch::new([(1, Ratio::PerStep(1))]).unwrap();
-    Schedule::new(sources.iter().map(stream).collect(), Mix::Mtl { ratio }, 1).unwrap()
+    Schedule::new(sources.iter().map(stream).collect(), Mix::Mtl { ratio, images_per_step: 1 }, 1).unwrap()
 }
 
 fn decode(c: &mut Criterion) {

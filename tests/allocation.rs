@@ -54,7 +54,7 @@ fn no_batch_allocates_once_the_loader_has_started() {
     sources.push(Source::images(images, Split::Train, &view(AugmentSettings::default())).unwrap());
     let sources = Arc::new(sources);
     let stream = |s: &Source| StreamSpec::new(s.task, s.n_records(), 16);
-    let mix = Mix::Mtl { ratio: RatioByEpoch::new([(1, Ratio::PerStep(1))]).unwrap() };
+    let mix = Mix::Mtl { ratio: RatioByEpoch::new([(1, Ratio::PerStep(1))]).unwrap(), images_per_step: 1 };
     let schedule = Arc::new(Schedule::new(sources.iter().map(stream).collect(), mix, 1).unwrap());
     let options = LoaderOptions { threads: 2, ..LoaderOptions::default() };
     let mut loader = Loader::start(&sources, &schedule, 1, 0..3000, options).unwrap();

@@ -3,6 +3,8 @@
 
 mod bad_input;
 mod common;
+#[cfg(feature = "torch")]
+mod eval;
 mod layers;
 mod loader;
 mod prepare;

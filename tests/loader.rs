@@ -24,7 +24,7 @@ fn schedule(sources: &[Source], mix: Mix, seed: u64) -> Schedule {
 }
 
 fn mtl() -> Mix {
-    Mix::Mtl { ratio: RatioByEpoch::new([(1, Ratio::PerStep(1))]).unwrap() }
+    Mix::Mtl { ratio: RatioByEpoch::new([(1, Ratio::PerStep(1))]).unwrap(), images_per_step: 1 }
 }
 
 /// Digest of ids, pixels and targets of the first steps from `first` on.
@@ -242,4 +242,30 @@ fn a_loader_may_be_dropped_at_any_moment() {
             loader.recycle(step);
         }
     }
+}
+
+/// Pixels of the first update's image batch.
+fn first_pixels(dir: &Path, augment: &AugmentSettings, second: Option<AugmentSettings>) -> Vec<f32> {
+    let set = ShardSet::open(&dir.join("shards")).unwrap();
+    let view = View { augment: augment.clone(), second, ..View::new(vec![0.0], vec![1.0]) };
+    let images = Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap();
+    let sources = Arc::new(vec![images]);
+    let schedule = Arc::new(schedule(&sources, Mix::Long { batches_per_step: 0 }, 1));
+    let mut loader = Loader::start(&sources, &schedule, 1, 0..1, LoaderOptions::default()).unwrap();
+    let step = loader.next().unwrap().unwrap();
+    step.batches[0].pixels.as_f32().unwrap().to_vec()
+}
+
+#[test]
+fn second_views_follow_the_first_and_are_drawn_apart() {
+    let dir = shards();
+    let augment = AugmentSettings::default();
+    let alone = first_pixels(dir.path(), &augment, None);
+    let pair = first_pixels(dir.path(), &augment, Some(augment.clone()));
+    assert_eq!(pair.len(), 2 * alone.len());
+    let (first, second) = pair.split_at(alone.len());
+    assert!(first == alone && second != alone);
+    let plain = first_pixels(dir.path(), &AugmentSettings::NONE, None);
+    let plain_second = first_pixels(dir.path(), &augment, Some(AugmentSettings::NONE));
+    assert!(plain_second[alone.len()..] == plain);
 }

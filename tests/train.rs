@@ -144,11 +144,14 @@ fn a_run_folder_has_everything_and_is_evaluated() {
     assert!(manifest["datasets"]["mtl_monkey_dataset"]["blake3"].is_string() && manifest["seed"] == 3);
     let rows = succeed(nct(dir.path()).args(["eval", run.to_str().unwrap(), "--json", "--device", "cpu"]));
     let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rows.len(), 8);
+    let tasks: Vec<_> =
+        rows.iter().filter(|r| r["metric"] == "loss").map(|r| (&r["split"], &r["task"])).collect();
+    assert_eq!(tasks.len(), 4, "{tasks:?}");
     let neurons = ["eval", run.to_str().unwrap(), "--json", "--device", "cpu", "--per-neuron"];
     let neurons = succeed(nct(dir.path()).args(neurons));
     let neurons = neurons.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let neurons: Vec<Value> = neurons.filter(|r| r["split"] == "test" && r["neuron"].is_u64()).collect();
+    let wanted = |r: &Value| r["split"] == "test" && r["neuron"].is_u64() && r["metric"] == "correlation";
+    let neurons: Vec<Value> = neurons.filter(wanted).collect();
     let mean = neurons.iter().map(|r| r["value"].as_f64().unwrap()).sum::<f64>() / 10.0;
     assert_eq!(neurons.len(), 10);
     let find = |task: &str, metric: &str, split: &str| {

@@ -67,7 +67,7 @@ def main():
     ]
     schedules = [
         scheduled("cosine", lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=40, eta_min=1e-4), 40),
-        scheduled("onecycle", lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.1, total_steps=40), 40),
+        scheduled("one_cycle", lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.1, total_steps=40), 40),
     ]
     FOLDER.mkdir(exist_ok=True)
     for name, vectors in (("optimizers", optimisers), ("schedules", schedules)):

@@ -35,6 +35,7 @@ def tensors():
     named["base"] = base
     named["transposed"] = base.t()
     named["strided"] = base[1::2, 2:5:2]
+    named["expanded"] = torch.tensor([1.0, 2.0]).expand(3, 2)
     named["scalar"] = torch.tensor(7)
     named["empty"] = torch.zeros(0, 3)
     named["_model.features.intermediate_out"] = torch.zeros(1)

@@ -18,6 +18,10 @@ pub enum Purpose {
     Step = 4,
     /// Sample data.
     Synth = 5,
+    /// Augmentation of the second view of one record.
+    SecondView = 6,
+    /// Weights that are drawn anew within a run.
+    Reset = 7,
 }
 
 /// A key: all randomness of one purpose under one seed.

@@ -234,7 +234,7 @@ fn schedule(args: &LoaderArgs, sources: &[Source]) -> anyhow::Result<Schedule> {
         MixArg::Images => Mix::Long { batches_per_step: 1 },
         MixArg::Mtl => {
             let ratio = RatioByEpoch::new([(1, Ratio::PerStep(1))]).map_err(anyhow::Error::msg)?;
-            Mix::Mtl { ratio }
+            Mix::Mtl { ratio, images_per_step: 1 }
         }
     };
     Ok(Schedule::new(sources.iter().map(stream).collect(), mix, 1)?)

@@ -40,8 +40,10 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             vec![format!("data.neural=\"{neural}\""), format!("name={}", neural.replace("_dataset", ""))];
         overrides.extend(args.epochs.map(|n| format!("schedule.max_iter={n}")));
         let experiment = Experiment::parse(RECIPE, "configs/demo.toml", &overrides)?;
-        let (run, _) = train::train(&experiment, &train::args(&shards, &runs, &args.device), None, show)?;
-        rows.push((neural, eval::evaluate(run.root(), &shards, &args.device)?));
+        let args_of_run = train::args(&shards, &runs, &args.device);
+        if let Some((run, _)) = train::train(&experiment, &args_of_run, None, show)? {
+            rows.push((neural, eval::evaluate(run.root(), &shards, &args.device)?));
+        }
     }
     let chance = 100.0 / f64::from(SynthOptions::default().classes);
     let mut table = table(&["co-trained with", "test accuracy", "chance", "test correlation"]);

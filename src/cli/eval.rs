@@ -1,17 +1,19 @@
-//! `nct eval`: the best weights of a run over clean splits.
+//! `nct eval`: scores of a run's best weights.
 
-use super::show::{Show, out};
-use super::train::score_table;
+use super::exit::Usage;
+use super::show::{Show, out, table};
 use crate::base::{Split, Task};
-use crate::config::{Data, Experiment};
-use crate::eval::Evaluator;
-use crate::model::{MtlVgg, device};
-use crate::objective::{Objective, ObjectiveSettings};
+use crate::config::{Data, Experiment, Labelled};
+use crate::eval::{
+    Detail, Evaluation, FinalSettings, Suite, TaskScores, evaluate as run_evaluations, rows, write_tables,
+};
+use crate::model::{Network, device};
 use crate::runs::Run;
 use crate::shard::ShardSet;
 use crate::train::load_weights;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use tch::Device;
 
 /// Arguments of `nct eval`.
 #[derive(Debug, clap::Args)]
@@ -21,85 +23,196 @@ pub(crate) struct Args {
     /// Folder of shards
     #[arg(long, default_value = "shards")]
     shards: PathBuf,
-    /// Which tests
-    #[arg(long, value_enum, default_value_t = Suite::Clean)]
-    suite: Suite,
+    /// Which evaluations
+    #[arg(long, value_enum, default_value_t = SuiteArg::Clean)]
+    suite: SuiteArg,
+    /// Only these splits (may be repeated); without it the suite's, of `clean` validation and test
+    #[arg(long, value_enum)]
+    split: Vec<SplitArg>,
+    /// Labelled images of another data set of the folder; its classes are matched by name
+    #[arg(long, value_name = "DATASET", conflicts_with = "classes")]
+    images: Option<String>,
+    /// Only the first so many classes compete, and images of others are left out
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
+    /// Records per batch, if not those of the run; changes no score
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch_size: Option<u32>,
+    /// Threads that read, if not those of the run; changes no score
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
     /// Print one JSON object a line and value
     #[arg(long)]
     json: bool,
-    /// Show the correlation of every neuron too
+    /// Show the scores of every session too
+    #[arg(long)]
+    per_session: bool,
+    /// Show the scores of every neuron too
     #[arg(long)]
     per_neuron: bool,
+    /// Show the scores of every class too
+    #[arg(long)]
+    per_class: bool,
+    /// Write neurons.csv, classes.csv and confusion.csv to this folder
+    #[arg(long, value_name = "DIR")]
+    tables: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Suite {
-    /// Validation and test sets as they are
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum SuiteArg {
+    /// Splits as they are
     Clean,
+    /// The validation images under Gaussian noise of seven deviations
+    Noise,
+    /// What the reference evaluates at the end of training, in and out of domain
+    Final,
+    /// All of these
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum SplitArg {
+    Train,
+    Validation,
+    Test,
+}
+
+impl SplitArg {
+    fn split(self) -> Split {
+        match self {
+            Self::Train => Split::Train,
+            Self::Validation => Split::Validation,
+            Self::Test => Split::Test,
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
-    let Suite::Clean = args.suite;
-    let mut rows = evaluate(&args.run, &args.shards, &args.device)?;
-    rows.retain(|row| args.per_neuron || row["neuron"].is_null());
-    if args.json {
-        return rows.iter().try_for_each(|row| out(&row.to_string()));
+    let tell = |e: &Evaluation| show.line(&format!("{}, {} ({})", e.mode, e.task, e.suite.as_str()));
+    let scored = evaluate_run(args, &tell)?;
+    let run = args.run.display().to_string();
+    if let Some(folder) = &args.tables {
+        write_tables(folder, &run, &scored)?;
     }
-    show.line(&format!("{}, best weights", args.run.display()));
-    out(&score_table(&rows))
+    let detail = Detail { sessions: args.per_session, neurons: args.per_neuron, classes: args.per_class };
+    let mut found: Vec<Value> = scored.iter().flat_map(|(e, scores)| rows(&run, e, scores, detail)).collect();
+    if let Some(dataset) = &args.images {
+        for row in &mut found {
+            row["dataset"] = json!(dataset);
+        }
+    }
+    if args.json {
+        return found.iter().try_for_each(|row| out(&row.to_string()));
+    }
+    show.line(&format!("{run}, best weights"));
+    if let Some(row) = found.iter().find(|row| row["metric"] == "unmatched_classes") {
+        show.line(&format!("classes that the network does not know, left out: {}", row["classes"]));
+    }
+    out(&score_table(&found))
 }
 
-/// Scores on validation and test, with the stable JSON keys.
+/// Scores on validation and test as they are, with the stable JSON keys.
 pub(crate) fn evaluate(root: &Path, shards: &Path, device: &str) -> anyhow::Result<Vec<Value>> {
+    let args = Args {
+        run: root.to_path_buf(),
+        shards: shards.to_path_buf(),
+        suite: SuiteArg::Clean,
+        split: Vec::new(),
+        images: None,
+        classes: None,
+        batch_size: None,
+        threads: None,
+        device: device.to_owned(),
+        json: true,
+        per_session: false,
+        per_neuron: false,
+        per_class: false,
+        tables: None,
+    };
+    let run = root.display().to_string();
+    let scored = evaluate_run(&args, &|_| ())?;
+    Ok(scored.iter().flat_map(|(e, scores)| rows(&run, e, scores, Detail::default())).collect())
+}
+
+/// The network of a run, with its best weights.
+pub(crate) fn load(root: &Path, shards: &ShardSet, device: Device) -> anyhow::Result<Network> {
     let run = Run::open(root)?;
     let experiment = Experiment::parse(&run.config()?, &root.join("config.toml").display().to_string(), &[])?;
-    let selected = device::select(device)?;
-    let shards = ShardSet::open(shards)?;
-    let data = Data::open(&experiment, &shards)?;
+    let data = Data::open(&experiment, shards)?;
     let info = data.info(&data.sources(Split::Train)?)?;
-    let net = MtlVgg::new(&experiment.model, &info, selected.device)?;
+    let net = Network::new(&experiment.model, &info, device, experiment.runtime())?;
     load_weights(&run, "best", &net)?;
-    let mut all = Vec::new();
-    for split in [Split::Validation, Split::Test] {
-        all.extend(rows(root, split, &data.evaluator(split)?, &net, &experiment.loss)?);
+    Ok(net)
+}
+
+fn evaluate_run(args: &Args, tell: &dyn Fn(&Evaluation)) -> anyhow::Result<Vec<(Evaluation, TaskScores)>> {
+    let run = Run::open(&args.run)?;
+    let origin = args.run.join("config.toml").display().to_string();
+    let mut experiment = Experiment::parse(&run.config()?, &origin, &[])?;
+    experiment.data.batch_size = args.batch_size.unwrap_or(experiment.data.batch_size);
+    experiment.loader.threads = args.threads.map_or(experiment.loader.threads, usize::from);
+    let selected = device::select(&args.device)?;
+    let shards = ShardSet::open(&args.shards)?;
+    let data = Data::open(&experiment, &shards)?;
+    let labelled = match (&args.images, args.classes) {
+        (Some(name), _) => Labelled::Other(shards.dataset(name)?),
+        (None, Some(m)) => Labelled::First(m),
+        (None, None) => Labelled::Own,
+    };
+    let evaluations = evaluations(args, &data)?;
+    let info = data.info(&data.sources(Split::Train)?)?;
+    let net = Network::new(&experiment.model, &info, selected.device, experiment.runtime())?;
+    load_weights(&run, "best", &net)?;
+    let open = |e: &Evaluation| Ok(data.evaluator_of(e, labelled)?);
+    run_evaluations(&evaluations, &net, open, |e| {
+        tell(e);
+        Ok(())
+    })
+}
+
+/// What was asked for; something must be left.
+fn evaluations(args: &Args, data: &Data<'_>) -> anyhow::Result<Vec<Evaluation>> {
+    let splits: Vec<Split> = args.split.iter().map(|split| split.split()).collect();
+    let clean = if splits.is_empty() { &[Split::Validation, Split::Test][..] } else { &splits };
+    let mut all = data.clean_evaluations(clean);
+    all.extend(data.final_evaluations(FinalSettings::default()));
+    let wanted = |suite: Suite| match args.suite {
+        SuiteArg::All => true,
+        SuiteArg::Clean => suite == Suite::Clean,
+        SuiteArg::Final => suite == Suite::Final,
+        SuiteArg::Noise => suite == Suite::Noise,
+    };
+    all.retain(|e| wanted(e.suite) && (splits.is_empty() || splits.contains(&e.split)));
+    if args.images.is_some() || args.classes.is_some() {
+        all.retain(|e| e.task == Task::Classification);
+    }
+    if all.is_empty() {
+        let what = "nothing to evaluate: noise is on validation images, and --images, --classes and noise ask for a run with labelled images";
+        return Err(Usage(what.to_owned()).into());
     }
     Ok(all)
 }
 
-/// The scores on one split, a row a value: those of the tasks, then those of single neurons.
-pub(crate) fn rows(
-    root: &Path,
-    split: Split,
-    evaluator: &Evaluator,
-    net: &MtlVgg,
-    loss: &ObjectiveSettings,
-) -> anyhow::Result<Vec<Value>> {
-    // Plain losses: without the weights that training learned.
-    let plain = ObjectiveSettings { loss_weighing: false, ..loss.clone() };
-    let objective = Objective::new(&plain, &Task::ALL, net.params().device());
-    let mut rows = Vec::new();
-    for scores in evaluator.scores(net, &objective)? {
-        let row = |metric: &str, value: f64| {
-            json!({
-                "run": root.display().to_string(),
-                "suite": "clean",
-                "split": split.as_str(),
-                "task": scores.task.as_str(),
-                "metric": metric,
-                "value": value,
-            })
+/// Scores as a table; those of a part name it.
+pub(crate) fn score_table(rows: &[Value]) -> String {
+    let mut table = table(&["task", "evaluation", "metric", "value"]);
+    for row in rows {
+        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+        let place = match (row["neuron"].as_u64(), row["session"].as_str(), row["class"].as_str()) {
+            (Some(n), Some(session), _) => format!(" of neuron {n}, {session}"),
+            (None, Some(session), _) => format!(" of session {session}"),
+            (.., Some(class)) => format!(" of class {class}"),
+            _ => String::new(),
         };
-        rows.extend(scores.metrics.iter().map(|(metric, value)| row(metric, *value)));
-        for (session, correlations) in &scores.neurons {
-            for (neuron, value) in correlations.iter().enumerate() {
-                let mut row = row("correlation", *value);
-                (row["session"], row["neuron"]) = (json!(session), json!(neuron));
-                rows.push(row);
-            }
-        }
+        let mode = if row["mode"].is_null() { text("split") } else { text("mode") };
+        let value = match &row["value"] {
+            Value::Number(n) if n.is_u64() => n.to_string(),
+            value => format!("{:.4}", value.as_f64().unwrap_or(f64::NAN)),
+        };
+        table.add_row([text("task"), mode, text("metric") + &place, value]);
     }
-    Ok(rows)
+    table.to_string()
 }

@@ -49,6 +49,7 @@ fn code(error: &anyhow::Error) -> u8 {
             || cause.is::<crate::config::DataError>()
             || cause.is::<crate::runs::RunError>()
             || cause.is::<crate::model::ModelError>()
+            || cause.downcast_ref::<crate::eval::EvalError>().is_some_and(crate::eval::EvalError::is_input)
             || cause
                 .downcast_ref::<crate::train::TrainError>()
                 .is_some_and(crate::train::TrainError::is_input);

@@ -1,14 +1,21 @@
 //! `nct train`: settings and shards to a trained network in a run folder.
 
+mod plan;
+mod start;
+
+use super::eval::score_table;
 use super::exit::{Interrupted, Usage, stop_flag};
-use super::show::{Bar, Show, out, table};
-use crate::base::{Purpose, RngKey, Split, Task};
-use crate::config::{ConfigError, Data, Experiment};
-use crate::model::{MtlVgg, device};
+use super::show::{Bar, Show, out};
+use crate::base::{Split, Task};
+use crate::config::{ConfigError, Data, Experiment, Labelled};
+use crate::eval::{Detail, Evaluation, FinalSettings, evaluate, rows, write_tables};
+use crate::model::{Mode, Network, device};
 use crate::objective::Objective;
 use crate::runs::{EventFile, Run, now_seconds};
+use crate::schedule::Schedule;
 use crate::shard::ShardSet;
-use crate::train::{Optimizer, Outcome, TrainState, Trainer, Watch, load_weights};
+use crate::train::modules::Modules;
+use crate::train::{Optimizer, Outcome, Recorder, TrainState, Trainer, Watch, load_weights};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +48,12 @@ pub(crate) struct Args {
     /// Print one JSON object a line and epoch and task
     #[arg(long)]
     pub(crate) json: bool,
+    /// Say what would be trained, layer by layer, and what it costs, and stop
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) dry_run: bool,
+    /// Write first weights and each update's batches, seed and losses here, for a comparison with other programs
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub(crate) record: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
@@ -55,9 +68,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             )
         }
     };
-    let (run, mut rows) = train(&experiment, args, resumed, show)?;
+    let Some((run, rows)) = train(&experiment, args, resumed, show)? else { return Ok(()) };
     show.line(&format!("test scores of the best weights, {}:", run.root().display()));
-    rows.retain(|row| row["neuron"].is_null());
     if args.json { Ok(()) } else { out(&score_table(&rows)) }
 }
 
@@ -100,87 +112,148 @@ fn fitted(
     Ok(experiment)
 }
 
-/// Trains, tests with the best weights, and gives the run and its scores.
+/// Trains, tests with the best weights, and gives the run and its scores; none for a dry run.
 pub(crate) fn train(
     experiment: &Experiment,
     args: &Args,
     resumed: Option<Run>,
     show: Show,
-) -> anyhow::Result<(Run, Vec<Value>)> {
+) -> anyhow::Result<Option<(Run, Vec<Value>)>> {
     let selected = device::select(&args.device)?;
     let shards = ShardSet::open(&args.shards)?;
     let experiment = &fitted(experiment, &shards, resumed.is_some(), show)?;
     let data = Data::open(experiment, &shards)?;
     let sources = data.sources(Split::Train)?;
     let validation = data.evaluator(Split::Validation)?;
-    let test = data.evaluator(Split::Test)?;
+    let finals = data.final_evaluations(final_settings(experiment));
+    data.check_evaluations(&finals)?;
     let schedule = Arc::new(data.schedule(&sources)?);
     let info = data.info(&sources)?;
-    device::seed(RngKey::new(experiment.seed, Purpose::Init, 0).word(0, 0));
-    let net = MtlVgg::new(&experiment.model, &info, selected.device)?;
+    let net = start::network(experiment, &info, selected.device, resumed.is_none(), show)?;
     let mut tasks: Vec<Task> = sources.iter().map(|s| s.task).collect();
     tasks.dedup();
     let objective = Objective::new(&experiment.loss, &tasks, selected.device);
-    let provenance = provenance(experiment, &selected.note, &data);
+    if args.dry_run {
+        plan::show(experiment, &net, &info, &schedule, &sources, args.json)?;
+        return Ok(None);
+    }
+    let provenance = provenance(experiment, &selected.note, &data)?;
     let state = resumed.as_ref().map(|run| resumable(run, &provenance)).transpose()?;
     let run = match resumed {
         Some(run) => run,
         None => Run::create(&args.out, &experiment.name, &experiment.to_toml(), &provenance)?,
     };
-    let head = format!(
-        "{}: {} parameters, {} sessions, {} updates per epoch, on {}",
-        run.root().display(),
-        super::show::count(net.params().n_trainable()),
-        info.sessions.len(),
-        schedule.steps_per_epoch(),
-        selected.note
-    );
-    show.line(&head);
-    run.log(&head)?;
+    announce(&run, &net, &schedule, &selected.note, show)?;
+    let teacher = experiment.modules.rdm_prediction.as_ref();
+    let teacher = teacher.map(|rdm| super::eval::load(&rdm.run, &shards, selected.device)).transpose()?;
+    let recorder = args.record.as_ref().map(|folder| {
+        let classes = info.classes.unwrap_or(0) as usize;
+        let validation = data.sources(Split::Validation)?;
+        anyhow::Ok(Recorder::start(folder, &net, &objective, &sources, validation, classes)?)
+    });
+    let recorder = recorder.transpose()?;
     let mut params = net.params().trainable();
     params.extend(objective.params().trainable());
     let mut trainer = Trainer {
         net: &net,
         objective: &objective,
+        mode: Mode { frozen_norms: experiment.freeze.norms_below, ..Mode::TRAIN },
         optimizer: Optimizer::new(&experiment.optimizer, params)?,
         schedule,
         sources: Arc::new(sources),
         validation,
         loader: data.loader(),
         anneal: experiment.schedule.clone(),
+        modules: Modules::new(&experiment.modules, &net.params().trainable(), teacher)?,
+        checkpoints: experiment.checkpoint.clone(),
+        nonfinite: experiment.numerics.on_nonfinite,
+        recorder,
         seed: experiment.seed,
         run: &run,
     };
     let mut watch =
         Terminal { show, json: args.json, bar: None, run: &run, events: run.events()?, stop: stop_flag() };
     if trainer.run(state, &mut watch)? == Outcome::Interrupted {
-        let what = format!(
-            "saved; go on with `nct train --shards {} --resume {}`",
-            args.shards.display(),
-            run.root().display()
-        );
-        return Err(Interrupted(what).into());
+        return Err(interrupted(&run, args));
     }
     drop(watch);
     load_weights(&run, "best", &net)?;
-    let rows = super::eval::rows(run.root(), Split::Test, &test, &net, &experiment.loss)?;
-    run.results(&rows)?;
-    Ok((run, rows))
+    let rows = evaluate_at_end(experiment, &data, &finals, (&net, &run), args, show)?;
+    Ok(Some((run, rows)))
 }
 
-/// Everything beside the settings that a run depends on.
-fn provenance(experiment: &Experiment, device: &str, data: &Data<'_>) -> Value {
+/// The final evaluations, into the run's folder.
+fn evaluate_at_end(
+    experiment: &Experiment,
+    data: &Data<'_>,
+    finals: &[Evaluation],
+    (net, run): (&Network, &Run),
+    args: &Args,
+    show: Show,
+) -> anyhow::Result<Vec<Value>> {
+    let labelled = labelled(experiment);
+    let tell = |e: &Evaluation| {
+        if stop_flag().load(Ordering::Relaxed) {
+            return Err(interrupted(run, args));
+        }
+        show.line(&format!("{}, {}", e.mode, e.task));
+        Ok(())
+    };
+    let scored = evaluate(finals, net, |e| Ok(data.evaluator_of(e, labelled)?), tell)?;
+    let name = run.root().display().to_string();
+    write_tables(&run.root().join("tables"), &name, &scored)?;
+    let rows: Vec<Value> =
+        scored.iter().flat_map(|(e, scores)| rows(&name, e, scores, Detail::default())).collect();
+    run.results(&rows)?;
+    Ok(rows)
+}
+
+fn announce(run: &Run, net: &Network, schedule: &Schedule, device: &str, show: Show) -> anyhow::Result<()> {
+    let (root, n) = (run.root().display(), super::show::count(net.params().n_trainable()));
+    let head =
+        format!("{root}: {n} parameters, {} updates per epoch, on {device}", schedule.steps_per_epoch());
+    show.line(&head);
+    Ok(run.log(&head)?)
+}
+
+fn interrupted(run: &Run, args: &Args) -> anyhow::Error {
+    let (shards, root) = (args.shards.display(), run.root().display());
+    Interrupted(format!("saved; go on with `nct train --shards {shards} --resume {root}`")).into()
+}
+
+fn final_settings(experiment: &Experiment) -> FinalSettings {
+    FinalSettings {
+        add_final_train_eval: experiment.evaluation.add_final_train_eval,
+        add_final_val_eval: experiment.evaluation.add_final_val_eval,
+        add_final_test_eval: experiment.evaluation.add_final_test_eval,
+    }
+}
+
+/// The classes that compete in final evaluations.
+fn labelled(experiment: &Experiment) -> Labelled<'static> {
+    match experiment.evaluation.return_classification_subset {
+        0 => Labelled::Own,
+        m => Labelled::First(m as usize),
+    }
+}
+
+/// Everything beside the settings that a run depends on, and what can change rounding.
+fn provenance(experiment: &Experiment, device: &str, data: &Data<'_>) -> anyhow::Result<Value> {
     let datasets: serde_json::Map<String, Value> = data
         .datasets()
         .map(|d| (d.manifest().dataset.clone(), json!({"blake3": d.manifest().fingerprint().as_str()})))
         .collect();
-    json!({
+    Ok(json!({
         "nct": env!("CARGO_PKG_VERSION"),
-        "libtorch": "2.11",
+        "libtorch": device::libtorch_version(),
         "seed": experiment.seed,
         "device": device,
+        "torch_threads": tch::get_num_threads(),
+        "cpu": std::env::consts::ARCH,
+        "rounding_depends_on": ["libtorch", "device", "torch_threads", "cpu"],
         "datasets": datasets,
-    })
+        "init_blake3": start::digest(experiment)?,
+    }))
 }
 
 /// The saved state, if the shards are still the same.
@@ -275,21 +348,6 @@ fn summary(lines: &[Value]) -> String {
         text.push_str(&format!("  {rate:.0} samples/s, {waited:.0} % waiting for data"));
     }
     text
-}
-
-/// Scores as a table; single neurons name their session.
-pub(crate) fn score_table(rows: &[Value]) -> String {
-    let mut table = table(&["task", "split", "metric", "value"]);
-    for row in rows {
-        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        let place = row["neuron"]
-            .as_u64()
-            .map(|n| format!(" of neuron {n}, {}", text("session")))
-            .unwrap_or_default();
-        let value = format!("{:.4}", row["value"].as_f64().unwrap_or(f64::NAN));
-        table.add_row([text("task"), text("split"), text("metric") + &place, value]);
-    }
-    table.to_string()
 }
 
 /// The default place of shards, as the command line has it.

@@ -2,7 +2,7 @@
 
 use super::{ConfigError, Experiment, LoaderSettings, MixKind};
 use crate::base::{Split, Task};
-use crate::eval::{EvalError, Evaluator};
+use crate::eval::{ClassMap, EvalError, Evaluation, Evaluator, FinalSettings, Shown, final_evaluations};
 use crate::load::{AugmentSettings, Budget, LoadError, LoaderOptions, Source, View};
 use crate::model::{DataInfo, SessionData};
 use crate::schedule::{Schedule, StreamSpec};
@@ -15,6 +15,18 @@ pub struct Data<'a> {
     images: Option<&'a Dataset>,
     neural: Vec<(Task, &'a Dataset)>,
     budget: Budget,
+}
+
+/// Which labelled images evaluations show, and which classes they score.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Labelled<'a> {
+    /// The set that was trained on, and all its classes.
+    #[default]
+    Own,
+    /// The same, and only the first classes compete.
+    First(usize),
+    /// Another set; its classes are matched with those trained on by name.
+    Other(&'a Dataset),
 }
 
 /// What keeps data from being used.
@@ -42,15 +54,7 @@ impl<'a> Data<'a> {
         for (task, name) in [(Task::V1, &experiment.data.neural), (Task::V4, &experiment.data.neural_v4)] {
             neural.extend(find(name)?.map(|dataset| (task, dataset)));
         }
-        Ok(Self {
-            experiment,
-            images: find(&experiment.data.images)?,
-            neural,
-            budget: match experiment.loader.cache_mb {
-                Some(mb) => Budget::new(u64::from(mb) << 20),
-                None => Budget::of_free_memory(),
-            },
-        })
+        Ok(Self { experiment, images: find(&experiment.data.images)?, neural, budget: budget(experiment) })
     }
 
     /// MiB of a shuffle window for which there is memory, if the training images do not fit or the window of
@@ -77,27 +81,49 @@ impl<'a> Data<'a> {
         self.neural.iter().map(|(_, dataset)| *dataset).chain(self.images)
     }
 
-    /// The streams of `split`: sessions in order, then images. Only training data are augmented.
+    /// The streams of `split`: sessions in order, then images. Training data are augmented. Other images are
+    /// shown as in the domain of training: with its noise, and otherwise as they are (spec/data.md section 3).
     pub fn sources(&self, split: Split) -> Result<Vec<Source>, DataError> {
         let data = &self.experiment.data;
-        let augment =
-            |a: &AugmentSettings| if split == Split::Train { a.clone() } else { AugmentSettings::NONE };
+        let (neural, images) = match split {
+            Split::Train => (data.neural_augment.clone(), data.augment.clone()),
+            _ => (AugmentSettings::NONE, Shown::in_domain(&data.augment.noise).augment()),
+        };
         let mut sources = Vec::new();
         for &(task, dataset) in &self.neural {
-            let view = self.view(
-                dataset,
-                &data.neural_mean,
-                &data.neural_std,
-                augment(&data.neural_augment),
-                "neural_",
-            )?;
-            sources.extend(Source::sessions(dataset, task, split, &view)?);
+            sources.extend(self.sessions(task, dataset, split, neural.clone(), &self.budget)?);
         }
         if let Some(dataset) = self.images {
-            let view = self.view(dataset, &data.mean, &data.std, augment(&data.augment), "")?;
+            let matching = self.experiment.modules.representation_matching.as_ref();
+            let second = matching.filter(|_| split == Split::Train).map(|m| m.second_view.clone());
+            let view = View { second, ..self.image_view(dataset, images, &self.budget)? };
             sources.push(Source::images(dataset, split, &view)?);
         }
         Ok(sources)
+    }
+
+    fn sessions(
+        &self,
+        task: Task,
+        dataset: &Dataset,
+        split: Split,
+        augment: AugmentSettings,
+        budget: &Budget,
+    ) -> Result<Vec<Source>, DataError> {
+        let data = &self.experiment.data;
+        let view = self.view(dataset, &data.neural_mean, &data.neural_std, augment, "neural_")?;
+        Ok(Source::sessions(dataset, task, split, &View { budget: budget.clone(), ..view })?)
+    }
+
+    fn image_view(
+        &self,
+        dataset: &Dataset,
+        augment: AugmentSettings,
+        budget: &Budget,
+    ) -> Result<View, DataError> {
+        let data = &self.experiment.data;
+        let view = self.view(dataset, &data.mean, &data.std, augment, "")?;
+        Ok(View { budget: budget.clone(), ..view })
     }
 
     /// The schedule of training over `sources`.
@@ -130,9 +156,68 @@ impl<'a> Data<'a> {
         planned.map_err(|what| ConfigError::new("mix", what).into())
     }
 
-    /// An evaluator of `split`.
+    /// An evaluator of `split`, for use while training.
     pub fn evaluator(&self, split: Split) -> Result<Evaluator, DataError> {
-        Ok(Evaluator::new(self.sources(split)?, self.experiment.data.batch_size, self.loader())?)
+        let classes = ClassMap::same(self.images.map(class_names).unwrap_or_default());
+        let batch_size = self.experiment.data.batch_size;
+        Ok(Evaluator::new(self.sources(split)?, classes, batch_size, self.loader())?)
+    }
+
+    /// The tasks there are data of.
+    pub fn tasks(&self) -> Vec<Task> {
+        let neural = self.neural.iter().map(|(task, _)| *task);
+        neural.chain(self.images.map(|_| Task::Classification)).collect()
+    }
+
+    /// The evaluations at the end of training.
+    pub fn final_evaluations(&self, settings: FinalSettings) -> Vec<Evaluation> {
+        final_evaluations(settings, &self.tasks(), &self.experiment.data.augment.noise)
+    }
+
+    /// Every task on splits as they are.
+    pub fn clean_evaluations(&self, splits: &[Split]) -> Vec<Evaluation> {
+        let tasks = self.tasks();
+        let of_split = |&split: &Split| tasks.iter().map(move |&task| Evaluation::clean(task, split));
+        splits.iter().flat_map(of_split).collect()
+    }
+
+    /// Whether there are data for every evaluation: better known before training than after it.
+    pub fn check_evaluations(&self, evaluations: &[Evaluation]) -> Result<(), DataError> {
+        evaluations.iter().try_for_each(|e| self.evaluator_of(e, Labelled::Own).map(drop))
+    }
+
+    /// The evaluator of one evaluation of a task of [`Self::tasks`]. It is read once, so that its images take
+    /// no memory from those that are kept for training.
+    pub fn evaluator_of(
+        &self,
+        evaluation: &Evaluation,
+        labelled: Labelled<'_>,
+    ) -> Result<Evaluator, DataError> {
+        let (task, split) = (evaluation.task, evaluation.split);
+        let batch_size = self.experiment.data.batch_size;
+        let other_task = || ConfigError::new("evaluation", format!("there are no data of {task}"));
+        if task.is_neural() {
+            let mut first_session = 0;
+            let mut sources = Vec::new();
+            for &(of, dataset) in &self.neural {
+                if of == task {
+                    let budget = budget(self.experiment);
+                    sources.extend(self.sessions(task, dataset, split, AugmentSettings::NONE, &budget)?);
+                } else if sources.is_empty() {
+                    first_session += dataset.manifest().sessions.len();
+                }
+            }
+            if sources.is_empty() {
+                return Err(other_task().into());
+            }
+            let evaluator = Evaluator::new(sources, ClassMap::default(), batch_size, self.loader())?;
+            return Ok(evaluator.first_session(first_session));
+        }
+        let trained = self.images.ok_or_else(other_task)?;
+        let view = self.image_view(trained, evaluation.view.augment(), &Budget::new(READ_ONCE_BYTES))?;
+        let (dataset, classes) = labelled.of(trained)?;
+        let sources = vec![Source::images(dataset, split, &view)?];
+        Ok(Evaluator::new(sources, classes, batch_size, self.loader())?)
     }
 
     /// Threads and read-ahead.
@@ -145,12 +230,13 @@ impl<'a> Data<'a> {
     pub fn info(&self, sources: &[Source]) -> Result<DataInfo, DataError> {
         let mut sessions = Vec::new();
         for &(task, dataset) in &self.neural {
+            let shown = sources.iter().find(|s| s.task == task).map_or([1, 1, 1], |s| s.image);
             for info in &dataset.manifest().sessions {
                 let meta = dataset.session_meta(&info.id)?;
-                sessions.push(SessionData { task, id: meta.id, mean_response: meta.mean });
+                sessions.push(SessionData { task, id: meta.id, image: shown, mean_response: meta.mean });
             }
         }
-        // The head's size follows the labelled images, which are last; readouts fit any map.
+        // The head's size follows the labelled images, which are last.
         let image = sources.last().map_or([1, 1, 1], |s| s.image);
         let classes = self.images.map(|d| d.manifest().classes.len() as u32);
         Ok(DataInfo { image, classes, sessions })
@@ -178,4 +264,40 @@ impl<'a> Data<'a> {
         let budget = self.budget.clone();
         Ok(View { augment, budget, ..View::new(mean.to_vec(), std.to_vec()) })
     }
+}
+
+fn budget(experiment: &Experiment) -> Budget {
+    match experiment.loader.cache_mb {
+        Some(mb) => Budget::new(u64::from(mb) << 20),
+        None => Budget::of_free_memory(),
+    }
+}
+
+/// Enough for the blocks that several threads read in order.
+const READ_ONCE_BYTES: u64 = 64 << 20;
+
+impl<'a> Labelled<'a> {
+    /// The set to show, and the classes to score, of a network trained on `trained`.
+    fn of(self, trained: &'a Dataset) -> Result<(&'a Dataset, ClassMap), DataError> {
+        let names = class_names(trained);
+        match self {
+            Labelled::Own => Ok((trained, ClassMap::same(names))),
+            Labelled::First(m) => Ok((trained, ClassMap::first(&names, m)?)),
+            Labelled::Other(dataset) => {
+                let (of_training, found) = (trained.manifest(), dataset.manifest());
+                if of_training.image[1..] != found.image[1..] {
+                    let what = format!(
+                        "images of {} x {}, and the run was trained on {} x {}; prepare them in that size",
+                        found.image[1], found.image[2], of_training.image[1], of_training.image[2]
+                    );
+                    return Err(ConfigError::new(&found.dataset, what).into());
+                }
+                Ok((dataset, ClassMap::matched(&names, &class_names(dataset))?))
+            }
+        }
+    }
+}
+
+fn class_names(dataset: &Dataset) -> Vec<String> {
+    dataset.manifest().classes.iter().map(|class| class.id.clone()).collect()
 }

@@ -5,15 +5,16 @@
 
 mod assemble;
 
-pub use assemble::{Data, DataError};
+pub use assemble::{Data, DataError, Labelled};
 
 use crate::load::AugmentSettings;
-use crate::model::ModelSettings;
+use crate::model::{ModelSettings, Precision, Runtime};
 use crate::objective::ObjectiveSettings;
 use crate::schedule::{LastBatch, Mix, RatioByEpoch};
-use crate::train::{AnnealSettings, OptimizerSettings};
+use crate::train::modules::ModuleSettings;
+use crate::train::{AnnealSettings, CheckpointSettings, Nonfinite, OptimizerSettings};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A settings file or override that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,89 @@ pub struct Experiment {
     pub optimizer: OptimizerSettings,
     /// Learning rate and early stopping.
     pub schedule: AnnealSettings,
+    /// Weights to start from.
+    pub init: InitSettings,
+    /// What is not trained, and what is drawn anew at the start.
+    pub freeze: FreezeSettings,
+    /// Additions to the training loop.
+    pub modules: ModuleSettings,
+    /// Which checkpoints are kept.
+    pub checkpoint: CheckpointSettings,
+    /// Precision, and what to do with losses that are no numbers.
+    pub numerics: NumericsSettings,
+    /// What is evaluated at the end.
+    pub evaluation: EvaluationSettings,
+}
+
+/// Weights to start from: another run's, or a file of PyTorch's or our own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InitSettings {
+    /// Folder of a run, or a `.safetensors`, `.pth` or `.pt` file; empty for fresh weights.
+    pub from: PathBuf,
+    /// Of a run: `best` or `last`.
+    pub checkpoint: String,
+    /// Every parameter must be there, in the right shape, and no other. Without it what fits is taken, and the
+    /// rest is told (spec/trainer 6.5).
+    pub strict: bool,
+}
+
+impl Default for InitSettings {
+    fn default() -> Self {
+        Self { from: PathBuf::new(), checkpoint: "best".to_owned(), strict: false }
+    }
+}
+
+/// What is not trained (spec/trainer 3.7).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FreezeSettings {
+    /// Parameters whose names contain one of these.
+    pub parameters: Vec<String>,
+    /// The opposite: parameters whose names contain none of these.
+    pub all_but: Vec<String>,
+    /// Layers, such as `features.20`, that are drawn anew after `init`; `all` for every one.
+    pub reset: Vec<String>,
+    /// Batch norms of the shared blocks (of `features` without neural data) below this layer use and keep their
+    /// running statistics in training; 0 for none.
+    pub norms_below: usize,
+}
+
+/// How numbers are handled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NumericsSettings {
+    /// `f32`, or `bf16` for convolutions and linear layers with parameters, norms, readouts and losses in f32.
+    pub precision: Precision,
+    /// Keep maps with channels last, which some devices prefer; it changes rounding only.
+    pub channels_last: bool,
+    /// `stop` or `skip`: what to do with an update whose loss is NaN or infinite.
+    pub on_nonfinite: Nonfinite,
+}
+
+/// What is evaluated at the end with the best weights (spec/trainer 4.5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationSettings {
+    /// The training data, without augmentation.
+    pub add_final_train_eval: bool,
+    /// The validation data.
+    pub add_final_val_eval: bool,
+    /// The test data.
+    pub add_final_test_eval: bool,
+    /// Cut the logits to so many classes; 0 for all.
+    pub return_classification_subset: u32,
+}
+
+impl Default for EvaluationSettings {
+    fn default() -> Self {
+        Self {
+            add_final_train_eval: true,
+            add_final_val_eval: true,
+            add_final_test_eval: true,
+            return_classification_subset: 0,
+        }
+    }
 }
 
 impl Default for Experiment {
@@ -66,6 +150,12 @@ impl Default for Experiment {
             loss: ObjectiveSettings::default(),
             optimizer: OptimizerSettings::default(),
             schedule: AnnealSettings::default(),
+            init: InitSettings::default(),
+            freeze: FreezeSettings::default(),
+            modules: ModuleSettings::default(),
+            checkpoint: CheckpointSettings::default(),
+            numerics: NumericsSettings::default(),
+            evaluation: EvaluationSettings::default(),
         }
     }
 }
@@ -171,7 +261,8 @@ pub struct MixSettings {
     /// Of `mtl`: neural batches per image batch, from an epoch on, such as `{ 1 = 1 }` or `{ 1 = "1/3" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio: Option<RatioByEpoch>,
-    /// Of the others: batches per update; of `long` and `short`, one round if not given.
+    /// Batches per update, over which gradients add up: of `mtl` image batches, with the neural batches that go
+    /// with them; of `long` and `short`, one round if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batches_per_step: Option<u32>,
     /// Of `weighted` and `proportional`: updates per epoch; one pass over all if not given.
@@ -204,7 +295,6 @@ impl MixSettings {
         let weighted = matches!(self.kind, MixKind::Weighted | MixKind::Proportional);
         let given = [
             ("ratio", self.ratio.is_some(), self.kind == MixKind::Mtl),
-            ("batches_per_step", self.batches_per_step.is_some(), self.kind != MixKind::Mtl),
             ("steps_per_epoch", self.steps_per_epoch.is_some(), weighted),
             ("weights", self.weights.is_some(), self.kind == MixKind::Weighted),
         ];
@@ -214,7 +304,10 @@ impl MixSettings {
         Ok(match self.kind {
             MixKind::Mtl => {
                 let one = || RatioByEpoch::new([(1, crate::schedule::Ratio::PerStep(1))]);
-                Mix::Mtl { ratio: self.ratio.clone().map_or_else(one, Ok)? }
+                Mix::Mtl {
+                    ratio: self.ratio.clone().map_or_else(one, Ok)?,
+                    images_per_step: self.batches_per_step.unwrap_or(1),
+                }
             }
             MixKind::Long => Mix::Long { batches_per_step: self.batches_per_step.unwrap_or(0) },
             MixKind::Short => Mix::Short { batches_per_step: self.batches_per_step.unwrap_or(0) },
@@ -244,6 +337,16 @@ impl Experiment {
         let experiment = if overrides.is_empty() { typed } else { with_overrides(text, origin, overrides)? };
         experiment.check().map_err(|what| ConfigError::new(origin, what))?;
         Ok(experiment)
+    }
+
+    /// Views of each labelled training image in a batch.
+    pub fn views(&self) -> u64 {
+        if self.modules.representation_matching.is_some() { 2 } else { 1 }
+    }
+
+    /// Precision and memory format of the network.
+    pub fn runtime(&self) -> Runtime {
+        Runtime { precision: self.numerics.precision, channels_last: self.numerics.channels_last }
     }
 
     /// All settings as text, from which [`Self::parse`] gives the same experiment.
@@ -279,8 +382,38 @@ impl Experiment {
             return Err(format!("name = {:?}: a name has letters, digits, dots, _ and - only", self.name));
         }
         self.mix.mix()?;
+        self.loss.check()?;
         self.optimizer.check()?;
+        self.modules.check(self.schedule.max_iter)?;
+        self.check_start()?;
         self.schedule.check()
+    }
+}
+
+impl Experiment {
+    fn check_start(&self) -> Result<(), String> {
+        let InitSettings { from, checkpoint, .. } = &self.init;
+        let default = InitSettings::default();
+        if from.as_os_str().is_empty() && self.init != default {
+            return Err("init.checkpoint and init.strict have no effect without init.from".into());
+        }
+        if !["best", "last"].contains(&checkpoint.as_str()) {
+            return Err(format!("init.checkpoint = {checkpoint:?}: a run has \"best\" and \"last\""));
+        }
+        if !self.freeze.parameters.is_empty() && !self.freeze.all_but.is_empty() {
+            return Err("freeze.parameters and freeze.all_but exclude one another".into());
+        }
+        if self.checkpoint.every_updates == Some(0) {
+            return Err("checkpoint.every_updates must be at least 1".into());
+        }
+        let images = [
+            ("modules.representation_matching", self.modules.representation_matching.is_some()),
+            ("modules.rdm_prediction", self.modules.rdm_prediction.is_some()),
+        ];
+        match images.iter().find(|(_, given)| *given && self.data.images.is_empty()) {
+            Some((key, _)) => Err(format!("{key} needs labelled images: data.images is empty")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,15 +1,28 @@
-//! A network over a split: accuracy of labelled images, correlation of every neuron.
+//! A network over a split: which evaluations there are, one pass, and its scores as rows and tables.
 //!
-//! Absent: printing, gradients.
+//! Absent: printing, gradients, and the scores' formulas, which are in `objective::score`.
+
+mod finals;
+mod forward;
+mod heads;
+mod pass;
+mod rows;
+mod tables;
+
+pub use finals::{Evaluation, FinalSettings, NOISE_STDS, Shown, Suite, evaluate, final_evaluations};
+pub use heads::ClassMap;
+pub use rows::{Detail, rows};
+pub use tables::write_tables;
 
 use crate::base::Task;
-use crate::load::{Batch, LoadError, Loader, LoaderOptions, Pixels, Source, Targets};
-use crate::model::MtlVgg;
+use crate::load::{Batch, LoadError, LoaderOptions, Pixels, Source};
 use crate::objective::Objective;
-use crate::objective::score::{Predictions, mean};
+use crate::objective::score::{ClassScores, SessionScores, summary};
 use crate::schedule::{Mix, Schedule, ScheduleError, StreamSpec};
+use forward::Network;
+use pass::Pass;
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// Errors of evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -20,9 +33,25 @@ pub enum EvalError {
     /// Nothing to evaluate on.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// Classes that do not fit.
+    #[error("classes: {0}")]
+    Classes(String),
+    /// The network.
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelError),
+    /// A network that does not fit the data.
+    #[error("{0}")]
+    Network(String),
     /// Torch refused.
     #[error("torch: {0}")]
     Torch(#[from] tch::TchError),
+}
+
+impl EvalError {
+    /// Whether the user's input is at fault rather than the program or machine.
+    pub fn is_input(&self) -> bool {
+        !matches!(self, Self::Torch(_))
+    }
 }
 
 /// Scores of one task over a split.
@@ -32,119 +61,114 @@ pub struct TaskScores {
     pub task: Task,
     /// Names and values: `accuracy` (percent) or `correlation` first, then `loss`.
     pub metrics: Vec<(&'static str, f64)>,
-    /// Each session's name and the correlations of its neurons.
-    pub neurons: Vec<(String, Vec<f64>)>,
+    /// What they summarise.
+    pub parts: Parts,
+}
+
+/// Scores by session and neuron, or by class.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parts {
+    /// Each session's name and scores.
+    Sessions(Vec<(String, SessionScores)>),
+    /// Of labelled images.
+    Classes {
+        /// Counts.
+        scores: ClassScores,
+        /// Classes of the data set that the network does not know.
+        unmatched: Vec<String>,
+    },
 }
 
 impl TaskScores {
+    /// The value called `name`.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics.iter().find(|(metric, _)| *metric == name).map(|(_, value)| *value)
+    }
+
     /// What early stopping looks at: accuracy in percent, or mean correlation.
     pub fn objective(&self) -> f64 {
         self.metrics[0].1
     }
 }
 
-/// A split to evaluate on, in file order and without augmentation.
+/// A split to evaluate on, in file order.
 #[derive(Debug, Clone)]
 pub struct Evaluator {
     sources: Arc<Vec<Source>>,
     schedule: Arc<Schedule>,
     loader: LoaderOptions,
+    /// Readout of the first session.
+    first_session: usize,
+    classes: ClassMap,
 }
 
 impl Evaluator {
-    /// For the given streams: neural sessions in readout order, and images.
-    pub fn new(sources: Vec<Source>, batch_size: u32, loader: LoaderOptions) -> Result<Self, EvalError> {
+    /// For the given streams: neural sessions in readout order, and images, whose `classes` are scored.
+    pub fn new(
+        mut sources: Vec<Source>,
+        classes: ClassMap,
+        batch_size: u32,
+        loader: LoaderOptions,
+    ) -> Result<Self, EvalError> {
+        // Noise is drawn by the number of the stream: images come first, so that it does not depend on sessions.
+        sources.sort_by_key(|s| s.task.is_neural());
         let stream = |s: &Source| StreamSpec::new(s.task, s.n_records(), batch_size);
         let schedule = Schedule::new(sources.iter().map(stream).collect(), Mix::InOrder, 0)?;
-        Ok(Self { sources: Arc::new(sources), schedule: Arc::new(schedule), loader })
+        let (sources, schedule) = (Arc::new(sources), Arc::new(schedule));
+        Ok(Self { sources, schedule, loader, first_session: 0, classes })
     }
 
-    /// Scores of each task, neural first. The neural loss is the Poisson loss whatever was trained with.
-    pub fn scores(&self, net: &MtlVgg, objective: &Objective) -> Result<Vec<TaskScores>, EvalError> {
-        tch::no_grad(|| self.collect(net, objective)).map(Totals::scores)
+    /// The first session's readout is number `session` of the network.
+    pub fn first_session(self, session: usize) -> Self {
+        Self { first_session: session, ..self }
     }
 
-    fn collect(&self, net: &MtlVgg, objective: &Objective) -> Result<Totals, EvalError> {
-        let device = net.params().device();
-        let mut totals = Totals::new(&self.sources);
-        let steps = 0..self.schedule.steps_per_epoch();
-        let mut loader = Loader::start(&self.sources, &self.schedule, 0, steps, self.loader)?;
-        while let Some(step) = loader.next() {
-            let step = step?;
-            for batch in &step.batches {
-                let images = images_of(batch, device)?;
-                match batch.targets() {
-                    Targets::Labels(labels) => {
-                        let logits = net.classify(&images, false);
-                        let labels = Tensor::from_slice(labels).to_device(device);
-                        let loss = objective.classification(&logits, &labels).double_value(&[]);
-                        totals.samples += batch.len() as u64;
-                        totals.correct += count_correct(&logits, &labels);
-                        totals.loss += loss * batch.len() as f64;
-                    }
-                    Targets::Responses(recorded) => {
-                        let session = self.sources[..batch.stream.0 as usize]
-                            .iter()
-                            .filter(|s| s.task.is_neural())
-                            .count();
-                        let predicted =
-                            net.respond(&images, session, false).flatten(0, -1).to_device(Device::Cpu);
-                        totals.sessions[session].predicted.extend(Vec::<f32>::try_from(predicted)?);
-                        totals.sessions[session].recorded.extend(recorded);
-                    }
-                }
-            }
-            loader.recycle(step);
-        }
-        Ok(totals)
-    }
-}
-
-/// What a pass over the split adds up to.
-struct Totals {
-    samples: u64,
-    correct: u64,
-    loss: f64,
-    names: Vec<(Task, String)>,
-    sessions: Vec<Predictions>,
-}
-
-impl Totals {
-    fn new(sources: &[Source]) -> Self {
-        let session = |s: &Source| Predictions { n_neurons: s.n_neurons(), ..Predictions::default() };
-        let neural = || sources.iter().filter(|s| s.task.is_neural());
-        let names = neural().map(|s| (s.task, s.name.clone())).collect();
-        let sessions = neural().map(session).collect();
-        Self { samples: 0, correct: 0, loss: 0.0, names, sessions }
+    /// Scores of each task, neural first. The loss of labelled images is weighed as `objective` says; the
+    /// neural loss is the Poisson loss whatever was trained with (spec/trainer 4.1, 4.2).
+    pub fn scores(&self, net: &Network, objective: &Objective) -> Result<Vec<TaskScores>, EvalError> {
+        let s = objective.log_variance(Task::Classification).map(|s| s.double_value(&[0]));
+        self.weighed_scores(net, s)
     }
 
-    fn scores(self) -> Vec<TaskScores> {
+    /// As [`Self::scores`], with the plain cross-entropy, which compares between runs.
+    pub fn plain_scores(&self, net: &Network) -> Result<Vec<TaskScores>, EvalError> {
+        self.weighed_scores(net, None)
+    }
+
+    fn weighed_scores(&self, net: &Network, log_variance: Option<f64>) -> Result<Vec<TaskScores>, EvalError> {
+        let Pass { guesses, sessions } = tch::no_grad(|| self.collect(net))?;
+        let neural = self.sources.iter().filter(|s| s.task.is_neural());
+        let sessions: Vec<_> =
+            neural.zip(sessions).map(|(s, p)| (s.task, (s.name.clone(), p.scores()))).collect();
         let mut scores = Vec::new();
         for task in [Task::V1, Task::V4] {
-            let all = self.names.iter().zip(&self.sessions);
-            let sessions: Vec<_> = all.filter(|((of, _), _)| *of == task).collect();
-            if sessions.is_empty() {
-                continue;
+            let of_task = sessions.iter().filter(|(of, _)| *of == task);
+            let of_task: Vec<_> = of_task.map(|(_, session)| session.clone()).collect();
+            if !of_task.is_empty() {
+                let metrics = summary(&of_task.iter().map(|(_, s)| s).collect::<Vec<_>>());
+                scores.push(TaskScores { task, metrics, parts: Parts::Sessions(of_task) });
             }
-            let loss = sessions.iter().map(|(_, p)| p.poisson_loss()).sum();
-            let neurons: Vec<(String, Vec<f64>)> =
-                sessions.iter().map(|((_, name), p)| (name.clone(), p.correlations())).collect();
-            let metrics = vec![("correlation", mean(neurons.iter().flat_map(|(_, c)| c))), ("loss", loss)];
-            scores.push(TaskScores { task, metrics, neurons });
         }
-        if self.samples > 0 {
-            let n = self.samples as f64;
-            let metrics = vec![("accuracy", 100.0 * self.correct as f64 / n), ("loss", self.loss / n)];
-            scores.push(TaskScores { task: Task::Classification, metrics, neurons: Vec::new() });
+        if self.sources.iter().any(|s| s.task == Task::Classification) {
+            if guesses.labels.is_empty() {
+                let n = self.classes.names().len();
+                let what = format!("no image of the split is of one of the {n} classes that are scored");
+                return Err(EvalError::Classes(what));
+            }
+            let counted = ClassScores::new(self.classes.names().to_vec(), &guesses);
+            let metrics = counted.summary(log_variance);
+            let unmatched = self.classes.unmatched().to_vec();
+            let parts = Parts::Classes { scores: counted, unmatched };
+            scores.push(TaskScores { task: Task::Classification, metrics, parts });
         }
-        scores
+        Ok(scores)
     }
 }
 
-/// The images of a batch as `[batch, channels, height, width]` on `device`.
+/// The images of a batch as `[views * batch, channels, height, width]` on `device`.
 pub(crate) fn images_of(batch: &Batch, device: Device) -> Result<Tensor, tch::TchError> {
     let [c, h, w] = batch.image.map(i64::from);
-    pixels_of(batch)?.f_view([batch.len() as i64, c, h, w])?.f_to_device(device)
+    pixels_of(batch)?.f_view([-1, c, h, w])?.f_to_device(device)
 }
 
 fn pixels_of(batch: &Batch) -> Result<Tensor, tch::TchError> {
@@ -154,9 +178,4 @@ fn pixels_of(batch: &Batch) -> Result<Tensor, tch::TchError> {
         Pixels::Bf16(values) => Tensor::f_from_slice(values),
         Pixels::F32(values) => Tensor::f_from_slice(values),
     }
-}
-
-/// How many logits are largest at their label.
-pub(crate) fn count_correct(logits: &Tensor, labels: &Tensor) -> u64 {
-    logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64).int64_value(&[]) as u64
 }

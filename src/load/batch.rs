@@ -16,7 +16,8 @@ pub struct Batch {
     pub ids: Vec<u32>,
     /// Extent of one image: channels, height, width.
     pub image: [u32; 3],
-    /// Pixels `[records, channels, height, width]`.
+    /// Pixels `[records, channels, height, width]`; with two views of each image, those of all first views and then
+    /// those of all second ones.
     pub pixels: Pixels,
     /// Class of each record; empty for sessions. Kept beside `responses` so that neither is given back
     /// to the system when the memory serves another stream.

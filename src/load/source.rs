@@ -19,6 +19,9 @@ use std::sync::Arc;
 pub struct View {
     /// Applied to training images.
     pub augment: AugmentSettings,
+    /// A second view of each image with an augmentation of its own: a batch has all first views, then all
+    /// second ones, and each target once.
+    pub second: Option<AugmentSettings>,
     /// Mean and standard deviation of each channel that comes out. One channel where the shards have
     /// three means that the images are turned gray.
     pub mean: Vec<f64>,
@@ -34,7 +37,11 @@ impl View {
     /// Normalised single-precision pixels as they are stored, all kept in memory.
     pub fn new(mean: Vec<f64>, std: Vec<f64>) -> Self {
         let (augment, pixels, budget) = (AugmentSettings::NONE, PixelType::F32, Budget::unlimited());
-        Self { augment, mean, std, pixels, budget }
+        Self { augment, second: None, mean, std, pixels, budget }
+    }
+
+    fn all(&self) -> Vec<AugmentSettings> {
+        [Some(&self.augment), self.second.as_ref()].into_iter().flatten().cloned().collect()
     }
 }
 
@@ -52,9 +59,8 @@ pub struct Source {
     rows: Option<Vec<u32>>,
     ids: Vec<u32>,
     targets: AllTargets,
-    augment: AugmentSettings,
-    /// Whether anything is drawn for an image.
-    augments: bool,
+    /// What each view of an image is drawn from.
+    views: Vec<AugmentSettings>,
     render: Render,
 }
 
@@ -82,8 +88,7 @@ impl Source {
             images: Arc::new(image_column(dataset, shards()?, view)?),
             rows: None,
             targets: AllTargets::Labels(labels),
-            augment: view.augment.clone(),
-            augments: view.augment != AugmentSettings::NONE,
+            views: view.all(),
             render: Render::new(view),
         })
     }
@@ -113,8 +118,7 @@ impl Source {
                 ids: u32_column(&shards, "id")?,
                 rows: Some(rows),
                 targets: AllTargets::Responses { n_neurons, values },
-                augment: view.augment.clone(),
-                augments: view.augment != AugmentSettings::NONE,
+                views: view.all(),
                 render: Render::new(view),
             })
         };
@@ -169,9 +173,11 @@ impl Source {
         batch.ids.clear();
         batch.ids.extend(memory.records.iter().map(|&record| self.ids[record]));
         self.fill_targets(&memory.records, batch);
-        let key = RngKey::new(seed, Purpose::Augment, plan.stream.0);
         let context = mix64((u64::from(plan.epoch) << 32) ^ plan.pass) as u32;
-        let draws = |record: usize| key.stream(context, record as u64);
+        let draws = |view: usize, record: usize| {
+            let purpose = if view == 0 { Purpose::Augment } else { Purpose::SecondView };
+            RngKey::new(seed, purpose, plan.stream.0).stream(context, record as u64)
+        };
         match (&self.render, &mut batch.pixels) {
             (Render::U8(t), Pixels::U8(out)) => self.fill_pixels(t, &draws, memory, out),
             (Render::F16(t), Pixels::F16(out)) => self.fill_pixels(t, &draws, memory, out),
@@ -187,24 +193,30 @@ impl Source {
     fn fill_pixels<T: Pod>(
         &self,
         tables: &Tables<T>,
-        draws: &dyn Fn(usize) -> Rng,
+        draws: &dyn Fn(usize, usize) -> Rng,
         memory: &mut FillMemory,
         out: &mut Aligned<T>,
     ) -> Result<(), LoadError> {
         let n_values = self.image.iter().map(|&n| n as usize).product::<usize>();
         let width = self.image[2] as usize;
-        out.resize(memory.records.len() * n_values);
         let FillMemory { records, render } = memory;
-        for (&record, out) in records.iter().zip(out.chunks_exact_mut(n_values)) {
-            let row = self.rows.as_ref().map_or(record as u64, |rows| u64::from(rows[record]));
-            let image = self.images.row(row)?;
-            let mut rng = self.augments.then(|| draws(record));
-            let placement = rng.as_mut().map_or(Placement::IDENTITY, |rng| self.augment.draw(rng));
-            let noise = rng.as_mut().and_then(|rng| self.augment.draw_noise(rng));
-            match (noise, &mut rng) {
-                _ if !self.images.is_u8() => tables.floats(&image, width, placement, out),
-                (Some(noise), Some(rng)) => tables.noisy(&image, width, placement, noise, rng, render, out),
-                _ => tables.bytes(&image, width, placement, render, out),
+        out.resize(self.views.len() * records.len() * n_values);
+        let mut out = out.chunks_exact_mut(n_values);
+        for (view, augment) in self.views.iter().enumerate() {
+            let augments = *augment != AugmentSettings::NONE;
+            for (&record, out) in records.iter().zip(&mut out) {
+                let row = self.rows.as_ref().map_or(record as u64, |rows| u64::from(rows[record]));
+                let image = self.images.row(row)?;
+                let mut rng = augments.then(|| draws(view, record));
+                let placement = rng.as_mut().map_or(Placement::IDENTITY, |rng| augment.draw(rng));
+                let noise = rng.as_mut().and_then(|rng| augment.draw_noise(rng));
+                match (noise, &mut rng) {
+                    _ if !self.images.is_u8() => tables.floats(&image, width, placement, out),
+                    (Some(noise), Some(rng)) => {
+                        tables.noisy(&image, width, placement, noise, rng, render, out);
+                    }
+                    _ => tables.bytes(&image, width, placement, render, out),
+                }
             }
         }
         Ok(())
@@ -291,8 +303,10 @@ fn image_column(dataset: &Dataset, shards: Vec<MappedShard>, view: &View) -> Res
         let what = format!("images have {} channels, and {want} were asked for", have[0]);
         return Err(LoadError::Data(format!("{root}: {what}; see `data.gray` in the configuration")));
     }
-    view.augment.check().map_err(LoadError::Data)?;
-    if !column.is_u8() && (view.pixels == PixelType::U8 || !view.augment.noise.is_empty()) {
+    let views = view.all();
+    views.iter().try_for_each(AugmentSettings::check).map_err(LoadError::Data)?;
+    let noisy = views.iter().any(|augment| !augment.noise.is_empty());
+    if !column.is_u8() && (view.pixels == PixelType::U8 || noisy) {
         let what = "images are floating-point: they cannot be shown as bytes, or with noise";
         return Err(LoadError::Data(format!("{root}: {what}")));
     }

@@ -1,7 +1,7 @@
 //! Values of the reference's own classes (torch 1.9) under a deterministic filling of all tensors.
 
 use super::*;
-use tch::Kind;
+use tch::{Device, Kind, Tensor};
 
 /// Uniform numbers from a hash of the tensor's name and the element's position.
 fn uniform(name: &str, n: usize) -> Vec<f64> {
@@ -25,7 +25,7 @@ fn fill(params: &Params) {
             let z = 2.0 * u - 1.0;
             match leaf {
                 "running_var" => 1.0 + 0.2 * z,
-                "mu" => 0.9 * z,
+                "mu" | "grid" => 0.9 * z,
                 "sigma" => 0.3 * u,
                 "features" => z / (size[1] as f64).sqrt(),
                 "bias" if readout_bias => 1.0 + u,
@@ -49,18 +49,22 @@ fn input() -> Tensor {
 }
 
 fn data(sessions: &[(&str, usize)]) -> DataInfo {
-    let session =
-        |&(id, n): &(&str, usize)| SessionData { task: Task::V1, id: id.into(), mean_response: vec![1.0; n] };
+    let session = |&(id, n): &(&str, usize)| SessionData {
+        task: Task::V1,
+        id: id.into(),
+        image: [1, 64, 64],
+        mean_response: vec![1.0; n],
+    };
     DataInfo { image: [1, 64, 64], classes: Some(200), sessions: sessions.iter().map(session).collect() }
 }
 
-fn model(settings: &ModelSettings, sessions: &[(&str, usize)]) -> MtlVgg {
-    let model = MtlVgg::new(settings, &data(sessions), Device::Cpu).unwrap();
+fn model(settings: &ModelSettings, sessions: &[(&str, usize)]) -> Network {
+    let model = Network::new(settings, &data(sessions), Device::Cpu, Runtime::default()).unwrap();
     fill(model.params());
     model
 }
 
-fn named(model: &MtlVgg, name: &str) -> Tensor {
+fn named(model: &Network, name: &str) -> Tensor {
     model.params().iter().find(|p| p.name == name).unwrap().tensor.shallow_clone()
 }
 
@@ -97,22 +101,22 @@ fn mtl_vgg_equals_the_reference() {
     tch::no_grad(|| {
         assert_values(
             "trunk",
-            &model.tap(&x, false),
+            &model.tap(&x, Task::V1, Mode::EVAL).unwrap(),
             &[0.027_196, 0.053_242, 0., 0., 0., 0.179_538],
             134_780.711,
         );
         let s1 = [1.890_369, 2.386_407, 0.301_203, 0.064_849, 4.689_714, 1.409_264];
-        assert_values("responses s1", &model.respond(&x, 0, false), &s1, 25.684_27);
+        assert_values("responses s1", &model.respond(&x, 0, Mode::EVAL).unwrap(), &s1, 25.684_27);
         let s2 = [0.251_621, 0.372_326, 1.136_177, 2.677_705, 0.466_431, 0.290_678];
-        assert_values("responses s2", &model.respond(&x, 1, false), &s2, 9.611_30);
-        let logits = model.classify(&x, false);
+        assert_values("responses s2", &model.respond(&x, 1, Mode::EVAL).unwrap(), &s2, 9.611_30);
+        let logits = model.classify(&x, Mode::EVAL).unwrap();
         let expected = [7.700_935, 1.853_441, -1.297_586, 1.854_581, -0.091_321, 2.259_096];
         assert_values("logits", &logits, &expected, 521.930_03);
         assert_eq!(Vec::<i64>::try_from(logits.argmax(1, false)).unwrap(), [166, 166]);
-        assert!((model.readout_penalty(0).double_value(&[]) - 27.182_594).abs() < 1e-4);
+        assert!((model.penalty(0).unwrap().double_value(&[]) - 27.182_594).abs() < 1e-4);
         // Three equal channels are the same as one.
         let rgb = x.expand([2, 3, 64, 64], false);
-        assert_values("responses, rgb", &model.respond(&rgb, 0, false), &s1, 25.684_27);
+        assert_values("responses, rgb", &model.respond(&rgb, 0, Mode::EVAL).unwrap(), &s1, 25.684_27);
     });
 }
 
@@ -121,7 +125,7 @@ fn gradients_equal_the_reference() {
     let model = model(&ModelSettings::default(), &[("s1", 7), ("s2", 5)]);
     let target: Vec<f32> = uniform("target", 14).into_iter().map(|u| (3.0 * u) as f32).collect();
     let target = Tensor::from_slice(&target).view([2, 7]);
-    let mse = model.respond(&input(), 0, false).mse_loss(&target, tch::Reduction::Mean);
+    let mse = model.respond(&input(), 0, Mode::EVAL).unwrap().mse_loss(&target, tch::Reduction::Mean);
     let loss = (mse * (-0.3f64).exp() + 0.3) * 0.5;
     loss.backward();
     assert!((loss.double_value(&[]) - 1.123_673).abs() < 1e-4);
@@ -140,7 +144,7 @@ fn gradients_equal_the_reference() {
 #[test]
 fn running_statistics_after_one_training_forward_equal_the_reference() {
     let model = model(&ModelSettings::default(), &[("s1", 7)]);
-    let _ = tch::no_grad(|| model.respond(&input(), 0, true));
+    let _ = tch::no_grad(|| model.respond(&input(), 0, Mode::TRAIN).unwrap());
     let stat = |name: &str| named(&model, &format!("mtl_vgg_core.v1_block.{name}"));
     assert_values("mean", &stat("1.running_mean"), &[-0.031_601, -0.023_84, 0.008_805], 0.327_56);
     assert_values("variance", &stat("1.running_var"), &[1.124_829, 1.368_707, 0.879_204], 69.343_22);
@@ -158,7 +162,7 @@ fn the_plain_vgg_equals_the_reference_with_both_heads() {
         let settings = ModelSettings { classification_readout_type: head, ..ModelSettings::default() };
         let model = model(&settings, &[]);
         assert_eq!(model.params().iter().next().unwrap().name, "features.0.weight");
-        tch::no_grad(|| assert_values("logits", &model.classify(&input(), false), &first, sum));
+        tch::no_grad(|| assert_values("logits", &model.classify(&input(), Mode::EVAL).unwrap(), &first, sum));
     }
 }
 
@@ -167,7 +171,9 @@ fn parameter_counts_equal_the_reference() {
     for (name, dense, conv) in [
         ("vgg11", 35_213_896, 28_922_440),
         ("vgg11_bn", 35_219_400, 28_927_944),
+        ("vgg13", 35_398_408, 29_106_952),
         ("vgg13_bn", 35_404_296, 29_112_840),
+        ("vgg16", 40_708_104, 34_416_648),
         ("vgg16_bn", 40_716_552, 34_425_096),
         ("vgg19", 46_017_800, 39_726_344),
         ("vgg19_bn", 46_028_808, 39_737_352),
@@ -176,11 +182,12 @@ fn parameter_counts_equal_the_reference() {
             let vgg_type = name.parse().unwrap();
             let settings =
                 ModelSettings { vgg_type, classification_readout_type: head, ..ModelSettings::default() };
-            let model = MtlVgg::new(&settings, &data(&[]), Device::Cpu).unwrap();
+            let model = Network::new(&settings, &data(&[]), Device::Cpu, Runtime::default()).unwrap();
             assert_eq!(model.params().n_trainable(), expected, "{name} {head:?}");
         }
     }
-    let model = MtlVgg::new(&ModelSettings::default(), &data(&[("s", 10)]), Device::Cpu).unwrap();
+    let model = Network::new(&ModelSettings::default(), &data(&[("s", 10)]), Device::Cpu, Runtime::default())
+        .unwrap();
     assert_eq!(model.params().n_trainable(), 39_737_352 + 2610);
     assert_eq!(model.params().state().len(), 118 + 4);
 }
@@ -188,7 +195,7 @@ fn parameter_counts_equal_the_reference() {
 #[test]
 fn settings_that_cannot_work_are_refused() {
     let refused = |settings: ModelSettings| {
-        MtlVgg::new(&settings, &data(&[("s", 1)]), Device::Cpu).unwrap_err().to_string()
+        Network::new(&settings, &data(&[("s", 1)]), Device::Cpu, Runtime::default()).unwrap_err().to_string()
     };
     let message = refused(ModelSettings { v1_model_layer: 16, ..ModelSettings::default() });
     assert!(message.contains("16") && message.contains("17"), "{message}");
@@ -198,4 +205,127 @@ fn settings_that_cannot_work_are_refused() {
         refused(ModelSettings { vgg_type, v1_model_layer: 2, ..ModelSettings::default() })
             .contains("nothing")
     );
+}
+
+#[test]
+fn se_networks_equal_the_reference() {
+    let sessions = DataInfo { classes: None, ..data(&[("s1", 7)]) };
+    let point = SeSettings::default();
+    let gauss = SeSettings { readout_type: ReadoutKind::Gauss, ..SeSettings::default() };
+    let cores = [[-0.617_979, 0.105_384, -0.574_004], [-0.429_57, 0.297_003, -0.398_141]];
+    let responses =
+        [[2.032_354, 2.369_217, 1.208_049, 2.798_082], [2.384_47, 2.729_496, 2.040_402, 3.098_147]];
+    let rest = [
+        (32_043.502, 34.817_80, 214.940_063, 28_228 + 7 * 99),
+        (30_379.490, 34.785_76, 208.024_750, 28_098 + 7 * 37),
+    ];
+    for (i, se) in [point, gauss].into_iter().enumerate() {
+        let settings = ModelSettings { se: Some(se), ..ModelSettings::default() };
+        let model = Network::new(&settings, &sessions, Device::Cpu, Runtime::default()).unwrap();
+        let filter = named(&model, "core._input_weights_regularizer.laplace.filter").copy();
+        fill(model.params());
+        named(&model, "core._input_weights_regularizer.laplace.filter").copy_(&filter);
+        let (core, read, penalty, parameters) = rest[i];
+        assert_eq!(model.params().n_trainable(), parameters);
+        tch::no_grad(|| {
+            let map = model.tap(&input(), Task::V1, Mode::EVAL).unwrap();
+            assert_eq!(map.size(), [2, 32, 41, 41]);
+            assert_values("core", &map, &cores[i], core);
+            let found = model.respond(&input(), 0, Mode::EVAL).unwrap();
+            assert_values("responses", &found, &responses[i], read);
+        });
+        let found = model.penalty(0).unwrap().double_value(&[]);
+        assert!((found - penalty).abs() < 1e-3, "{found}");
+    }
+}
+
+#[test]
+fn the_table_adds_up_to_the_documented_work() {
+    let info = data(&[("s", 10)]);
+    let model = Network::new(&ModelSettings::default(), &info, Device::Cpu, Runtime::default()).unwrap();
+    let rows = model.table(&info).unwrap();
+    let macs =
+        |parts: &[Part]| -> u64 { rows.iter().filter(|r| parts.contains(&r.part)).map(|r| r.macs).sum() };
+    assert_eq!(macs(&[Part::Shared]), 460_062_720);
+    assert_eq!(macs(&[Part::Shared, Part::Classification]), 1_671_299_072);
+    assert_eq!(rows.iter().map(|r| r.parameters).sum::<u64>(), model.params().n_trainable());
+}
+
+fn small(v4: bool) -> (ModelSettings, DataInfo) {
+    let settings = ModelSettings {
+        vgg_type: "bn 8 M 16 M 16".parse().unwrap(),
+        v1_model_layer: 3,
+        v4_model_layer: if v4 { 7 } else { -1 },
+        hidden: 16,
+        ..ModelSettings::default()
+    };
+    let mut info = data(&[("a", 3), ("b", 2)]);
+    if v4 {
+        info.sessions[1].task = Task::V4;
+    }
+    (settings, info)
+}
+
+#[test]
+fn both_areas_are_read_at_their_own_cuts() {
+    let (settings, info) = small(true);
+    let model = Network::new(&settings, &info, Device::Cpu, Runtime::default()).unwrap();
+    let names: Vec<String> = model.params().iter().map(|p| p.name.clone()).collect();
+    assert!(names.contains(&"mtl_vgg_core.v4_block.1.weight".to_owned()), "{names:?}");
+    assert!(names.contains(&"v4_readout.b.mu".to_owned()), "{names:?}");
+    let logits = model.classify(&input(), Mode::EVAL).unwrap();
+    for session in 0..2 {
+        let (read, classes) = model.both(&input(), session, Mode::EVAL).unwrap();
+        assert_eq!(read, model.respond(&input(), session, Mode::EVAL).unwrap());
+        assert_eq!(classes, logits);
+    }
+}
+
+#[test]
+fn bfloat16_is_near_and_channels_last_is_the_same() {
+    let (settings, info) = small(false);
+    let build = |precision, channels_last| {
+        let model =
+            Network::new(&settings, &info, Device::Cpu, Runtime { precision, channels_last }).unwrap();
+        fill(model.params());
+        model
+    };
+    let plain = build(Precision::F32, false);
+    let (last, half) = (build(Precision::F32, true), build(Precision::Bf16, false));
+    let out = |model: &Network| tch::no_grad(|| model.both(&input(), 0, Mode::EVAL).unwrap());
+    let distance = |a: &Tensor, b: &Tensor| ((a - b).abs().max() / b.abs().max()).double_value(&[]);
+    let expected = out(&plain);
+    let found = out(&last);
+    assert!(!named(&last, "mtl_vgg_core.unshared_block.1.weight").is_contiguous());
+    assert!(distance(&found.0, &expected.0) < 1e-4 && distance(&found.1, &expected.1) < 1e-4);
+    let found = out(&half);
+    assert_eq!((found.0.kind(), found.1.kind()), (Kind::Float, Kind::Float));
+    let far = distance(&found.1, &expected.1);
+    assert!(far > 0.0 && far < 0.05, "{far}");
+    let bytes = |model: &Network| weights::encode(&model.params().state(), &[]).unwrap();
+    assert_eq!(bytes(&plain), bytes(&last));
+    last.params().load(&plain.params().state(), "plain").unwrap();
+}
+
+#[test]
+fn frozen_layers_get_no_gradient_and_frozen_norms_keep_their_statistics() {
+    let (mut settings, info) = small(false);
+    settings.v1_fine_tune = false;
+    let model = Network::new(&settings, &info, Device::Cpu, Runtime::default()).unwrap();
+    let loss = model.classify(&input(), Mode { train: true, frozen_norms: 2 }).unwrap().sum(Kind::Float);
+    loss.backward();
+    assert!(!named(&model, "mtl_vgg_core.v1_block.0.weight").grad().defined());
+    assert!(named(&model, "mtl_vgg_core.unshared_block.1.weight").grad().defined());
+    let batches = |block: &str, i| {
+        named(&model, &format!("mtl_vgg_core.{block}.{i}.num_batches_tracked")).int64_value(&[])
+    };
+    assert_eq!((batches("v1_block", 1), batches("unshared_block", 2)), (0, 1));
+    model.reset(Some(&["v1_block.0"])).unwrap();
+    let largest = named(&model, "mtl_vgg_core.v1_block.0.weight").abs().max().double_value(&[]);
+    assert!(largest > 0.15 && largest <= 1.0 / 27f64.sqrt(), "{largest}");
+    assert!(model.reset(Some(&["v1_block.2"])).unwrap_err().to_string().contains("v1_block.1"));
+    let (_, maps) = model.classify_with(&input(), Mode::EVAL, &["mtl_vgg_core.v1_block.0"]).unwrap();
+    assert_eq!(maps[0].size(), [2, 8, 64, 64]);
+    let error = model.classify_with(&input(), Mode::EVAL, &["features.9"]).unwrap_err().to_string();
+    assert!(error.contains("features.9") && error.contains("unshared_block.1"), "{error}");
 }

@@ -4,6 +4,7 @@
 //! variables in no order.
 
 use super::ModelError;
+use std::fmt;
 use tch::{Device, Kind, Tensor};
 
 /// One parameter or buffer.
@@ -65,6 +66,12 @@ impl Params {
         self.list.iter().map(|p| (p.name.clone(), p.tensor.shallow_clone())).collect()
     }
 
+    /// The buffers, each with a copy of its value.
+    pub fn buffers(&self) -> Vec<(Tensor, Tensor)> {
+        let buffers = self.list.iter().filter(|p| !p.trainable);
+        buffers.map(|p| (p.tensor.shallow_clone(), p.tensor.copy())).collect()
+    }
+
     /// Names and values of the trainable ones, in order.
     pub fn trainable(&self) -> Vec<(String, Tensor)> {
         let trainable = self.list.iter().filter(|p| p.trainable);
@@ -115,8 +122,64 @@ impl Params {
         Ok(())
     }
 
+    /// Copies those of `values` that fit into the tensors of the same name, and reports the others
+    /// (spec/trainer 6.5). Nothing that fits is an error.
+    pub fn load_fitting(&self, values: &[(String, Tensor)], origin: &str) -> Result<Fit, ModelError> {
+        let mut fit = Fit::default();
+        for param in &self.list {
+            match values.iter().find(|(name, _)| *name == param.name).map(|(_, value)| value) {
+                Some(value) if value.size() == param.tensor.size() => {
+                    tch::no_grad(|| param.tensor.shallow_clone().copy_(value));
+                    fit.loaded += 1;
+                }
+                Some(value) => {
+                    let (found, expected) = (value.size(), param.tensor.size());
+                    fit.mismatched.push(format!("{} ({found:?}, expected {expected:?})", param.name));
+                }
+                // Files from before PyTorch 0.4.1 do not have it.
+                None if param.name.ends_with("num_batches_tracked") => {}
+                None => fit.missing.push(param.name.clone()),
+            }
+        }
+        let unexpected = values.iter().filter(|(name, _)| self.find(name).is_none());
+        fit.unexpected = unexpected.map(|(name, _)| name.clone()).collect();
+        if fit.loaded == 0 {
+            return Err(ModelError::file(origin, format!("nothing of it fits this network: {fit}")));
+        }
+        Ok(fit)
+    }
+
     fn find(&self, name: &str) -> Option<&Param> {
         self.list.iter().find(|p| p.name == name)
+    }
+}
+
+/// What of a weights file was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fit {
+    /// Number of tensors taken.
+    pub loaded: usize,
+    /// Names that the file does not have.
+    pub missing: Vec<String>,
+    /// Names that the network does not have.
+    pub unexpected: Vec<String>,
+    /// Names with both shapes.
+    pub mismatched: Vec<String>,
+}
+
+impl fmt::Display for Fit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tensors taken", self.loaded)?;
+        for (what, names) in [
+            ("missing", &self.missing),
+            ("unexpected", &self.unexpected),
+            ("of another shape", &self.mismatched),
+        ] {
+            if !names.is_empty() {
+                write!(f, "; {what}: {}", names.join(", "))?;
+            }
+        }
+        Ok(())
     }
 }
 

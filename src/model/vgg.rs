@@ -1,10 +1,10 @@
 //! VGG plans and blocks (Simonyan and Zisserman 2014; layer numbers as in torchvision's `features`).
 
-use super::params::{Params, constant, normal};
+use super::layer::{Block, Builder, Layer, Op};
+use super::params::normal;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
-use tch::{Device, Kind, Tensor};
 
 /// Channels of the convolutions, `M` for a pooling, and whether batch normalisation follows each convolution.
 ///
@@ -84,6 +84,17 @@ pub enum LayerSpec {
     Pool,
 }
 
+impl LayerSpec {
+    /// Trainable numbers.
+    pub(super) fn n_parameters(self) -> i64 {
+        match self {
+            Self::Conv(from, to) => (from * 9 + 1) * to,
+            Self::BatchNorm(n) => 2 * n,
+            Self::Relu | Self::Pool => 0,
+        }
+    }
+}
+
 impl VggPlan {
     /// The layers in order.
     pub fn layers(&self) -> Vec<LayerSpec> {
@@ -122,78 +133,34 @@ impl VggPlan {
     }
 }
 
-/// Consecutive layers with their weights.
-#[derive(Debug)]
-pub(super) struct Block(Vec<Layer>);
-
-#[derive(Debug)]
-enum Layer {
-    Conv { weight: Tensor, bias: Tensor },
-    BatchNorm(BatchNorm),
-    Relu,
-    Pool,
-}
-
-#[derive(Debug)]
-struct BatchNorm {
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    batches: Tensor,
-}
-
-impl Block {
-    /// Makes the layers `specs`, named `<prefix>.<position>`. Convolutions start from N(0, 2 / fan out), bias 0.
-    pub(super) fn new(params: &mut Params, prefix: &str, specs: &[LayerSpec]) -> Self {
-        let layer = |(i, spec): (usize, &LayerSpec)| match *spec {
+/// The layers `specs`, named `<path>.<position>`, with dropout of the given rate after every rectification.
+/// Convolutions start from N(0, 2 / fan out), bias 0.
+pub(super) fn block(
+    builder: &mut Builder<'_>,
+    path: &str,
+    specs: &[LayerSpec],
+    dropout: Option<f64>,
+) -> Block {
+    let mut layers = Vec::new();
+    for spec in specs {
+        let index = layers.len();
+        let name = format!("{path}.{index}");
+        let op = match *spec {
             LayerSpec::Conv(from, to) => {
-                let std = (2.0 / (to * 9) as f64).sqrt();
-                let weight =
-                    params.parameter(format!("{prefix}.{i}.weight"), &normal(&[to, from, 3, 3], std));
-                let bias = params.parameter(format!("{prefix}.{i}.bias"), &constant(&[to], 0.0));
-                Layer::Conv { weight, bias }
+                let weight = normal(&[to, from, 3, 3], (2.0 / (to * 9) as f64).sqrt());
+                builder.conv(&name, &weight, true, 1, 1, 1)
             }
-            LayerSpec::BatchNorm(n) => Layer::BatchNorm(BatchNorm {
-                weight: params.parameter(format!("{prefix}.{i}.weight"), &constant(&[n], 1.0)),
-                bias: params.parameter(format!("{prefix}.{i}.bias"), &constant(&[n], 0.0)),
-                mean: params.buffer(format!("{prefix}.{i}.running_mean"), &constant(&[n], 0.0)),
-                variance: params.buffer(format!("{prefix}.{i}.running_var"), &constant(&[n], 1.0)),
-                batches: params.buffer(
-                    format!("{prefix}.{i}.num_batches_tracked"),
-                    &Tensor::zeros([], (Kind::Int64, Device::Cpu)),
-                ),
-            }),
-            LayerSpec::Relu => Layer::Relu,
-            LayerSpec::Pool => Layer::Pool,
+            LayerSpec::BatchNorm(n) => builder.norm(&name, n, 0.1),
+            LayerSpec::Relu => Op::Relu,
+            LayerSpec::Pool => Op::MaxPool,
         };
-        Self(specs.iter().enumerate().map(layer).collect())
-    }
-
-    /// `x` `[batch, channels, height, width]` through all layers. One channel counts as three equal ones.
-    pub(super) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        self.0.iter().fold(x.shallow_clone(), |x, layer| match layer {
-            // Three equal channels see the sum of the kernel over its inputs: a third of the work.
-            Layer::Conv { weight, bias } if x.size()[1] == 1 && weight.size()[1] == 3 => {
-                let summed = weight.sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
-                x.conv2d(&summed, Some(bias), [1, 1], [1, 1], [1, 1], 1)
-            }
-            Layer::Conv { weight, bias } => x.conv2d(weight, Some(bias), [1, 1], [1, 1], [1, 1], 1),
-            Layer::BatchNorm(norm) => norm.forward(&x, train),
-            Layer::Relu => x.relu(),
-            Layer::Pool => x.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false),
-        })
-    }
-}
-
-impl BatchNorm {
-    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        if train {
-            let _ = tch::no_grad(|| self.batches.shallow_clone().g_add_scalar_(1i64));
+        layers.push(Layer { path: name, index, op });
+        if let (LayerSpec::Relu, Some(rate)) = (spec, dropout) {
+            let index = index + 1;
+            layers.push(Layer { path: format!("{path}.{index}"), index, op: Op::Dropout(rate) });
         }
-        let (mean, variance) = (Some(&self.mean), Some(&self.variance));
-        x.batch_norm(Some(&self.weight), Some(&self.bias), mean, variance, train, 0.1, 1e-5, true)
     }
+    Block { path: path.to_owned(), layers }
 }
 
 #[cfg(test)]

@@ -23,14 +23,21 @@ pub enum NeuralLoss {
 pub struct ObjectiveSettings {
     /// `MSELoss` or `PoissonLoss`.
     pub neural: NeuralLoss,
+    /// Loss of the V4 responses; that of `neural` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neural_v4: Option<NeuralLoss>,
     /// Learn a log-variance for each task.
     pub loss_weighing: bool,
     /// Sum instead of average over the batch (the plain Poisson loss heeds `avg_loss` instead).
     pub loss_sum: bool,
     /// Average the plain Poisson loss instead of summing it.
     pub avg_loss: bool,
-    /// Multiply neural losses by sqrt(records of the session / batch size) and add the readout's L1 penalty.
+    /// Multiply neural losses by sqrt(records of the session / batch size).
     pub scale_loss: bool,
+    /// Add the network's penalty of the session, the readout's L1 for example, to neural losses; as
+    /// `scale_loss` if not given, which is how the reference ties them (spec/trainer 2.5).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regularize: Option<bool>,
 }
 
 impl Default for ObjectiveSettings {
@@ -38,11 +45,31 @@ impl Default for ObjectiveSettings {
     fn default() -> Self {
         Self {
             neural: NeuralLoss::Mse,
+            neural_v4: None,
             loss_weighing: true,
             loss_sum: false,
             avg_loss: false,
             scale_loss: false,
+            regularize: None,
         }
+    }
+}
+
+impl ObjectiveSettings {
+    /// Loss of a neural task.
+    pub fn neural_loss(&self, task: Task) -> NeuralLoss {
+        if task == Task::V4 { self.neural_v4.unwrap_or(self.neural) } else { self.neural }
+    }
+
+    /// Refuses what would have no effect.
+    pub fn check(&self) -> Result<(), String> {
+        let poisson = [Task::V1, Task::V4].iter().any(|&t| self.neural_loss(t) == NeuralLoss::Poisson);
+        if self.avg_loss && (self.loss_weighing || !poisson) {
+            return Err(
+                "loss.avg_loss applies to the plain PoissonLoss only: with loss_weighing = false".into()
+            );
+        }
+        Ok(())
     }
 }
 
@@ -73,9 +100,15 @@ impl Objective {
         &self.params
     }
 
-    /// Whether neural losses are scaled and penalised.
-    pub fn scales(&self) -> bool {
-        self.settings.scale_loss
+    /// Factor of the neural loss of a batch of `batch` records out of a session with `records`: the square root
+    /// of their ratio with `scale_loss`, else 1.
+    pub fn neural_scale(&self, records: u64, batch: usize) -> f64 {
+        if self.settings.scale_loss { (records as f64 / batch as f64).sqrt() } else { 1.0 }
+    }
+
+    /// Whether the network's penalties are added to neural losses.
+    pub fn regularizes(&self) -> bool {
+        self.settings.regularize.unwrap_or(self.settings.scale_loss)
     }
 
     /// The learned log-variance of `task`.
@@ -94,7 +127,7 @@ impl Objective {
 
     /// Loss of predicted against recorded responses `[batch, neurons]`, both in spikes.
     pub fn neural(&self, task: Task, predicted: &Tensor, recorded: &Tensor) -> Tensor {
-        match (self.settings.neural, self.log_variance(task)) {
+        match (self.settings.neural_loss(task), self.log_variance(task)) {
             (NeuralLoss::Mse, None) => predicted.mse_loss(recorded, self.reduction()),
             (NeuralLoss::Mse, Some(s)) => {
                 let mse = predicted.mse_loss(recorded, self.reduction());
@@ -117,10 +150,11 @@ impl Objective {
 }
 
 /// Negative log-likelihood of counts y under mean p and r = exp(s) successes, element by element.
-/// p is kept above zero within the logarithm, where the reference gives NaN at p = y = 0.
+/// Where the reference gives NaN, at p = y = 0, a small number within the logarithm gives 0; it leaves a gradient
+/// that brings a silent prediction back.
 fn negative_binomial(p: &Tensor, y: &Tensor, s: &Tensor) -> Tensor {
     let r = s.exp();
-    (y + &r) * (p + &r).log() - y * p.clamp_min(1e-8).log() - &r * s + r.lgamma() - (y + &r).lgamma()
+    (y + &r) * (p + &r).log() - y * (p + 1e-8).log() - &r * s + r.lgamma() - (y + &r).lgamma()
         + (y + 1.0).lgamma()
         + 1e-5
 }
@@ -205,6 +239,8 @@ mod tests {
         let loss = o.neural(Task::V1, &p, &Tensor::from_slice(&[0f32, 1.0]).view([1, 2]));
         loss.backward();
         assert!(loss.double_value(&[]).is_finite());
-        assert!(p.grad().isfinite().all().int64_value(&[]) == 1);
+        let slopes = Vec::<f32>::try_from(p.grad().flatten(0, -1)).unwrap();
+        // Nothing was recorded of the first neuron; a spike of the second one pulls its prediction up.
+        assert!(slopes[0].is_finite() && slopes[1].is_finite() && slopes[1] < -1e6, "{slopes:?}");
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Absent: training.
 
+mod reference;
 mod tensorboard;
 
+pub use reference::reference_hash;
 pub use tensorboard::EventFile;
 
 use serde_json::Value;
@@ -114,6 +116,29 @@ impl Run {
     /// Path of the checkpoint called `name`.
     pub fn checkpoint(&self, name: &str) -> PathBuf {
         self.root.join("checkpoints").join(format!("{name}.safetensors"))
+    }
+
+    /// Makes checkpoint `copy` from `name`, which is replaced as a whole and never written to.
+    pub fn copy_checkpoint(&self, name: &str, copy: &str) -> Result<(), RunError> {
+        let (from, to) = (self.checkpoint(name), self.checkpoint(copy));
+        let beside = to.with_extension("partial");
+        let _ = fs::remove_file(&beside);
+        // Not every file system has links.
+        let made = fs::hard_link(&from, &beside).or_else(|_| fs::copy(&from, &beside).map(drop));
+        made.and_then(|()| fs::rename(&beside, &to)).map_err(RunError::io(&to, "write"))
+    }
+
+    /// Removes the checkpoints whose names begin with `prefix`, but for `kept`.
+    pub fn retain_checkpoints(&self, prefix: &str, kept: &[String]) -> Result<(), RunError> {
+        let folder = self.root.join("checkpoints");
+        for entry in fs::read_dir(&folder).map_err(RunError::io(&folder, "read"))? {
+            let path = entry.map_err(RunError::io(&folder, "read"))?.path();
+            let name = path.file_stem().and_then(|n| n.to_str()).unwrap_or_default();
+            if name.starts_with(prefix) && !kept.iter().any(|k| k == name) {
+                fs::remove_file(&path).map_err(RunError::io(&path, "remove"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Appends a line of metrics.

@@ -63,8 +63,9 @@ pub struct Schedule {
     seed: u64,
     steps_per_epoch: u64,
     interleave: Option<Interleave>,
-    /// The image stream and the others, for [`Mix::Mtl`].
+    /// The image stream, and the sessions of each neural set, for [`Mix::Mtl`].
     main: usize,
+    sets: Vec<Vec<usize>>,
 }
 
 impl Schedule {
@@ -74,7 +75,11 @@ impl Schedule {
         let main = streams.iter().position(|s| s.task == Task::Classification).unwrap_or(0);
         let weights: Vec<f64> = streams.iter().map(|s| s.weight).collect();
         let interleave = matches!(mix, Mix::Weighted { .. }).then(|| Interleave::new(&weights));
-        let mut schedule = Self { streams, mix, seed, steps_per_epoch: 0, interleave, main };
+        let sessions = |task: Task| -> Vec<usize> {
+            (0..streams.len()).filter(|&s| s != main && streams[s].task == task).collect()
+        };
+        let sets = Task::ALL.map(sessions).into_iter().filter(|set| !set.is_empty()).collect();
+        let mut schedule = Self { streams, mix, seed, steps_per_epoch: 0, interleave, main, sets };
         schedule.steps_per_epoch = schedule.count_steps();
         Ok(schedule)
     }
@@ -114,7 +119,11 @@ impl Schedule {
         let out = &mut plan.batches;
         out.clear();
         match &self.mix {
-            Mix::Mtl { ratio } => self.mtl(epoch, i, ratio.at(epoch), out),
+            Mix::Mtl { ratio, images_per_step } => {
+                let n = u64::from(*images_per_step);
+                let end = self.batches_per_pass(self.main).min((i + 1) * n);
+                (i * n..end).for_each(|image| self.mtl(epoch, image, ratio.at(epoch), out));
+            }
             Mix::Long { .. } | Mix::Short { .. } => self.rounds(epoch, i, out),
             Mix::Weighted { batches_per_step, .. } => self.weighted(step, u64::from(*batches_per_step), out),
             Mix::InOrder => self.in_order(i, out),
@@ -168,15 +177,16 @@ impl Schedule {
             }
             Mix::Long { batches_per_step: n }
             | Mix::Short { batches_per_step: n }
-            | Mix::Weighted { batches_per_step: n, .. } => u64::from(n),
-            Mix::Mtl { .. } | Mix::InOrder => 1,
+            | Mix::Weighted { batches_per_step: n, .. }
+            | Mix::Mtl { images_per_step: n, .. } => u64::from(n),
+            Mix::InOrder => 1,
         }
     }
 
     fn count_steps(&self) -> u64 {
         let all: u64 = (0..self.streams.len()).map(|s| self.batches_per_pass(s)).sum();
         match self.mix {
-            Mix::Mtl { .. } => self.batches_per_pass(self.main),
+            Mix::Mtl { .. } => self.batches_per_pass(self.main).div_ceil(self.batches_per_step()),
             Mix::Long { .. } | Mix::Short { .. } => {
                 self.round_robin_batches().div_ceil(self.batches_per_step())
             }
@@ -198,17 +208,17 @@ impl Schedule {
         BatchPlan { stream: StreamId(stream as u32), epoch, pass: number / per_pass, first, len }
     }
 
+    /// The batches that go with image batch `i` of the epoch, and itself.
     fn mtl(&self, epoch: u32, i: u64, ratio: Ratio, out: &mut Vec<BatchPlan>) {
         let neural = match ratio {
             Ratio::PerStep(n) => i * u64::from(n)..(i + 1) * u64::from(n),
             Ratio::EveryNth(n) => i / u64::from(n)..(i + 1) / u64::from(n),
         };
-        let others = self.streams.len() as u64 - 1;
-        let turn = |j: u64| {
-            let other = (j % others) as usize;
-            self.batch(other + usize::from(other >= self.main), epoch, j / others)
-        };
-        out.extend(neural.map(turn).chain([self.batch(self.main, epoch, i)]));
+        for set in &self.sets {
+            let n = set.len() as u64;
+            out.extend(neural.clone().map(|j| self.batch(set[(j % n) as usize], epoch, j / n)));
+        }
+        out.push(self.batch(self.main, epoch, i));
     }
 
     fn rounds(&self, epoch: u32, i: u64, out: &mut Vec<BatchPlan>) {
@@ -264,7 +274,9 @@ fn check(streams: &[StreamSpec], mix: &Mix) -> Result<(), ScheduleError> {
         Mix::Mtl { .. } if streams.len() < 2 => {
             fail("mix `mtl` needs neural data beside the images; use `long` for one task".to_owned())
         }
-        Mix::Weighted { batches_per_step: 0, .. } => fail("batches_per_step must be at least 1".to_owned()),
+        Mix::Weighted { batches_per_step: 0, .. } | Mix::Mtl { images_per_step: 0, .. } => {
+            fail("batches_per_step must be at least 1".to_owned())
+        }
         _ => Ok(()),
     }
 }

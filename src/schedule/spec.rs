@@ -56,11 +56,13 @@ pub struct Window {
 /// How the batches of several streams become optimiser updates.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mix {
-    /// Each update takes neural batches, then one image batch; an epoch is one pass over the images
-    /// (the reference's `MTL_Cycler`). Sessions take turns.
+    /// Neural batches of each neural set, then one image batch; an epoch is one pass over the images
+    /// (the reference's `MTL_Cycler`). The sessions of a set take turns.
     Mtl {
-        /// Neural batches per image batch, from an epoch on.
+        /// Neural batches of each set per image batch, from an epoch on.
         ratio: RatioByEpoch,
+        /// Image batches per update.
+        images_per_step: u32,
     },
     /// Round-robin; an epoch ends when the longest stream has passed once (`LongCycler`).
     Long {

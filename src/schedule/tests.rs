@@ -13,7 +13,7 @@ fn images(records: u64) -> StreamSpec {
 }
 
 fn ratio(text: &str) -> Mix {
-    Mix::Mtl { ratio: RatioByEpoch::new([(1, text.parse().unwrap())]).unwrap() }
+    Mix::Mtl { ratio: RatioByEpoch::new([(1, text.parse().unwrap())]).unwrap(), images_per_step: 1 }
 }
 
 /// The sequence of one epoch as `a1 b2 i1*`: stream, batch number in its pass, and `*` after an update.
@@ -51,6 +51,38 @@ fn mtl_equals_the_reference_cycler() {
 fn the_image_set_may_stand_anywhere() {
     let schedule = Schedule::new(vec![images(4), neural(2), neural(3)], ratio("1"), 1).unwrap();
     assert_eq!(sequence(&schedule, &["i", "a", "b"], 1), "a1 i1* b1 i2* a2 i3* b2 i4*");
+}
+
+#[test]
+fn every_neural_set_gives_its_batches() {
+    let v4 = |records| StreamSpec { task: Task::V4, ..neural(records) };
+    for (text, expected) in
+        [("2", "a1 b1 v1 v2 i1* a2 b2 v1 v2 i2*"), ("1", "a1 v1 i1* b1 v2 i2*"), ("1/2", "i1* a1 v1 i2*")]
+    {
+        let streams = vec![neural(2), neural(3), v4(2), images(2)];
+        let schedule = Schedule::new(streams, ratio(text), 1).unwrap();
+        assert_eq!(sequence(&schedule, &["a", "b", "v", "i"], 2), expected, "ratio {text}");
+    }
+}
+
+#[test]
+fn gradients_of_several_image_batches_can_add_up() {
+    let Mix::Mtl { ratio, .. } = ratio("1") else { panic!() };
+    let schedule =
+        Schedule::new(vec![neural(2), neural(3), images(5)], Mix::Mtl { ratio, images_per_step: 2 }, 1)
+            .unwrap();
+    assert_eq!(schedule.steps_per_epoch(), 3);
+    assert_eq!(sequence(&schedule, &["a", "b", "i"], 2), "a1 i1 b1 i2* a2 i3 b2 i4* a1 i5*");
+}
+
+#[test]
+fn every_nth_comes_for_all_n() {
+    // 1 / (1 / 49) is not 49 in floating point.
+    for n in 2..60u64 {
+        let schedule = Schedule::new(vec![neural(9), images(120)], ratio(&format!("1/{n}")), 1).unwrap();
+        let neural = (0..120).filter(|k| schedule.step(StepIndex(*k)).batches.len() == 2).count() as u64;
+        assert_eq!(neural, 120 / n);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the learning rate falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Scheduler {
     /// When the first monitored objective stops rising (PyTorch's `ReduceLROnPlateau`).
     Adaptive,
@@ -14,6 +14,10 @@ pub enum Scheduler {
     Phases,
     /// At the milestones.
     Manual,
+    /// With every update along half a cosine, from the start's to `min_lr` (`CosineAnnealingLR`).
+    Cosine,
+    /// With every update up to the optimiser's rate and down again (`OneCycleLR`; Smith and Topin 2017).
+    OneCycle,
     /// Never.
     None,
 }
@@ -28,11 +32,23 @@ pub enum ThresholdMode {
     Abs,
 }
 
+/// What becomes of the optimiser's moments when the best weights return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestoreOptimizer {
+    /// They stay those of the abandoned weights, as in the reference.
+    Keep,
+    /// They start afresh.
+    Reset,
+    /// They return too.
+    Best,
+}
+
 /// The settings, named as the reference's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AnnealSettings {
-    /// `adaptive`, `phases` (the reference's adaptive with `mtl`), `manual` or `none`.
+    /// `adaptive`, `phases` (the reference's adaptive with `mtl`), `manual`, `cosine`, `one_cycle` or `none`.
     pub scheduler: Scheduler,
     /// Epochs after which `manual` lowers the rate and returns to the best weights.
     pub milestones: Vec<u32>,
@@ -42,8 +58,14 @@ pub struct AnnealSettings {
     pub patience: u32,
     /// Number of phases.
     pub lr_decay_steps: u32,
-    /// The plateau's rate does not fall below this.
+    /// The plateau's rate does not fall below this; the end of `cosine`.
     pub min_lr: f64,
+    /// Epochs, or a part of one, over which the rate rises from near 0 at the start, update by update.
+    pub lr_warmup: f64,
+    /// Epochs from one evaluation to the next.
+    pub interval: u32,
+    /// Monitor accuracy and correlation, which should rise; else the validation losses, which should fall.
+    pub maximize: bool,
     /// By how much an objective must rise to count as improved.
     pub threshold: f64,
     /// Of the plateau; early stopping is always `abs`.
@@ -54,6 +76,10 @@ pub struct AnnealSettings {
     pub to_monitor: Vec<Task>,
     /// Return to the best weights between phases and at the end.
     pub restore_best: bool,
+    /// `keep`, `reset` or `best`: the optimiser's moments when the best weights return.
+    pub restore_optimizer: RestoreOptimizer,
+    /// Whether the log-variances return with the best weights.
+    pub restore_losses: bool,
 }
 
 impl Default for AnnealSettings {
@@ -66,11 +92,16 @@ impl Default for AnnealSettings {
             patience: 5,
             lr_decay_steps: 5,
             min_lr: 1e-4,
+            lr_warmup: 0.0,
+            interval: 1,
+            maximize: true,
             threshold: 1e-4,
             threshold_mode: ThresholdMode::Abs,
             max_iter: 407,
             to_monitor: vec![Task::Classification],
             restore_best: true,
+            restore_optimizer: RestoreOptimizer::Keep,
+            restore_losses: false,
         }
     }
 }
@@ -87,6 +118,18 @@ impl AnnealSettings {
         }
         if !(self.min_lr >= 0.0 && self.threshold >= 0.0 && self.threshold.is_finite()) {
             return bad("min_lr or threshold", format!("{}, {}", self.min_lr, self.threshold));
+        }
+        if !(0.0..=1e6).contains(&self.lr_warmup) {
+            return bad("lr_warmup", self.lr_warmup.to_string());
+        }
+        if self.interval == 0 {
+            return bad("interval", "0".into());
+        }
+        if self.lr_warmup > 0.0 && self.scheduler == Scheduler::OneCycle {
+            return Err(
+                "schedule.lr_warmup does not apply to scheduler = \"one_cycle\", which rises by itself"
+                    .into(),
+            );
         }
         if !self.milestones.is_empty() && self.scheduler != Scheduler::Manual {
             return Err("schedule.milestones applies to scheduler = \"manual\" only".into());
@@ -108,12 +151,13 @@ pub struct Decision {
     pub stop: bool,
 }
 
-/// The state of schedule and early stopping. Objectives are in the order of `to_monitor`; higher is better.
+/// The state of schedule and early stopping. Objectives are in the order of `to_monitor`; higher is better
+/// with `maximize`, lower without.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Anneal {
     /// The settings; `max_iter` may be raised on resuming.
     pub settings: AnnealSettings,
-    /// Learning rate of the next epoch.
+    /// Learning rate of the next epoch; with warm-up, `cosine` and `one_cycle` see [`super::rate`].
     pub lr: f64,
     /// Epochs done.
     pub epoch: u32,
@@ -152,6 +196,25 @@ impl Anneal {
         self.phase >= self.settings.lr_decay_steps || self.epoch >= self.settings.max_iter
     }
 
+    /// Starts over with learning rate `lr` for a network whose weights went back to their beginning; epochs count on.
+    pub fn begin_again(&mut self, lr: f64) {
+        let epoch = self.epoch;
+        let worst = if self.settings.maximize { f64::NEG_INFINITY } else { f64::INFINITY };
+        *self = Self::start(&self.settings.clone(), lr, &vec![worst; self.best.len()]);
+        (self.epoch, self.plateau_best) = (epoch, None);
+    }
+
+    /// Whether the epoch to come ends with an evaluation.
+    pub fn evaluates_next(&self) -> bool {
+        let next = self.epoch + 1;
+        next.is_multiple_of(self.settings.interval) || next >= self.settings.max_iter
+    }
+
+    /// An epoch was trained that is not followed by an evaluation.
+    pub fn pass(&mut self) {
+        self.epoch += 1;
+    }
+
     /// Takes in the objectives of an epoch that was just trained.
     pub fn next(&mut self, objectives: &[f64]) -> Decision {
         self.epoch += 1;
@@ -167,13 +230,15 @@ impl Anneal {
             self.lr *= self.settings.lr_decay;
         }
         let threshold = self.settings.threshold;
-        let improved = objectives.iter().zip(&self.best).all(|(now, best)| *now > best + threshold);
+        let rises = self.settings.maximize;
+        let better = |now: f64, best: f64, by: f64| if rises { now > best + by } else { now < best - by };
+        let improved = objectives.iter().zip(&self.best).all(|(now, best)| better(*now, *best, threshold));
         self.patience_counter = if improved { -1 } else { self.patience_counter + 1 };
         if improved {
             self.best = objectives.to_vec();
         }
         // Of equal scores the earliest epoch is the best.
-        let is_best = self.best_score.is_none_or(|best| objectives[0] > best);
+        let is_best = self.best_score.is_none_or(|best| better(objectives[0], best, 0.0));
         if is_best {
             (self.best_score, self.best_epoch) = (Some(objectives[0]), self.epoch);
         }
@@ -202,8 +267,10 @@ impl Anneal {
         }
         let threshold = self.settings.threshold;
         let better = |best: f64| match self.settings.threshold_mode {
-            ThresholdMode::Rel => objective > best * (1.0 + threshold),
-            ThresholdMode::Abs => objective > best + threshold,
+            ThresholdMode::Rel if self.settings.maximize => objective > best * (1.0 + threshold),
+            ThresholdMode::Abs if self.settings.maximize => objective > best + threshold,
+            ThresholdMode::Rel => objective < best * (1.0 - threshold),
+            ThresholdMode::Abs => objective < best - threshold,
         };
         if self.plateau_best.is_none_or(better) {
             (self.plateau_best, self.plateau_bad) = (Some(objective), 0);
@@ -286,6 +353,44 @@ mod tests {
         let (lrs, _, restored) = trace(&settings, &[10., 20., 21., 22., 23., 22., 22.]);
         assert!(near(&lrs, &[0.1, 0.1, 0.05, 0.05, 0.025, 0.025]), "{lrs:?}");
         assert_eq!(restored, [(2, 2), (4, 4), (6, 4)]);
+    }
+
+    #[test]
+    fn falling_losses_give_the_mirrored_trace() {
+        for threshold_mode in [ThresholdMode::Rel, ThresholdMode::Abs] {
+            let settings = AnnealSettings {
+                maximize: false,
+                lr_decay: 0.5,
+                patience: 2,
+                lr_decay_steps: 3,
+                threshold_mode,
+                ..AnnealSettings::default()
+            };
+            let mut anneal = Anneal::start(&settings, 0.1, &[30.0]);
+            let losses = [20., 20., 25., 20., 15., 16., 16., 16., 15., 15., 15.];
+            let restored: Vec<u32> = losses
+                .iter()
+                .filter_map(|loss| anneal.next(&[*loss]).restore_best.then_some(anneal.best_epoch))
+                .collect();
+            assert_eq!((anneal.lr, restored), (0.0125, vec![1, 5, 5]), "{threshold_mode:?}");
+            assert!(anneal.is_done());
+        }
+    }
+
+    #[test]
+    fn evaluations_come_every_interval_and_at_the_end() {
+        let settings = AnnealSettings { interval: 3, max_iter: 8, ..AnnealSettings::default() };
+        let mut anneal = Anneal::start(&settings, 0.1, &[1.0]);
+        let mut evaluated = Vec::new();
+        while !anneal.is_done() {
+            if anneal.evaluates_next() {
+                anneal.next(&[f64::from(anneal.epoch) + 2.0]);
+                evaluated.push(anneal.epoch);
+            } else {
+                anneal.pass();
+            }
+        }
+        assert_eq!(evaluated, [3, 6, 8]);
     }
 
     #[test]

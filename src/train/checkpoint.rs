@@ -4,7 +4,7 @@
 //! text; `best.safetensors` the best weights. Both are replaced in one step.
 
 use super::step::Tally;
-use super::{Anneal, TrainError, Trainer};
+use super::{Anneal, CheckpointSettings, RestoreOptimizer, TrainError, Trainer};
 use crate::model::weights::{Weights, encode};
 use crate::runs::{Run, write_atomic};
 use serde::{Deserialize, Serialize};
@@ -19,10 +19,13 @@ pub struct TrainState {
     pub anneal: Anneal,
     /// What the epoch under way has added up to, if it was stopped within.
     pub tally: Option<Tally>,
+    /// Epochs with checkpoints of their own, and their scores.
+    pub kept: Vec<(u32, f64)>,
 }
 
 const LAST: &str = "last";
-const BEST: &str = "best";
+pub(super) const BEST: &str = "best";
+const FAILED: &str = "failed";
 
 impl TrainState {
     /// Reads the state of the run's last checkpoint.
@@ -43,8 +46,11 @@ impl Trainer<'_> {
 
     pub(super) fn save_as(&self, name: &str, state: &TrainState) -> Result<(), TrainError> {
         let mut tensors = self.weights();
-        if name == LAST {
+        if name != BEST || self.anneal.restore_optimizer == RestoreOptimizer::Best {
             tensors.extend(self.optimizer.state());
+        }
+        if name != BEST {
+            tensors.extend(self.modules.state());
         }
         let text =
             serde_json::to_string(state).map_err(|e| TrainError::Checkpoint(format!("{name}: {e}")))?;
@@ -52,9 +58,22 @@ impl Trainer<'_> {
         Ok(write_atomic(&self.run.checkpoint(name), &bytes)?)
     }
 
-    /// The best weights return; momentum and log-variances stay, as in the reference.
-    pub(super) fn restore_best(&self) -> Result<(), TrainError> {
-        Ok(load_weights(self.run, BEST, self.net)?)
+    /// The best weights return; moments and log-variances stay, as in the reference, unless the settings say
+    /// otherwise.
+    pub(super) fn restore_best(&mut self) -> Result<(), TrainError> {
+        let path = self.run.checkpoint(BEST);
+        let file = path.display().to_string();
+        let tensors = Weights::read(&path)?.tensors;
+        self.net.params().load(&of_net(&tensors), &file)?;
+        if self.anneal.restore_losses {
+            self.objective.params().load(&of_losses(&tensors), &file)?;
+        }
+        if self.anneal.restore_optimizer != RestoreOptimizer::Keep {
+            self.optimizer.reset();
+            self.optimizer.load(&tensors, &file)?;
+        }
+        self.modules.after_weights();
+        Ok(())
     }
 
     pub(super) fn load_last(&mut self) -> Result<(), TrainError> {
@@ -62,9 +81,45 @@ impl Trainer<'_> {
         let file = path.display().to_string();
         let tensors = Weights::read(&path)?.tensors;
         self.net.params().load(&of_net(&tensors), &file)?;
-        let losses: Vec<(String, Tensor)> = select(&tensors, |name| name.starts_with("loss."));
-        self.objective.params().load(&losses, &file)?;
-        self.optimizer.load(&tensors, &file)
+        self.objective.params().load(&of_losses(&tensors), &file)?;
+        self.optimizer.load(&tensors, &file)?;
+        self.modules.load(&tensors, &file)
+    }
+
+    /// Saves what led to `error`, if that is a loss that is no number. The last good checkpoint stays.
+    pub(super) fn failed(&self, state: &TrainState, error: TrainError) -> TrainError {
+        let TrainError::Nonfinite(fault) = &error else { return error };
+        let text = format!("{:#}\n", serde_json::json!(fault));
+        let saved = self
+            .save_as(FAILED, state)
+            .and_then(|()| Ok(write_atomic(&self.run.root().join("failure.json"), text.as_bytes())?));
+        saved.err().unwrap_or(error)
+    }
+
+    /// Notes the epoch just scored as one to keep, and forgets those that are no longer.
+    pub(super) fn keep(&self, state: &mut TrainState, score: f64) {
+        let CheckpointSettings { keep_last, keep_best, .. } = self.checkpoints;
+        state.kept.push((state.anneal.epoch, score));
+        let mut by_score = state.kept.clone();
+        let rises = self.anneal.maximize;
+        by_score.sort_by(|a, b| if rises { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) });
+        by_score.truncate(keep_best as usize);
+        let last = state.kept.len().saturating_sub(keep_last as usize);
+        let mut i = 0;
+        state.kept.retain(|kept| {
+            i += 1;
+            i > last || by_score.contains(kept)
+        });
+    }
+
+    /// Makes the checkpoint just saved the epoch's own, and removes those that are no longer kept.
+    pub(super) fn keep_copies(&self, state: &TrainState) -> Result<(), TrainError> {
+        let epoch = state.anneal.epoch;
+        if state.kept.iter().any(|(kept, _)| *kept == epoch) {
+            self.run.copy_checkpoint(LAST, &format!("epoch-{epoch:04}"))?;
+        }
+        let kept: Vec<String> = state.kept.iter().map(|(e, _)| format!("epoch-{e:04}")).collect();
+        Ok(self.run.retain_checkpoints("epoch-", &kept)?)
     }
 
     fn weights(&self) -> Vec<(String, Tensor)> {
@@ -78,14 +133,19 @@ impl Trainer<'_> {
 pub fn load_weights(
     run: &Run,
     name: &str,
-    net: &crate::model::MtlVgg,
+    net: &crate::model::Network,
 ) -> Result<(), crate::model::ModelError> {
     let path = run.checkpoint(name);
     net.params().load(&of_net(&Weights::read(&path)?.tensors), &path.display().to_string())
 }
 
 fn of_net(tensors: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
-    select(tensors, |name| !name.starts_with("loss.") && !name.starts_with("optimizer."))
+    let other = ["loss.", "optimizer.", "module."];
+    select(tensors, |name| !other.iter().any(|prefix| name.starts_with(prefix)))
+}
+
+fn of_losses(tensors: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
+    select(tensors, |name| name.starts_with("loss."))
 }
 
 fn select(tensors: &[(String, Tensor)], wanted: impl Fn(&str) -> bool) -> Vec<(String, Tensor)> {

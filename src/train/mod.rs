@@ -4,24 +4,35 @@
 
 mod anneal;
 mod checkpoint;
+mod guard;
+pub mod modules;
 mod optim;
+mod rate;
+mod record;
 mod step;
 
-pub use anneal::{Anneal, AnnealSettings, Decision, Scheduler, ThresholdMode};
+pub use anneal::{Anneal, AnnealSettings, Decision, RestoreOptimizer, Scheduler, ThresholdMode};
+use checkpoint::BEST;
 pub use checkpoint::{TrainState, load_weights};
 pub use optim::{Optimizer, OptimizerKind, OptimizerSettings, ParamGroup};
+pub use rate::rate;
 
-use crate::base::{StepIndex, Task};
+use crate::base::{Purpose, RngKey, StepIndex, Task};
 use crate::eval::{EvalError, Evaluator, TaskScores};
 use crate::load::{LoadError, Loader, LoaderOptions, Source};
-use crate::model::{ModelError, MtlVgg};
+use crate::model::{Mode, ModelError, Network};
 use crate::objective::Objective;
 use crate::runs::{Run, RunError};
 use crate::schedule::Schedule;
+pub use record::Recorder;
+
+use guard::guarded;
+use modules::Modules;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use step::Tally;
+use step::{Fault, Tally};
 
 /// Errors of training.
 #[derive(Debug, thiserror::Error)]
@@ -44,15 +55,60 @@ pub enum TrainError {
     /// Settings that contradict the data.
     #[error("{0}")]
     Settings(String),
-    /// Torch refused, out of memory for example.
+    /// No memory left.
+    #[error(
+        "{0}; use less at a time: reduce data.batch_size and data.neural_batch_size (mix.batches_per_step adds their gradients up), or set numerics.precision = \"bf16\"; `nct train --dry-run` estimates what is needed"
+    )]
+    Memory(String),
+    /// A loss that is no number.
+    #[error(
+        "{0}; the state is in checkpoints/failed.safetensors and failure.json names all images. Lower optimizer.lr, look at these images, or leave such updates out with numerics.on_nonfinite = \"skip\""
+    )]
+    Nonfinite(Box<Fault>),
+    /// Torch refused.
     #[error("torch: {0}")]
     Torch(#[from] tch::TchError),
+    /// Torch refused, in its words.
+    #[error("torch: {0}")]
+    Refused(String),
+}
+
+/// What to do with an update whose loss is NaN or infinite.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nonfinite {
+    /// Save the state and stop.
+    #[default]
+    Stop,
+    /// Leave the update out, and count it.
+    Skip,
+}
+
+/// Which checkpoints are kept beside the last and the best one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointSettings {
+    /// Save within epochs too, after so many updates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every_updates: Option<u64>,
+    /// Keep the checkpoints of so many last epochs, as `epoch-<n>.safetensors`.
+    pub keep_last: u32,
+    /// Keep those of so many best epochs.
+    pub keep_best: u32,
 }
 
 impl TrainError {
     /// Whether the user's input is at fault rather than the program or machine.
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Torch(_) | Self::Eval(EvalError::Torch(_)))
+        match self {
+            Self::Torch(_)
+            | Self::Refused(_)
+            | Self::Memory(_)
+            | Self::Nonfinite(_)
+            | Self::Eval(EvalError::Torch(_)) => false,
+            Self::Model(e) | Self::Eval(EvalError::Model(e)) => e.is_input(),
+            _ => true,
+        }
     }
 }
 
@@ -83,7 +139,9 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Trainer<'a> {
     /// The network.
-    pub net: &'a MtlVgg,
+    pub net: &'a Network,
+    /// How it is run in training: which batch norms are frozen.
+    pub mode: Mode,
     /// The losses.
     pub objective: &'a Objective,
     /// The optimiser, over the network's and the losses' parameters.
@@ -98,6 +156,14 @@ pub struct Trainer<'a> {
     pub loader: LoaderOptions,
     /// Learning rate and early stopping.
     pub anneal: AnnealSettings,
+    /// What is added to the loop.
+    pub modules: Modules,
+    /// Which checkpoints are kept.
+    pub checkpoints: CheckpointSettings,
+    /// What to do with a loss that is no number.
+    pub nonfinite: Nonfinite,
+    /// Writes down what training reads.
+    pub recorder: Option<Recorder>,
     /// Seed of order, augmentation and dropout.
     pub seed: u64,
     /// Where everything is written.
@@ -113,36 +179,82 @@ impl Trainer<'_> {
         };
         while !state.anneal.is_done() {
             let started = Instant::now();
+            self.before_epoch(&mut state)?;
             let (tally, waited) = self.epoch(&mut state, watch)?;
             if state.tally.is_some() {
                 self.save(&state)?;
                 return Ok(Outcome::Interrupted);
             }
-            let scores = self.validation.scores(self.net, self.objective)?;
-            let lr = self.optimizer.lr();
-            let decision = state.anneal.next(&objectives(&state.anneal.settings, &scores)?);
-            if decision.is_best {
-                self.save_as("best", &state)?;
-            }
-            if decision.restore_best {
-                self.restore_best()?;
-            }
-            self.optimizer.set_lr(decision.lr);
-            self.record(&state, lr, Some(&tally), &scores, (started.elapsed(), waited), watch)?;
-            self.save(&state)?;
+            self.after_epoch(&mut state, &tally, (started, waited), watch)?;
         }
         Ok(Outcome::Done)
     }
 
+    /// What modules do between epochs; not for an epoch that is gone on with.
+    fn before_epoch(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
+        let epoch = state.anneal.epoch + 1;
+        if state.step != self.schedule.first_step(epoch).0 || state.tally.is_some() {
+            return Ok(());
+        }
+        let key = RngKey::new(self.seed, Purpose::Reset, 0);
+        tch::manual_seed(key.word(0, state.step) as i64);
+        if self.modules.before_epoch(epoch, self.net)? {
+            // Training begins again, with what pruning has left.
+            self.optimizer.reset();
+            state.anneal.begin_again(self.optimizer.start_lr());
+        }
+        Ok(())
+    }
+
+    /// Evaluation, and what follows from it.
+    fn after_epoch(
+        &mut self,
+        state: &mut TrainState,
+        tally: &Tally,
+        (started, waited): (Instant, Duration),
+        watch: &mut dyn Watch,
+    ) -> Result<(), TrainError> {
+        let lr = self.epoch_rate(state);
+        let mut scores = Vec::new();
+        if state.anneal.evaluates_next() {
+            scores = self.score()?;
+            let objectives = objectives(&state.anneal.settings, &scores)?;
+            let decision = state.anneal.next(&objectives);
+            self.keep(state, objectives[0]);
+            if decision.is_best {
+                self.save_as(BEST, state)?;
+            }
+            if decision.restore_best {
+                self.restore_best()?;
+            }
+        } else {
+            state.anneal.pass();
+        }
+        self.record(state, lr, Some(tally), &scores, (started.elapsed(), waited), watch)?;
+        self.save(state)?;
+        self.keep_copies(state)
+    }
+
+    fn score(&self) -> Result<Vec<TaskScores>, TrainError> {
+        guarded(|| Ok(self.validation.scores(self.net, self.objective)?))
+    }
+
+    /// Learning rate of the first update of the epoch under way or just done.
+    fn epoch_rate(&self, state: &TrainState) -> f64 {
+        let first = self.schedule.first_step(state.anneal.epoch + 1).0;
+        let steps = self.schedule.steps_per_epoch();
+        rate(&self.anneal, self.optimizer.start_lr(), state.anneal.lr, first, steps)
+    }
+
     /// Scores the untrained network: epoch 0.
     fn start(&mut self, watch: &mut dyn Watch) -> Result<TrainState, TrainError> {
-        let scores = self.validation.scores(self.net, self.objective)?;
-        let lr = self.optimizer.lr();
+        let scores = self.score()?;
+        let lr = self.optimizer.start_lr();
         let anneal = Anneal::start(&self.anneal, lr, &objectives(&self.anneal, &scores)?);
-        self.optimizer.set_lr(anneal.lr);
-        let state = TrainState { step: 0, anneal, tally: None };
+        let state = TrainState { step: 0, anneal, tally: None, kept: Vec::new() };
+        let lr = self.epoch_rate(&state);
         self.record(&state, lr, None, &scores, (Duration::ZERO, Duration::ZERO), watch)?;
-        self.save_as("best", &state)?;
+        self.save_as(BEST, &state)?;
         self.save(&state)?;
         Ok(state)
     }
@@ -152,7 +264,6 @@ impl Trainer<'_> {
         self.load_last()?;
         self.run.truncate_metrics(state.anneal.epoch)?;
         state.anneal.settings.max_iter = self.anneal.max_iter;
-        self.optimizer.set_lr(state.anneal.lr);
         Ok(state)
     }
 
@@ -170,13 +281,23 @@ impl Trainer<'_> {
             Loader::start(&self.sources, &self.schedule, self.seed, state.step..end, self.loader)?;
         while let Some(step) = loader.next() {
             let step = step?;
-            self.step(&step, &mut tally)?;
+            if let Err(error) = guarded(|| self.step(&step, state.anneal.lr, &mut tally)) {
+                state.tally = Some(tally);
+                return Err(self.failed(state, error));
+            }
             state.step = StepIndex(step.plan.step.0 + 1).0;
             loader.recycle(step);
             watch.step();
             if watch.wants_stop() && state.step < end {
                 state.tally = Some(tally);
                 return Ok((Tally::default(), loader.times().waited));
+            }
+            if self.checkpoints.every_updates.is_some_and(|n| state.step.is_multiple_of(n))
+                && state.step < end
+            {
+                state.tally = Some(tally);
+                self.save(state)?;
+                tally = state.tally.take().unwrap_or_default();
             }
         }
         Ok((tally, loader.times().waited))
@@ -193,8 +314,7 @@ impl Trainer<'_> {
         watch: &mut dyn Watch,
     ) -> Result<(), TrainError> {
         let mut lines = Vec::new();
-        for task_scores in scores {
-            let task = task_scores.task;
+        for task in self.tasks() {
             let mut line = json!({
                 "epoch": state.anneal.epoch,
                 "step": state.step,
@@ -205,7 +325,7 @@ impl Trainer<'_> {
                 "seconds": elapsed.as_secs_f64(),
                 "wait_share": waited.as_secs_f64() / elapsed.as_secs_f64().max(1e-9),
             });
-            for (metric, value) in &task_scores.metrics {
+            for (metric, value) in scores.iter().filter(|s| s.task == task).flat_map(|s| &s.metrics) {
                 line[format!("validation_{metric}")] = json!(value);
             }
             if let Some(tally) = tally {
@@ -215,19 +335,29 @@ impl Trainer<'_> {
             if let Some(s) = self.objective.log_variance(task) {
                 line["log_variance"] = json!(s.double_value(&[0]));
             }
+            if let Some(alive) = self.modules.alive() {
+                line["weights_alive"] = json!(alive);
+            }
             self.run.metric(&line)?;
             lines.push(line);
         }
         watch.epoch(&lines);
         Ok(())
     }
+
+    /// The tasks of the training data, neural ones first.
+    fn tasks(&self) -> Vec<Task> {
+        Task::ALL.into_iter().filter(|task| self.sources.iter().any(|s| s.task == *task)).collect()
+    }
 }
 
-/// The monitored objectives: accuracy in percent, mean correlation.
+/// The monitored objectives: accuracy in percent and mean correlation, or losses.
 fn objectives(settings: &AnnealSettings, scores: &[TaskScores]) -> Result<Vec<f64>, TrainError> {
     let of = |task: &Task| {
-        let found = scores.iter().find(|s| s.task == *task).map(TaskScores::objective);
-        found.ok_or_else(|| {
+        let found = scores.iter().find(|s| s.task == *task);
+        let value =
+            found.and_then(|s| if settings.maximize { Some(s.objective()) } else { s.metric("loss") });
+        value.ok_or_else(|| {
             TrainError::Settings(format!("schedule.to_monitor names {task}, and there are no such data"))
         })
     };

@@ -181,6 +181,11 @@ impl Optimizer {
         Ok(Self { settings: settings.clone(), lr: settings.lr, slots })
     }
 
+    /// The settings' learning rate.
+    pub fn start_lr(&self) -> f64 {
+        self.settings.lr
+    }
+
     /// The learning rate.
     pub fn lr(&self) -> f64 {
         self.lr
@@ -198,6 +203,13 @@ impl Optimizer {
             if grad.defined() {
                 let _ = grad.detach_().zero_();
             }
+        }
+    }
+
+    /// Forgets the moments, as if no update had been made.
+    pub fn reset(&mut self) {
+        for slot in &mut self.slots {
+            (slot.steps, slot.moments) = (0, Vec::new());
         }
     }
 
@@ -248,7 +260,7 @@ impl Optimizer {
                 }
             }
             // Gradients are zeros from the first use on, so a resumed parameter must have one.
-            if !slot.param.grad().defined() {
+            if slot.param.requires_grad() && !slot.param.grad().defined() {
                 (&slot.param * 0.0).sum(Kind::Float).backward();
             }
         }

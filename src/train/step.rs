@@ -1,90 +1,224 @@
-//! One update: the plan's batches forward and backward, then the optimiser.
+//! One update: the plan's batches forward and backward, then the optimiser. What a batch gives is read from
+//! the device once, after the last backward pass.
 
-use super::{TrainError, Trainer};
+use super::{Nonfinite, TrainError, Trainer, rate};
 use crate::base::{Purpose, RngKey, Task};
-use crate::eval::{count_correct, images_of};
+use crate::eval::images_of;
 use crate::load::{Batch, Step, Targets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// What an epoch's batches add up to, by task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Tally(BTreeMap<Task, TaskTally>);
+pub struct Tally {
+    tasks: BTreeMap<Task, TaskTally>,
+    /// Updates left out because a loss was not finite.
+    skipped: u64,
+}
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct TaskTally {
     samples: u64,
     correct: u64,
     loss: f64,
+    /// Loss of the modules, which is part of `loss`.
+    modules: f64,
 }
 
 impl Tally {
     /// Samples of all tasks.
     pub(super) fn samples(&self) -> u64 {
-        self.0.values().map(|t| t.samples).sum()
+        self.tasks.values().map(|t| t.samples).sum()
     }
 
     /// Adds the training values of `task` to a line of metrics.
     pub(super) fn write(&self, task: Task, line: &mut Value) {
-        let Some(tally) = self.0.get(&task) else { return };
+        if self.skipped > 0 {
+            line["skipped_updates"] = json!(self.skipped);
+        }
+        let Some(tally) = self.tasks.get(&task) else { return };
         let n = tally.samples.max(1) as f64;
         line["train_loss"] = json!(tally.loss / n);
         line["train_samples"] = json!(tally.samples);
+        if tally.modules != 0.0 {
+            line["train_module_loss"] = json!(tally.modules / n);
+        }
         if task == Task::Classification {
             line["train_accuracy"] = json!(100.0 * tally.correct as f64 / n);
         }
     }
+
+    fn add(&mut self, task: Task, samples: usize, values: &Values) {
+        let tally = self.tasks.entry(task).or_default();
+        tally.samples += samples as u64;
+        tally.correct += values.correct as u64;
+        tally.loss += values.loss * samples as f64;
+        tally.modules += values.modules * samples as f64;
+    }
+}
+
+/// What one batch gives, as scalars on the device.
+struct Outcome {
+    loss: Tensor,
+    /// How many logits are largest at their label.
+    correct: Option<Tensor>,
+    modules: Option<Tensor>,
+}
+
+/// The same, read back.
+struct Values {
+    loss: f64,
+    correct: f64,
+    modules: f64,
 }
 
 impl Trainer<'_> {
     /// One optimiser update. Torch's generator is reseeded first, so that dropout and readout positions
     /// are a function of the seed and the step.
-    pub(super) fn step(&mut self, step: &Step, tally: &mut Tally) -> Result<(), TrainError> {
+    pub(super) fn step(&mut self, step: &Step, epoch_lr: f64, tally: &mut Tally) -> Result<(), TrainError> {
+        let number = step.plan.step.0;
+        let reset = RngKey::new(self.seed, Purpose::Reset, 0).word(1, number);
+        tch::manual_seed(reset as i64);
+        self.modules.before_step(number, self.net)?;
         let key = RngKey::new(self.seed, Purpose::Step, 0);
-        tch::manual_seed(key.word(0, step.plan.step.0) as i64);
+        let seed = key.word(0, number) as i64;
+        tch::manual_seed(seed);
+        let steps_per_epoch = self.schedule.steps_per_epoch();
+        self.optimizer.set_lr(rate(
+            &self.anneal,
+            self.optimizer.start_lr(),
+            epoch_lr,
+            number,
+            steps_per_epoch,
+        ));
         self.optimizer.zero_grad();
+        // A forward pass moves running statistics, which a skipped update must not.
+        let buffers = (self.nonfinite == Nonfinite::Skip).then(|| self.net.params().buffers());
+        let mut outcomes = Vec::with_capacity(step.batches.len());
         for batch in &step.batches {
-            let loss = self.loss(batch, tally)?;
-            loss.f_backward()?;
+            let outcome = self.forward(batch)?;
+            outcome.loss.f_backward()?;
+            outcomes.push(outcome);
         }
+        let values = read(&outcomes)?;
+        if let Some(recorder) = &self.recorder {
+            recorder.update(step, seed, &values.iter().map(|v| v.loss).collect::<Vec<_>>())?;
+        }
+        if let Some(bad) = values.iter().position(|v| !v.loss.is_finite()) {
+            let fault = Fault::new(step, bad, values[bad].loss, &self.sources);
+            let Some(buffers) = buffers else { return Err(TrainError::Nonfinite(Box::new(fault))) };
+            tch::no_grad(|| buffers.iter().for_each(|(now, before)| now.shallow_clone().copy_(before)));
+            tally.skipped += 1;
+            return Ok(self.run.log(&format!("update left out: {fault}"))?);
+        }
+        for (batch, values) in step.batches.iter().zip(&values) {
+            tally.add(batch.task, batch.len(), values);
+        }
+        self.modules.after_backward();
         self.optimizer.step();
+        self.modules.after_weights();
         self.net.clamp_readouts();
         Ok(())
     }
 
-    fn loss(&self, batch: &Batch, tally: &mut Tally) -> Result<Tensor, TrainError> {
-        let device = self.net.params().device();
-        let images = images_of(batch, device)?;
-        let tally = tally.0.entry(batch.task).or_default();
-        tally.samples += batch.len() as u64;
-        let loss = match batch.targets() {
-            Targets::Labels(labels) => {
-                let logits = self.net.classify(&images, true);
-                let labels = Tensor::from_slice(labels).to_device(device);
-                tally.correct += count_correct(&logits, &labels);
-                self.objective.classification(&logits, &labels)
-            }
+    fn forward(&self, batch: &Batch) -> Result<Outcome, TrainError> {
+        let images = images_of(batch, self.net.params().device())?;
+        match batch.targets() {
+            Targets::Labels(labels) => self.classification(&images, labels),
             Targets::Responses(recorded) => {
                 let session = self.session_of(batch);
-                let predicted = self.net.respond(&images, session, true);
-                let recorded = Tensor::from_slice(recorded).view([batch.len() as i64, -1]).to_device(device);
-                let loss = self.objective.neural(batch.task, &predicted, &recorded);
-                if self.objective.scales() {
-                    let records = self.sources[batch.stream.0 as usize].n_records() as f64;
-                    loss * (records / batch.len() as f64).sqrt() + self.net.readout_penalty(session)
-                } else {
-                    loss
-                }
+                let predicted = self.net.respond(&images, session, self.mode)?;
+                let recorded = Tensor::from_slice(recorded).view([batch.len() as i64, -1]);
+                let recorded = recorded.to_device(images.device());
+                let records = self.sources[batch.stream.0 as usize].n_records();
+                let loss = self.objective.neural(batch.task, &predicted, &recorded)
+                    * self.objective.neural_scale(records, batch.len());
+                let loss =
+                    if self.objective.regularizes() { loss + self.net.penalty(session)? } else { loss };
+                Ok(Outcome { loss, correct: None, modules: None })
             }
-        };
-        tally.loss += loss.double_value(&[]) * batch.len() as f64;
-        Ok(loss)
+        }
+    }
+
+    /// Images with their labels; with several views of each image, labels belong to the first ones.
+    fn classification(&self, images: &Tensor, labels: &[i64]) -> Result<Outcome, TrainError> {
+        let n = labels.len() as i64;
+        let labels = Tensor::from_slice(labels).to_device(images.device());
+        let wanted = self.modules.representations();
+        let (logits, representations) = self.net.classify_with(images, self.mode, &wanted)?;
+        let logits = logits.narrow(0, 0, n);
+        let correct = logits.argmax(1, false).eq_tensor(&labels).sum(Kind::Float);
+        let mut loss = self.objective.classification(&logits, &labels);
+        let modules = self.modules.loss(images, &representations, n)?;
+        if let Some(modules) = &modules {
+            loss += modules;
+        }
+        Ok(Outcome { loss, correct: Some(correct), modules })
     }
 
     /// Readouts are in the order of the neural streams.
     fn session_of(&self, batch: &Batch) -> usize {
         self.sources[..batch.stream.0 as usize].iter().filter(|s| s.task.is_neural()).count()
+    }
+}
+
+/// One transfer for all values of an update.
+fn read(outcomes: &[Outcome]) -> Result<Vec<Values>, TrainError> {
+    let zero = || outcomes[0].loss.detach().zeros_like();
+    let scalar = |t: &Option<Tensor>| t.as_ref().map_or_else(zero, Tensor::detach);
+    let all: Vec<Tensor> =
+        outcomes.iter().flat_map(|o| [o.loss.detach(), scalar(&o.correct), scalar(&o.modules)]).collect();
+    let all = Vec::<f64>::try_from(Tensor::f_stack(&all, 0)?.to_kind(Kind::Double))?;
+    let values = |v: &[f64]| Values { loss: v[0], correct: v[1], modules: v[2] };
+    Ok(all.chunks_exact(3).map(values).collect())
+}
+
+/// A loss that is no number, and the batch it came from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fault {
+    /// Update, counted from the start of the run.
+    pub step: u64,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Batch within the update, from 0.
+    pub batch: usize,
+    /// What it teaches.
+    pub task: Task,
+    /// Data set or recording session.
+    pub source: String,
+    /// `NaN`, `inf` or `-inf`.
+    pub loss: String,
+    /// Raw ids of the batch's images.
+    pub ids: Vec<u32>,
+}
+
+impl Fault {
+    fn new(step: &Step, batch: usize, loss: f64, sources: &[crate::load::Source]) -> Self {
+        let at = &step.batches[batch];
+        Self {
+            step: step.plan.step.0,
+            epoch: step.plan.epoch,
+            batch,
+            task: at.task,
+            source: sources[at.stream.0 as usize].name.clone(),
+            loss: loss.to_string(),
+            ids: at.ids.clone(),
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SHOWN: usize = 8;
+        let Self { step, epoch, batch, task, source, loss, ids } = self;
+        let shown: Vec<String> = ids.iter().take(SHOWN).map(u32::to_string).collect();
+        let more = if ids.len() > SHOWN { format!(" and {} more", ids.len() - SHOWN) } else { String::new() };
+        write!(
+            f,
+            "loss {loss} at update {step} (epoch {epoch}), batch {batch} ({task}, {source}), images {}{more}",
+            shown.join(", ")
+        )
     }
 }

@@ -1,7 +1,8 @@
 //! What PyTorch's files add to pickles: storages, which lie outside, and tensors, which are views of them.
 //! Nothing is called; the few names that `torch.save` writes for tensors are recognised.
 
-use super::{Global, Id, Machine, Node, Step};
+use super::calls::Global;
+use super::{Id, Machine, Node, Step};
 use std::collections::BTreeMap;
 
 /// Element type of a storage.
@@ -119,6 +120,8 @@ pub struct TensorRef<'a> {
     pub strides: &'a [usize],
 }
 
+/// More arguments than any call of PyTorch's has.
+pub(super) const ARGS_MAX: usize = 16;
 /// PyTorch makes no tensor of more axes.
 const AXES_MAX: usize = 64;
 
@@ -152,9 +155,11 @@ impl Machine<'_> {
         match (call, args) {
             (Call::OrderedDict, []) => self.push(Node::Dict(Vec::new())),
             (Call::OrderedDict, [items]) => {
-                let Node::List(items) = &self.nodes[*items] else {
+                let Node::List(items) = &mut self.nodes[*items] else {
                     return Err("an OrderedDict of what is no list".into());
                 };
+                // Taken, not copied: thousands of dicts of one list would fill the memory.
+                let items = std::mem::take(items);
                 let pair = |&id: &Id| match &self.nodes[id] {
                     Node::List(pair) | Node::Tuple(pair) if pair.len() == 2 => Ok((pair[0], pair[1])),
                     _ => Err("an OrderedDict of what are no pairs".to_owned()),

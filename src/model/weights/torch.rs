@@ -1,8 +1,8 @@
 //! Files of `torch.save`, zip or old, through the restricted pickle reader: nothing is run.
 
 use super::zip;
-use crate::ingest::pickle::{StorageKind, TensorRef, TorchPickle};
-use std::collections::BTreeMap;
+use crate::ingest::pickle::{Id, StorageKind, TensorRef, TorchPickle};
+use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
 
 type Named = Vec<(String, Tensor)>;
@@ -18,7 +18,7 @@ pub(super) fn read_zip(file: &[u8]) -> Result<Named, String> {
     let entries = zip::entries(file)?;
     let prefix = entries.keys().find_map(|name| name.strip_suffix("data.pkl"));
     let prefix = prefix.ok_or("a zip archive without data.pkl: no file of torch.save")?;
-    if entries.get(&format!("{prefix}byteorder")).is_some_and(|order| *order != b"little") {
+    if entries.get(&format!("{prefix}byteorder")).is_some_and(|order| *order != b"little".as_slice()) {
         return Err("written on a big-endian machine; save it again on a little-endian one".into());
     }
     let data = entries[&format!("{prefix}data.pkl")];
@@ -67,7 +67,7 @@ pub(super) fn read_old(file: &[u8]) -> Result<Named, String> {
     tensors(&pickle, &|key| found.get(key).copied(), file.len())
 }
 
-/// Shared storages may be read more than once; beyond so many times the file's length it is no weights file.
+/// Shared storages may be read more than once, up to so many times the file's length in all.
 const COPIES_MAX: usize = 16;
 
 fn tensors<'a>(
@@ -94,21 +94,26 @@ fn state_dict(pickle: &TorchPickle) -> Result<Views<'_>, String> {
         return Ok(views);
     }
     let top = pickle.entries(pickle.root()).ok_or("holds no dict of tensors")?;
-    let mut found: Vec<(String, Views<'_>)> = Vec::new();
+    let mut found: Vec<(String, Id)> = Vec::new();
+    // Damaged files may name one dict a million times: each is looked at once.
+    let mut seen = BTreeSet::new();
     for (key, id) in top {
-        if let Some(views) = views(pickle, id) {
-            found.push((key.to_owned(), views));
-        } else {
-            let inner = pickle.entries(id).unwrap_or_default();
-            let inner = inner.into_iter().filter_map(|(k, id)| Some((format!("{key}.{k}"), views(pickle, id)?)));
-            found.extend(inner);
+        if views(pickle, id).is_some() {
+            found.push((key.to_owned(), id));
+        } else if seen.insert(id) {
+            for (k, id) in pickle.entries(id).unwrap_or_default() {
+                if seen.insert(id) && views(pickle, id).is_some() {
+                    found.push((format!("{key}.{k}"), id));
+                }
+            }
         }
     }
     let usual: Vec<usize> = (0..found.len()).filter(|&i| USUAL.contains(&found[i].0.as_str())).collect();
-    match (usual.as_slice(), found.len()) {
-        (&[i], _) => Ok(found.swap_remove(i).1),
-        (_, 1) => Ok(found.swap_remove(0).1),
-        (_, 0) => Err("holds no state dict: no dict of tensors in it, nor in its entries".into()),
+    let of = |id: Id| views(pickle, id).ok_or_else(|| "holds no dict of tensors".to_owned());
+    match (usual.as_slice(), found.as_slice()) {
+        (&[i], _) => of(found[i].1),
+        (_, [(_, id)]) => of(*id),
+        (_, []) => Err("holds no state dict: no dict of tensors in it, nor in its entries".into()),
         _ => {
             let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
             Err(format!("holds several state dicts ({}); save the one you mean alone", names.join(", ")))
@@ -150,10 +155,11 @@ fn tensor<'a>(
     let steps = view.shape.iter().zip(view.strides).try_fold(view.offset, |end, (&axis, &stride)| {
         end.checked_add(axis.saturating_sub(1).checked_mul(stride)?)
     });
-    if n > view.elements || n > 0 && steps.is_none_or(|last| last >= view.elements) {
+    if n > 0 && steps.is_none_or(|last| last >= view.elements) {
         return Err(format!("shape {:?} reaches beyond its storage of {}", view.shape, view.elements));
     }
-    *left = left.checked_sub(n * width).ok_or("its tensors share one storage too often")?;
+    let left_now = n.checked_mul(width).and_then(|bytes| left.checked_sub(bytes));
+    *left = left_now.ok_or("its tensors repeat their storages so often that they are no weights")?;
     let bytes = gather(&view, data, n);
     let shape: Result<Vec<i64>, _> = view.shape.iter().map(|&axis| i64::try_from(axis)).collect();
     let shape = shape.map_err(|e| e.to_string())?;
@@ -164,18 +170,19 @@ fn tensor<'a>(
     Tensor::f_from_data_size(&bytes, &shape, kind(view.kind)).map_err(|e| e.to_string())
 }
 
-/// The `n` elements of a view in row-major order.
+/// The `n` elements of a view, which lies within `data`, in row-major order.
 fn gather(view: &TensorRef<'_>, data: &[u8], n: usize) -> Vec<u8> {
+    if n == 0 {
+        return Vec::new();
+    }
     let width = view.kind.bytes();
+    // At most `n`, as no axis is empty.
     let mut expected = 1;
     let contiguous = view.shape.iter().zip(view.strides).rev().all(|(&axis, &stride)| {
         let fits = axis <= 1 || stride == expected;
         expected *= axis.max(1);
         fits
     });
-    if n == 0 {
-        return Vec::new();
-    }
     if contiguous {
         return data[view.offset * width..][..n * width].to_vec();
     }
@@ -185,12 +192,12 @@ fn gather(view: &TensorRef<'_>, data: &[u8], n: usize) -> Vec<u8> {
     for _ in 0..n {
         out.extend_from_slice(&data[at * width..][..width]);
         for axis in (0..place.len()).rev() {
-            place[axis] += 1;
-            at += view.strides[axis];
-            if place[axis] < view.shape[axis] {
+            if place[axis] + 1 < view.shape[axis] {
+                place[axis] += 1;
+                at += view.strides[axis];
                 break;
             }
-            at -= view.strides[axis] * view.shape[axis];
+            at -= view.strides[axis] * place[axis];
             place[axis] = 0;
         }
     }

@@ -51,6 +51,8 @@ pub(super) fn entries(file: &[u8]) -> Result<Entries<'_>, String> {
         (n, at) = (small(file, end64 + 32, 8)?, small(file, end64 + 48, 8)?);
     }
     let mut found = Entries::new();
+    // Entries do not overlap, so that checking them takes one pass over the file.
+    let mut left = file.len();
     for _ in 0..n {
         expect(file, at, CENTRAL, "directory entry")?;
         let [name_len, extra_len, comment_len] = [28, 30, 32].map(|field| small(file, at + field, 2));
@@ -59,6 +61,7 @@ pub(super) fn entries(file: &[u8]) -> Result<Entries<'_>, String> {
         let name = file.get(start..start + name_len).ok_or("the archive's directory is cut short")?;
         let name = String::from_utf8(name.to_vec()).map_err(|_| "the archive has a name that is no text")?;
         let data = entry(file, at, start + name_len, extra_len).map_err(|e| format!("{name}: {e}"))?;
+        left = left.checked_sub(data.len()).ok_or("the archive is damaged: its entries overlap")?;
         if found.insert(name.clone(), data).is_some() {
             return Err(format!("the archive has {name} twice"));
         }

@@ -1,0 +1,69 @@
+//! What a run starts from: a network with fresh, given or partly fresh weights.
+
+use super::super::show::Show;
+use crate::base::{Fingerprint, Purpose, RngKey};
+use crate::config::Experiment;
+use crate::model::weights::{Weights, renamed};
+use crate::model::{DataInfo, Network, device};
+use crate::runs::Run;
+use std::path::PathBuf;
+use tch::Device;
+
+/// The network as training begins. `fresh` is false for a run that is gone on with, whose weights come from its
+/// checkpoint.
+pub(super) fn network(
+    experiment: &Experiment,
+    info: &DataInfo,
+    device: Device,
+    fresh: bool,
+    show: Show,
+) -> anyhow::Result<Network> {
+    let seed = |item: u64| device::seed(RngKey::new(experiment.seed, Purpose::Init, 0).word(0, item));
+    seed(0);
+    let net = Network::new(&experiment.model, info, device, experiment.runtime())?;
+    if let Some(path) = source(experiment).filter(|_| fresh) {
+        let weights = Weights::read(&path)?;
+        let tensors = renamed(&weights.tensors, &net);
+        let told = if experiment.init.strict {
+            net.params().load(&tensors, &path.display().to_string())?;
+            "all of it".to_owned()
+        } else {
+            net.params().load_fitting(&tensors, &path.display().to_string())?.to_string()
+        };
+        show.line(&format!("weights of {}: {told}", path.display()));
+    }
+    let freeze = &experiment.freeze;
+    if fresh && !freeze.reset.is_empty() {
+        seed(1);
+        let layers = names(&freeze.reset);
+        net.reset((layers != ["all"]).then_some(layers.as_slice()))?;
+    }
+    for (list, others) in [(&freeze.parameters, false), (&freeze.all_but, true)] {
+        if !list.is_empty() {
+            net.freeze(&names(list), others)?;
+        }
+    }
+    Ok(net)
+}
+
+fn names(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
+/// File of the weights to start from.
+fn source(experiment: &Experiment) -> Option<PathBuf> {
+    let init = &experiment.init;
+    if init.from.as_os_str().is_empty() {
+        return None;
+    }
+    let run = Run::open(&init.from).ok();
+    Some(run.map_or_else(|| init.from.clone(), |run| run.checkpoint(&init.checkpoint)))
+}
+
+/// Digest of that file, which the run depends on.
+pub(super) fn digest(experiment: &Experiment) -> anyhow::Result<Option<String>> {
+    let Some(path) = source(experiment) else { return Ok(None) };
+    let bytes = std::fs::read(&path)
+        .map_err(|e| super::super::exit::Usage(format!("{}: {e}; see init.from", path.display())))?;
+    Ok(Some(Fingerprint::of_large(&bytes).to_string()))
+}

@@ -1,0 +1,229 @@
+//! Which evaluations there are, as data, by the reference's names (spec/trainer 4.5).
+
+use super::forward::Network;
+use super::{EvalError, Evaluator, TaskScores};
+use crate::base::{Split, Task};
+use crate::load::{AugmentSettings, Noise, NoiseLevel};
+
+/// Which of the evaluations at the end of training are made; all, if nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FinalSettings {
+    /// `FinalTraining`.
+    pub add_final_train_eval: bool,
+    /// `FinalValidation`; of images in and out of domain.
+    pub add_final_val_eval: bool,
+    /// `FinalTest`; of images in and out of domain.
+    pub add_final_test_eval: bool,
+}
+
+impl Default for FinalSettings {
+    fn default() -> Self {
+        Self { add_final_train_eval: true, add_final_val_eval: true, add_final_test_eval: true }
+    }
+}
+
+/// Evaluations that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// Splits as they are.
+    Clean,
+    /// What the reference does at the end of training.
+    Final,
+    /// Levels of noise on the validation split.
+    Noise,
+}
+
+impl Suite {
+    /// The name used in tables and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Final => "final",
+            Self::Noise => "noise",
+        }
+    }
+}
+
+/// How labelled images are shown. Nothing is cropped, flipped or rotated in an evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Shown {
+    /// As they are.
+    Clean,
+    /// With a level of this mixture each, or none.
+    Noise(Vec<NoiseLevel>),
+}
+
+impl Shown {
+    /// The loader's settings for it.
+    pub fn augment(&self) -> AugmentSettings {
+        match self {
+            Self::Clean => AugmentSettings::NONE,
+            Self::Noise(levels) => AugmentSettings { noise: levels.clone(), ..AugmentSettings::NONE },
+        }
+    }
+
+    /// The mixture of training, if it had one.
+    pub fn in_domain(training_noise: &[NoiseLevel]) -> Self {
+        if training_noise.is_empty() { Self::Clean } else { Self::Noise(training_noise.to_vec()) }
+    }
+
+    /// The other domain: clean images after training with noise, and the reference's mixture after training
+    /// without.
+    pub fn out_domain(training_noise: &[NoiseLevel]) -> Self {
+        if !training_noise.is_empty() {
+            return Self::Clean;
+        }
+        let level = |std| NoiseLevel { noise: Noise::Std(std), share: 0.1 };
+        Self::Noise([0.08, 0.12, 0.18, 0.26, 0.38].map(level).to_vec())
+    }
+}
+
+/// Deviations of the noise suite.
+pub const NOISE_STDS: [f64; 7] = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0];
+
+/// One evaluation of one task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// What it belongs to.
+    pub suite: Suite,
+    /// The reference's name for it, such as `FinalTestInDomain`; in the clean suite the split's name.
+    pub mode: String,
+    /// The task.
+    pub task: Task,
+    /// The split.
+    pub split: Split,
+    /// How labelled images are shown; stimuli are always shown as they are.
+    pub view: Shown,
+}
+
+impl Evaluation {
+    /// A split as it is.
+    pub fn clean(task: Task, split: Split) -> Self {
+        Self { suite: Suite::Clean, mode: split.to_string(), task, split, view: Shown::Clean }
+    }
+}
+
+/// The evaluations at the end of training, in the reference's order. `tasks` are those there are data of, and
+/// `training_noise` is the mixture of the training images. The noise suite is not among the switches.
+pub fn final_evaluations(
+    settings: FinalSettings,
+    tasks: &[Task],
+    training_noise: &[NoiseLevel],
+) -> Vec<Evaluation> {
+    let (inside, outside) = (Shown::in_domain(training_noise), Shown::out_domain(training_noise));
+    let both = [("InDomain", inside.clone()), ("OutDomain", outside)];
+    let mut all = Vec::new();
+    for task in Task::ALL.into_iter().filter(|task| tasks.contains(task)) {
+        for (wanted, name, split) in [
+            (settings.add_final_train_eval, "FinalTraining", Split::Train),
+            (settings.add_final_val_eval, "FinalValidation", Split::Validation),
+            (settings.add_final_test_eval, "FinalTest", Split::Test),
+        ] {
+            let evaluation = |domain: &str, view: &Shown| Evaluation {
+                suite: Suite::Final,
+                mode: format!("{name}{domain}"),
+                task,
+                split,
+                view: view.clone(),
+            };
+            match (wanted, task.is_neural(), split) {
+                (false, ..) => {}
+                (true, true, _) => all.push(evaluation("", &Shown::Clean)),
+                (true, false, Split::Train) => all.push(evaluation("", &inside)),
+                (true, false, _) => all.extend(both.iter().map(|(domain, view)| evaluation(domain, view))),
+            }
+        }
+    }
+    if tasks.contains(&Task::Classification) {
+        all.extend(NOISE_STDS.map(noise));
+    }
+    all
+}
+
+/// All validation images under noise of one deviation.
+fn noise(std: f64) -> Evaluation {
+    let level = NoiseLevel { noise: Noise::Std(std), share: 1.0 };
+    Evaluation {
+        suite: Suite::Noise,
+        // Debug prints as Python does: 0.0, 0.05, 1.0.
+        mode: format!("Validation_gauss {std:?}"),
+        task: Task::Classification,
+        split: Split::Validation,
+        view: if std > 0.0 { Shown::Noise(vec![level]) } else { Shown::Clean },
+    }
+}
+
+/// Scores of each evaluation, in order. `open` gives the data of one, which are let go of before the next;
+/// `tell` hears of each before it begins, and its error ends the pass.
+pub fn evaluate<E: From<EvalError>>(
+    evaluations: &[Evaluation],
+    net: &Network,
+    open: impl Fn(&Evaluation) -> Result<Evaluator, E>,
+    mut tell: impl FnMut(&Evaluation) -> Result<(), E>,
+) -> Result<Vec<(Evaluation, TaskScores)>, E> {
+    let mut scored = Vec::new();
+    for evaluation in evaluations {
+        tell(evaluation)?;
+        let scores = open(evaluation)?.plain_scores(net)?;
+        scored.extend(scores.into_iter().map(|scores| (evaluation.clone(), scores)));
+    }
+    Ok(scored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn modes(evaluations: &[Evaluation]) -> Vec<String> {
+        evaluations.iter().map(|e| format!("{}: {}", e.task, e.mode)).collect()
+    }
+
+    #[test]
+    fn the_reference_s_names_in_its_order() {
+        let all = final_evaluations(FinalSettings::default(), &[Task::Classification, Task::V1], &[]);
+        let mut expected = vec![
+            "v1: FinalTraining",
+            "v1: FinalValidation",
+            "v1: FinalTest",
+            "img_classification: FinalTraining",
+            "img_classification: FinalValidationInDomain",
+            "img_classification: FinalValidationOutDomain",
+            "img_classification: FinalTestInDomain",
+            "img_classification: FinalTestOutDomain",
+        ];
+        let gauss = ["0.0", "0.05", "0.1", "0.2", "0.3", "0.5", "1.0"];
+        let gauss = gauss.map(|std| format!("img_classification: Validation_gauss {std}"));
+        expected.extend(gauss.iter().map(String::as_str));
+        assert_eq!(modes(&all), expected);
+    }
+
+    #[test]
+    fn domains_follow_the_noise_of_training() {
+        let view = |noise: &[NoiseLevel], mode: &str| {
+            let all = final_evaluations(FinalSettings::default(), &[Task::Classification], noise);
+            all.into_iter().find(|e| e.mode == mode).unwrap().view
+        };
+        assert_eq!(view(&[], "FinalTestInDomain"), Shown::Clean);
+        let Shown::Noise(levels) = view(&[], "FinalTestOutDomain") else { panic!("no noise") };
+        assert_eq!(levels.len(), 5);
+        assert!((levels.iter().map(|l| l.share).sum::<f64>() - 0.5).abs() < 1e-12, "half are clean");
+        let trained = [NoiseLevel { noise: Noise::Std(0.3), share: 0.4 }];
+        for mode in ["FinalTraining", "FinalValidationInDomain", "FinalTestInDomain"] {
+            assert_eq!(view(&trained, mode), Shown::Noise(trained.to_vec()), "{mode}");
+        }
+        assert_eq!(view(&trained, "FinalValidationOutDomain"), Shown::Clean);
+        assert_eq!(view(&trained, "FinalTestOutDomain"), Shown::Clean);
+        let augment = view(&trained, "FinalTraining").augment();
+        assert_eq!((augment.crop_padding, augment.flip, augment.rotation_degrees), (0, false, 0.0));
+    }
+
+    #[test]
+    fn a_switch_takes_its_evaluations_out_and_no_others() {
+        let settings = FinalSettings { add_final_val_eval: false, ..FinalSettings::default() };
+        let all = final_evaluations(settings, &Task::ALL, &[]);
+        assert!(!all.iter().any(|e| e.mode.starts_with("FinalValidation")));
+        assert_eq!(all.iter().filter(|e| e.suite == Suite::Final).count(), 2 + 2 + 3);
+        assert_eq!(all.iter().filter(|e| e.suite == Suite::Noise).count(), 7);
+        assert_eq!(final_evaluations(settings, &[Task::V4], &[]).len(), 2, "no noise without images");
+    }
+}

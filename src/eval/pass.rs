@@ -1,0 +1,121 @@
+//! One pass over a split. What the network says stays on the device until the end, so that no batch waits
+//! for the one before.
+
+use super::forward::{self, Network};
+use super::heads::{ClassMap, judge};
+use super::{EvalError, Evaluator, images_of};
+use crate::load::{Batch, Loader, Targets};
+use crate::objective::score::{Guesses, Predictions};
+use tch::{Device, Kind, Tensor};
+
+/// What a pass collected.
+pub(super) struct Pass {
+    /// Of labelled images.
+    pub(super) guesses: Guesses,
+    /// Of each session, in the order of the streams.
+    pub(super) sessions: Vec<Predictions>,
+}
+
+/// What is still on the device.
+#[derive(Default)]
+struct Pending {
+    /// Predicted class, rank, loss, batch after batch.
+    judged: [Vec<Tensor>; 3],
+    /// Responses of each session, batch after batch.
+    responses: Vec<Vec<Tensor>>,
+}
+
+impl Evaluator {
+    pub(super) fn collect(&self, net: &Network) -> Result<Pass, EvalError> {
+        let neural = self.sources.iter().filter(|s| s.task.is_neural());
+        let session = |n_neurons| Predictions { n_neurons, ..Predictions::default() };
+        let mut pass =
+            Pass { guesses: Guesses::default(), sessions: neural.map(|s| session(s.n_neurons())).collect() };
+        let mut pending = Pending::default();
+        pending.responses.resize_with(pass.sessions.len(), Vec::new);
+        let steps = 0..self.schedule.steps_per_epoch();
+        let mut loader = Loader::start(&self.sources, &self.schedule, NOISE_SEED, steps, self.loader)?;
+        while let Some(step) = loader.next() {
+            let step = step?;
+            for batch in &step.batches {
+                self.batch(net, batch, &mut pass, &mut pending)?;
+            }
+            loader.recycle(step);
+        }
+        gather(pending, &mut pass)?;
+        Ok(pass)
+    }
+
+    fn batch(
+        &self,
+        net: &Network,
+        batch: &Batch,
+        pass: &mut Pass,
+        pending: &mut Pending,
+    ) -> Result<(), EvalError> {
+        let device = forward::device(net);
+        match batch.targets() {
+            Targets::Labels(labels) => {
+                let (rows, places) = self.classes.scored(labels);
+                pass.guesses.left_out += (labels.len() - rows.len()) as u64;
+                if rows.is_empty() {
+                    return Ok(());
+                }
+                let judged = classify(net, batch, &self.classes, &rows, &places, device)?;
+                pending.judged.iter_mut().zip(judged).for_each(|(all, new)| all.push(new));
+                pass.guesses.labels.extend(places);
+            }
+            Targets::Responses(recorded) => {
+                let before = &self.sources[..batch.stream.0 as usize];
+                let session = before.iter().filter(|s| s.task.is_neural()).count();
+                let images = images_of(batch, device)?;
+                let responses = forward::responses(net, &images, self.first_session + session)?;
+                pending.responses[session].push(responses);
+                pass.sessions[session].images.extend(&batch.ids);
+                pass.sessions[session].recorded.extend(recorded);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Noise is the same in every evaluation of every run, whatever the run's own seed.
+const NOISE_SEED: u64 = 0;
+
+fn classify(
+    net: &Network,
+    batch: &Batch,
+    classes: &ClassMap,
+    rows: &[i64],
+    places: &[i64],
+    device: Device,
+) -> Result<[Tensor; 3], EvalError> {
+    let mut images = images_of(batch, device)?;
+    if rows.len() < batch.len() {
+        images = images.f_index_select(0, &Tensor::f_from_slice(rows)?.f_to_device(device)?)?;
+    }
+    let logits = classes.select(&forward::logits(net, &images)?)?;
+    Ok(judge(&logits, &Tensor::f_from_slice(places)?.f_to_device(device)?)?)
+}
+
+/// Brings everything over.
+fn gather(pending: Pending, pass: &mut Pass) -> Result<(), EvalError> {
+    let [predicted, ranks, losses] = pending.judged;
+    if !predicted.is_empty() {
+        pass.guesses.predicted = Vec::try_from(whole(&predicted)?)?;
+        pass.guesses.ranks = Vec::try_from(whole(&ranks)?)?;
+        pass.guesses.losses = Vec::try_from(whole(&losses)?.f_to_kind(Kind::Float)?)?;
+    }
+    for (batches, session) in pending.responses.iter().zip(&mut pass.sessions) {
+        session.predicted = Vec::try_from(whole(batches)?.f_flatten(0, -1)?)?;
+        if session.predicted.len() != session.recorded.len() {
+            let what = "a session's readout has another number of neurons than its recorded responses";
+            return Err(EvalError::Network(what.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn whole(batches: &[Tensor]) -> Result<Tensor, tch::TchError> {
+    Tensor::f_cat(batches, 0)?.f_to_device(Device::Cpu)
+}

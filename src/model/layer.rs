@@ -1,0 +1,190 @@
+//! Layers with their weights, and chains of them.
+
+use super::params::{Params, constant};
+use super::pass::Pass;
+use super::precision::{Precision, to_channels_last};
+use super::{ModelError, Runtime};
+use tch::{Device, Kind, Tensor};
+
+/// What a layer computes.
+#[derive(Debug)]
+pub(super) enum Op {
+    /// Convolution, stride 1.
+    Conv { weight: Tensor, bias: Option<Tensor>, padding: i64, dilation: i64, groups: i64 },
+    /// Matrix product.
+    Linear { weight: Tensor, bias: Tensor },
+    /// Batch normalisation.
+    Norm(BatchNorm),
+    /// Rectification. Never in place: a readout may look at the map before it.
+    Relu,
+    /// Exponential linear unit.
+    Elu,
+    /// 2 x 2 maximum, stride 2.
+    MaxPool,
+    /// Maximum over the map.
+    GlobalMax,
+    /// Mean over the cells of a 7 x 7 grid.
+    AvgPool7,
+    /// To `[batch, values]`.
+    Flatten,
+    /// Random zeros with this probability, in training.
+    Dropout(f64),
+    /// Squeeze and excitation: channels scaled by a function of their means.
+    Squeeze([(Tensor, Tensor); 2]),
+}
+
+/// Batch normalisation with running statistics.
+#[derive(Debug)]
+pub(super) struct BatchNorm {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) mean: Tensor,
+    pub(super) variance: Tensor,
+    pub(super) batches: Tensor,
+    momentum: f64,
+}
+
+/// One layer.
+#[derive(Debug)]
+pub(super) struct Layer {
+    /// Its dotted name, the prefix of its weights' names.
+    pub(super) path: String,
+    /// Its number among its block's children.
+    pub(super) index: usize,
+    pub(super) op: Op,
+}
+
+/// Makes layers and registers their weights.
+#[derive(Debug)]
+pub(super) struct Builder<'a> {
+    pub(super) params: &'a mut Params,
+    pub(super) runtime: Runtime,
+}
+
+impl Builder<'_> {
+    /// A convolution with the initial kernel `weight`; its bias, if it has one, starts at 0.
+    pub(super) fn conv(
+        &mut self,
+        path: &str,
+        weight: &Tensor,
+        bias: bool,
+        padding: i64,
+        dilation: i64,
+        groups: i64,
+    ) -> Op {
+        let n = weight.size()[0];
+        let weight = self.params.parameter(format!("{path}.weight"), weight);
+        if self.runtime.channels_last {
+            to_channels_last(&weight);
+        }
+        let bias = bias.then(|| self.params.parameter(format!("{path}.bias"), &constant(&[n], 0.0)));
+        Op::Conv { weight, bias, padding, dilation, groups }
+    }
+
+    /// Weight and bias of a linear layer.
+    pub(super) fn linear(&mut self, path: &str, weight: &Tensor, bias: &Tensor) -> (Tensor, Tensor) {
+        let weight = self.params.parameter(format!("{path}.weight"), weight);
+        (weight, self.params.parameter(format!("{path}.bias"), bias))
+    }
+
+    /// Batch normalisation of `n` channels: weight 1, bias 0, running statistics 0 and 1.
+    pub(super) fn norm(&mut self, path: &str, n: i64, momentum: f64) -> Op {
+        let name = |leaf: &str| format!("{path}.{leaf}");
+        Op::Norm(BatchNorm {
+            weight: self.params.parameter(name("weight"), &constant(&[n], 1.0)),
+            bias: self.params.parameter(name("bias"), &constant(&[n], 0.0)),
+            mean: self.params.buffer(name("running_mean"), &constant(&[n], 0.0)),
+            variance: self.params.buffer(name("running_var"), &constant(&[n], 1.0)),
+            batches: self
+                .params
+                .buffer(name("num_batches_tracked"), &Tensor::zeros([], (Kind::Int64, Device::Cpu))),
+            momentum,
+        })
+    }
+}
+
+impl Layer {
+    /// `x` through the layer.
+    pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
+        let precision = pass.precision;
+        let y = match &self.op {
+            Op::Conv { weight, bias, padding, dilation, groups } => {
+                // Three equal channels see the sum of the kernel over its inputs: a third of the work.
+                let summed = (x.size()[1] == 1 && weight.size()[1] == 3)
+                    .then(|| weight.sum_dim_intlist([1i64].as_slice(), true, Kind::Float));
+                let weight = precision.cast(summed.as_ref().unwrap_or(weight));
+                let bias = bias.as_ref().map(|b| precision.cast(b));
+                let (padding, dilation) = ([*padding; 2], [*dilation; 2]);
+                precision.cast(x).f_conv2d(&weight, bias.as_ref(), [1, 1], padding, dilation, *groups)?
+            }
+            Op::Linear { weight, bias } => linear(x, weight, bias, precision)?,
+            Op::Norm(norm) => norm.forward(x, pass.trains_norm(self.index), &self.path)?,
+            Op::Relu => x.f_relu()?,
+            Op::Elu => x.f_elu()?,
+            Op::MaxPool => x.f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?,
+            Op::GlobalMax => x.f_adaptive_max_pool2d([1, 1])?.0,
+            Op::AvgPool7 => x.f_adaptive_avg_pool2d([7, 7])?,
+            Op::Flatten => x.f_flatten(1, -1)?,
+            Op::Dropout(rate) => x.f_dropout(*rate, pass.mode.train)?,
+            Op::Squeeze([(w1, b1), (w2, b2)]) => {
+                let means = x.f_mean_dim([2i64, 3].as_slice(), false, x.kind())?;
+                let scale = linear(&linear(&means, w1, b1, precision)?.f_relu()?, w2, b2, precision)?;
+                x.f_mul(&scale.f_sigmoid()?.unsqueeze(-1).unsqueeze(-1))?
+            }
+        };
+        pass.seen(&self.path, &y);
+        pass.count(self, &y);
+        Ok(y)
+    }
+
+    /// Its trainable weights.
+    pub(super) fn weights(&self) -> Vec<&Tensor> {
+        match &self.op {
+            Op::Conv { weight, bias, .. } => std::iter::once(weight).chain(bias).collect(),
+            Op::Linear { weight, bias } => vec![weight, bias],
+            Op::Norm(norm) => vec![&norm.weight, &norm.bias],
+            Op::Squeeze(layers) => layers.iter().flat_map(|(w, b)| [w, b]).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: Precision) -> Result<Tensor, ModelError> {
+    Ok(precision.cast(x).f_linear(&precision.cast(weight), Some(&precision.cast(bias)))?)
+}
+
+impl BatchNorm {
+    fn forward(&self, x: &Tensor, train: bool, path: &str) -> Result<Tensor, ModelError> {
+        if train {
+            if x.numel() as i64 == self.weight.size()[0] {
+                return Err(ModelError::Settings(format!(
+                    "{path}: batch normalisation of one image with a map of 1 x 1 has a single value a channel; use larger batches or data.last_batch = \"drop\""
+                )));
+            }
+            tch::no_grad(|| self.batches.shallow_clone().f_add_scalar_(1i64).map(drop))?;
+        }
+        let (mean, variance) = (Some(&self.mean), Some(&self.variance));
+        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
+        Ok(x.f_batch_norm(weight, bias, mean, variance, train, self.momentum, 1e-5, true)?)
+    }
+}
+
+/// Consecutive layers.
+#[derive(Debug)]
+pub(super) struct Block {
+    /// Its dotted name.
+    pub(super) path: String,
+    pub(super) layers: Vec<Layer>,
+}
+
+impl Block {
+    /// `x` through all layers.
+    pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
+        let mut x = x.shallow_clone();
+        for layer in &self.layers {
+            x = layer.forward(&x, pass)?;
+        }
+        pass.seen(&self.path, &x);
+        Ok(x)
+    }
+}

@@ -1,0 +1,123 @@
+//! What accompanies images on their way through the layers: the mode, intermediate maps that were asked
+//! for, and a count of the work.
+
+use super::layer::{Layer, Op};
+use super::{Mode, Precision};
+use tch::Tensor;
+
+/// Part of the network that a layer belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Seen by the readouts; in a network without them, the layers before the head.
+    Shared,
+    /// Layers after the last shared block, and the head.
+    Classification,
+    /// A session's readout.
+    Readout,
+}
+
+/// One layer of a network, for one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerRow {
+    /// Dotted name.
+    pub name: String,
+    /// Part of the network.
+    pub part: Part,
+    /// Extent of the output without the batch axis.
+    pub output: Vec<i64>,
+    /// Trainable numbers.
+    pub parameters: u64,
+    /// Multiplications with addition in a forward pass; those of normalisation and pooling are not counted.
+    pub macs: u64,
+    /// Estimated bytes that training keeps for the backward pass.
+    pub activation_bytes: u64,
+}
+
+/// A pass through the layers.
+pub(super) struct Pass<'a> {
+    pub(super) mode: Mode,
+    pub(super) precision: Precision,
+    pub(super) part: Part,
+    wanted: &'a [&'a str],
+    found: Vec<Option<Tensor>>,
+    rows: Option<Vec<LayerRow>>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(mode: Mode, precision: Precision) -> Self {
+        Self { mode, precision, part: Part::Shared, wanted: &[], found: Vec::new(), rows: None }
+    }
+
+    /// Keeps the outputs of the named layers and blocks.
+    pub(super) fn keeping(mut self, wanted: &'a [&'a str]) -> Self {
+        self.found = wanted.iter().map(|_| None).collect();
+        self.wanted = wanted;
+        self
+    }
+
+    /// Counts work.
+    pub(super) fn counting(mut self) -> Self {
+        self.rows = Some(Vec::new());
+        self
+    }
+
+    /// Whether the batch normalisation with this child index uses batch statistics.
+    pub(super) fn trains_norm(&self, index: usize) -> bool {
+        self.mode.train && !(self.part == Part::Shared && index < self.mode.frozen_norms)
+    }
+
+    /// Called with the output of every layer and block.
+    pub(super) fn seen(&mut self, path: &str, output: &Tensor) {
+        for (wanted, found) in self.wanted.iter().zip(&mut self.found) {
+            // The beginning of a path may be left out.
+            if path.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {
+                *found = Some(output.shallow_clone());
+            }
+        }
+    }
+
+    /// The outputs asked for, in the order asked for; none where nothing had that name.
+    pub(super) fn found(self) -> Vec<Option<Tensor>> {
+        self.found
+    }
+
+    /// The rows counted.
+    pub(super) fn rows(self) -> Vec<LayerRow> {
+        self.rows.unwrap_or_default()
+    }
+
+    /// Counts a layer with the given output.
+    pub(super) fn count(&mut self, layer: &Layer, output: &Tensor) {
+        let Some(rows) = &mut self.rows else { return };
+        let size = output.size();
+        let positions: i64 = size.iter().skip(2).product();
+        let of = |t: &Tensor| t.numel() as u64;
+        let macs = match &layer.op {
+            // A single channel stands for three equal ones, and counts as them.
+            Op::Conv { weight, .. } => of(weight) * positions as u64,
+            Op::Linear { weight, .. } => of(weight),
+            Op::Squeeze(layers) => layers.iter().map(|(weight, _)| of(weight)).sum(),
+            _ => 0,
+        };
+        let (n, width) = (of(output), output.kind().elt_size_in_bytes() as u64);
+        let activation_bytes = match &layer.op {
+            Op::Flatten | Op::AvgPool7 => 0,
+            // Positions of the maxima are 8 bytes; the mask of a dropout has the width of its map.
+            Op::MaxPool | Op::GlobalMax => n * (width + 8),
+            Op::Dropout(_) => n * 2 * width,
+            _ => n * width,
+        };
+        // Rectification remembers its output; what comes before it is then forgotten.
+        if let (Op::Relu, Some(before)) = (&layer.op, rows.last_mut()) {
+            before.activation_bytes = 0;
+        }
+        rows.push(LayerRow {
+            name: layer.path.clone(),
+            part: self.part,
+            output: size[1..].to_vec(),
+            parameters: layer.weights().into_iter().map(of).sum(),
+            macs,
+            activation_bytes,
+        });
+    }
+}

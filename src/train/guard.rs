@@ -1,0 +1,99 @@
+//! What torch refuses becomes an error, and memory that runs out one that says what to do. tch turns torch's
+//! refusals into panics in most places.
+
+use super::TrainError;
+use crate::model::ModelError;
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::Once;
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`; where torch panics, gives [`TrainError::Memory`] if there was none left, else [`TrainError::Refused`].
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
+            if !(GUARDED.get() && refusal(info.payload()).is_some()) {
+                before(info);
+            }
+        }));
+    });
+    let outer = GUARDED.replace(true);
+    // What is half changed is not used again: the error ends training.
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(outer);
+    match result {
+        Ok(Err(TrainError::Torch(e) | TrainError::Model(ModelError::Torch(e)))) => {
+            Err(error(first_line(&e.to_string())))
+        }
+        Ok(result) => result,
+        Err(payload) => match refusal(payload.as_ref()) {
+            Some(what) => Err(error(what)),
+            None => panic::resume_unwind(payload),
+        },
+    }
+}
+
+/// What torch said, if that is what the panic is about.
+fn refusal(payload: &(dyn Any + Send)) -> Option<String> {
+    let text = payload.downcast_ref::<String>()?;
+    text.contains("Torch(\"").then(|| first_line(text))
+}
+
+fn error(said: String) -> TrainError {
+    let memory = ["out of memory", "not enough memory", "can't allocate memory"];
+    if memory.iter().any(|words| said.contains(words)) {
+        TrainError::Memory(said)
+    } else {
+        TrainError::Refused(said)
+    }
+}
+
+/// Torch's own words, without the list of C++ frames.
+fn first_line(text: &str) -> String {
+    let said = text.split_once("Torch(\"").map_or(text, |(_, rest)| rest);
+    said.split(['\n', '\\']).next().unwrap_or(said).trim_end_matches(['"', ')']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, Tensor};
+
+    #[test]
+    fn a_tensor_larger_than_memory_is_an_error_that_says_what_to_do() {
+        let huge = || -> Result<(), TrainError> {
+            let _ = Tensor::zeros([1 << 50], (Kind::Float, Device::Cpu));
+            Ok(())
+        };
+        let error = guarded(huge).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("memory") && message.contains("data.batch_size"), "{message}");
+        assert!(!message.contains("frame #"), "{message}");
+        let tried = || Ok(Tensor::f_zeros([1 << 50], (Kind::Float, Device::Cpu))?);
+        assert!(matches!(guarded(tried), Err(TrainError::Memory(_))));
+    }
+
+    #[test]
+    fn what_torch_refuses_is_an_error_with_its_words() {
+        let wrong = || -> Result<(), TrainError> {
+            let _ = Tensor::ones([2, 3], (Kind::Float, Device::Cpu))
+                .matmul(&Tensor::ones([2, 3], (Kind::Float, Device::Cpu)));
+            Ok(())
+        };
+        let message = guarded(wrong).unwrap_err().to_string();
+        assert!(message.contains("mat1") && !message.contains("frame #"), "{message}");
+    }
+
+    #[test]
+    fn other_panics_stay_panics() {
+        let broken = || -> Result<(), TrainError> { panic!("a bug") };
+        let payload = panic::catch_unwind(|| guarded(broken)).unwrap_err();
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"a bug"));
+    }
+}

@@ -1,0 +1,242 @@
+//! Lottery tickets: train, prune the smallest weights, return the others to their initial values, train again
+//! (Frankle and Carbin, "The lottery ticket hypothesis", 2019; spec/trainer 3.8).
+
+use super::super::TrainError;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// Settings, named as the reference's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LotterySettings {
+    /// How often is pruned.
+    pub rounds: u32,
+    /// Epochs of training before each pruning, and after the last one.
+    pub round_length: u32,
+    /// How much of the weights is gone at the end, in percent; each round removes the same share of what is left.
+    pub percent_to_prune: f64,
+    /// The survivors get their initial values in another order instead of their own.
+    pub reinit: bool,
+    /// Compare weights over all layers instead of within each.
+    pub global_pruning: bool,
+    /// Parameters whose names contain one of these are left alone.
+    pub exclude: Vec<String>,
+}
+
+impl Default for LotterySettings {
+    fn default() -> Self {
+        Self {
+            rounds: 1,
+            round_length: 100,
+            percent_to_prune: 80.0,
+            reinit: false,
+            global_pruning: false,
+            exclude: vec!["readout".to_owned(), "classifier".to_owned()],
+        }
+    }
+}
+
+impl LotterySettings {
+    pub(super) fn check(&self, max_iter: u32) -> Result<(), String> {
+        if !(self.percent_to_prune > 0.0 && self.percent_to_prune < 100.0) {
+            return Err("modules.lottery_ticket.percent_to_prune must be between 0 and 100".into());
+        }
+        let needed = u64::from(self.rounds) * u64::from(self.round_length);
+        if self.rounds == 0 || self.round_length == 0 || u64::from(max_iter) <= needed {
+            return Err(format!(
+                "modules.lottery_ticket: after {} rounds of {} epochs the last ticket needs epochs of its own: raise schedule.max_iter above {needed}",
+                self.rounds, self.round_length
+            ));
+        }
+        Ok(())
+    }
+
+    /// The round whose pruning comes before `epoch`, counted from 1.
+    pub(super) fn round_before(&self, epoch: u32) -> Option<u32> {
+        let done = epoch.saturating_sub(1);
+        let round = done / self.round_length;
+        (done.is_multiple_of(self.round_length) && (1..=self.rounds).contains(&round)).then_some(round)
+    }
+
+    /// Share of the living weights that a round removes.
+    fn share(&self) -> f64 {
+        1.0 - (1.0 - self.percent_to_prune / 100.0).powf(1.0 / f64::from(self.rounds))
+    }
+}
+
+/// The masks, 1 for a living weight and 0 for a pruned one, and the initial values.
+#[derive(Debug)]
+pub(super) struct Lottery {
+    settings: LotterySettings,
+    tickets: Vec<Ticket>,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    name: String,
+    weight: Tensor,
+    initial: Tensor,
+    mask: Tensor,
+}
+
+impl Lottery {
+    /// Over the weights among `params`, whose values now are the initial ones.
+    pub(super) fn new(settings: &LotterySettings, params: &[(String, Tensor)]) -> Result<Self, TrainError> {
+        let excluded = |name: &str| settings.exclude.iter().any(|fragment| name.contains(fragment));
+        let wanted = params.iter().filter(|(name, _)| name.contains("weight") && !excluded(name));
+        let ticket = |(name, weight): &(String, Tensor)| Ticket {
+            name: name.clone(),
+            weight: weight.shallow_clone(),
+            initial: weight.detach().copy(),
+            mask: weight.detach().ones_like(),
+        };
+        let tickets: Vec<Ticket> = wanted.map(ticket).collect();
+        if tickets.is_empty() {
+            let what = "modules.lottery_ticket: exclude leaves no weights to prune";
+            return Err(TrainError::Settings(what.into()));
+        }
+        Ok(Self { settings: settings.clone(), tickets })
+    }
+
+    /// Removes the smallest of the living weights and returns the others to initial values.
+    pub(super) fn prune(&mut self) {
+        let share = self.settings.share();
+        let global = self.settings.global_pruning.then(|| {
+            let living: Vec<Tensor> = self.tickets.iter().map(Ticket::living).collect();
+            threshold(&Tensor::cat(&living, 0), share)
+        });
+        for ticket in &mut self.tickets {
+            let bound = global.unwrap_or_else(|| threshold(&ticket.living(), share));
+            let keep = ticket.weight.detach().abs().gt(bound).to_kind(ticket.mask.kind());
+            ticket.mask = &ticket.mask * keep;
+            let values = if self.settings.reinit { shuffled(&ticket.initial) } else { ticket.initial.copy() };
+            let ticket_values = values * &ticket.mask;
+            tch::no_grad(|| ticket.weight.copy_(&ticket_values));
+        }
+    }
+
+    /// Zeroes the gradients of pruned weights.
+    pub(super) fn mask_gradients(&self) {
+        for ticket in &self.tickets {
+            let mut grad = ticket.weight.grad();
+            if grad.defined() {
+                let _ = tch::no_grad(|| grad.g_mul_(&ticket.mask));
+            }
+        }
+    }
+
+    /// Keeps pruned weights at zero, after an update or when other weights were put in place.
+    pub(super) fn mask_weights(&self) {
+        for ticket in &self.tickets {
+            let _ = tch::no_grad(|| ticket.weight.shallow_clone().g_mul_(&ticket.mask));
+        }
+    }
+
+    /// Share of the weights that lives.
+    pub(super) fn alive(&self) -> f64 {
+        let count = |t: &Ticket| (t.mask.sum(Kind::Double).double_value(&[]), t.mask.numel() as f64);
+        let (alive, all) = self.tickets.iter().map(count).fold((0.0, 0.0), |(a, b), (c, d)| (a + c, b + d));
+        alive / all
+    }
+
+    pub(super) fn state(&self) -> Vec<(String, Tensor)> {
+        let of = |t: &Ticket| {
+            let name = |what: &str| format!("module.lottery_ticket.{}.{what}", t.name);
+            [(name("initial"), t.initial.shallow_clone()), (name("mask"), t.mask.shallow_clone())]
+        };
+        self.tickets.iter().flat_map(of).collect()
+    }
+
+    pub(super) fn load(&mut self, state: &[(String, Tensor)], file: &str) -> Result<(), TrainError> {
+        for ticket in &mut self.tickets {
+            let find = |what: &str| {
+                let name = format!("module.lottery_ticket.{}.{what}", ticket.name);
+                let found = state.iter().find(|(n, t)| *n == name && t.size() == ticket.weight.size());
+                found
+                    .map(|(_, t)| t.to_device(ticket.weight.device()).copy())
+                    .ok_or_else(|| TrainError::Checkpoint(format!("{file}: no {name} of the right shape")))
+            };
+            (ticket.initial, ticket.mask) = (find("initial")?, find("mask")?);
+        }
+        Ok(())
+    }
+}
+
+impl Ticket {
+    /// Magnitudes of the living weights.
+    fn living(&self) -> Tensor {
+        self.weight.detach().abs().masked_select(&self.mask.gt(0.5))
+    }
+}
+
+/// The magnitude below which the smallest `share` of `magnitudes` lies; below all for none.
+fn threshold(magnitudes: &Tensor, share: f64) -> f64 {
+    let n = (magnitudes.numel() as f64 * share).round() as i64;
+    if n == 0 { -1.0 } else { magnitudes.kthvalue(n, 0, false).0.double_value(&[]) }
+}
+
+/// The same values in a random order, from torch's generator.
+fn shuffled(values: &Tensor) -> Tensor {
+    let order =
+        Tensor::randperm(values.numel() as i64, (Kind::Int64, tch::Device::Cpu)).to_device(values.device());
+    values.flatten(0, -1).index_select(0, &order).view_as(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(values: &[f32]) -> Tensor {
+        Tensor::from_slice(values).set_requires_grad(true)
+    }
+
+    fn set(weight: &Tensor, values: &[f32]) {
+        tch::no_grad(|| weight.shallow_clone().copy_(&Tensor::from_slice(values)));
+    }
+
+    fn values(weight: &Tensor) -> Vec<f32> {
+        Vec::try_from(weight.detach()).unwrap()
+    }
+
+    #[test]
+    fn the_smallest_go_and_the_others_return_to_where_they_started() {
+        for (global_pruning, b_left) in [(false, [0.0, 0.0, 7.0, 8.0]), (true, [5.0, 6.0, 7.0, 8.0])] {
+            let settings =
+                LotterySettings { percent_to_prune: 50.0, global_pruning, ..LotterySettings::default() };
+            let (a, b) = (tensor(&[1., 2., 3., 4.]), tensor(&[5., 6., 7., 8.]));
+            let names = ["a.weight", "b.weight", "classifier.weight"];
+            let params: Vec<(String, Tensor)> =
+                names.iter().zip([&a, &b, &a]).map(|(n, t)| ((*n).to_owned(), t.shallow_clone())).collect();
+            let mut lottery = Lottery::new(&settings, &params).unwrap();
+            set(&a, &[0.1, -0.4, 0.2, 0.3]);
+            set(&b, &[1.0, -2.0, 3.0, 4.0]);
+            lottery.prune();
+            let a_left = if global_pruning { [0.0; 4] } else { [0.0, 2.0, 0.0, 4.0] };
+            assert_eq!((values(&a), values(&b)), (a_left.to_vec(), b_left.to_vec()));
+            assert_eq!(lottery.alive(), 0.5);
+            // Gradients and updates leave what is pruned alone, also after a restart.
+            let mut again = Lottery::new(&settings, &params).unwrap();
+            again.load(&lottery.state(), "f").unwrap();
+            (&a * 3.0).sum(Kind::Float).backward();
+            again.mask_gradients();
+            assert_eq!(values(&a.grad())[0], 0.0);
+            set(&b, &[9.0; 4]);
+            again.mask_weights();
+            assert_eq!(values(&b)[0] == 0.0, b_left[0] == 0.0);
+        }
+    }
+
+    #[test]
+    fn rounds_remove_equal_shares_and_come_when_they_are_due() {
+        let settings = LotterySettings {
+            rounds: 3,
+            round_length: 5,
+            percent_to_prune: 87.5,
+            ..LotterySettings::default()
+        };
+        assert!((settings.share() - 0.5).abs() < 1e-12);
+        let due: Vec<u32> = (1..40).filter(|&epoch| settings.round_before(epoch).is_some()).collect();
+        assert_eq!(due, [6, 11, 16]);
+        assert!(settings.check(15).unwrap_err().contains("max_iter") && settings.check(16).is_ok());
+    }
+}

@@ -1,0 +1,256 @@
+//! What may be added to the training loop (spec/trainer 3.8): losses on representations, pruning, readouts
+//! that are drawn anew. Made once a run, so that each may have a state.
+
+mod lottery;
+mod similarity;
+
+pub use lottery::LotterySettings;
+
+use super::TrainError;
+use crate::load::AugmentSettings;
+use crate::model::{Mode, Network};
+use lottery::Lottery;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use tch::Tensor;
+
+/// Which modules a run has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModuleSettings {
+    /// Two views of each labelled image should look alike to the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub representation_matching: Option<MatchingSettings>,
+    /// Images should be as alike to the network as they are to another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rdm_prediction: Option<RdmSettings>,
+    /// Prune and start again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lottery_ticket: Option<LotterySettings>,
+    /// Draw layers anew now and then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readout_reset: Option<ReadoutResetSettings>,
+}
+
+/// How alike two representations should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Criterion {
+    /// 1 minus the cosine over channels, averaged over images and positions.
+    Cosine,
+    /// Mean squared difference.
+    Mse,
+}
+
+/// Representation matching: the second view of an image is always noisy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MatchingSettings {
+    /// The layer, such as `unshared_block.35` or `features.52`.
+    pub representation: String,
+    /// `cosine` or `mse`.
+    #[serde(default = "cosine")]
+    pub criterion: Criterion,
+    /// Weight.
+    #[serde(default = "one")]
+    pub lambda: f64,
+    /// Augmentation of the second view.
+    #[serde(default = "second_view")]
+    pub second_view: AugmentSettings,
+}
+
+/// Prediction of another network's similarities.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RdmSettings {
+    /// Folder of the run whose best weights give the similarities.
+    pub run: PathBuf,
+    /// The layer of the network that is trained.
+    pub representation: String,
+    /// The layer of the other one; the same if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Weight.
+    #[serde(default = "one")]
+    pub lambda: f64,
+}
+
+/// Layers that are drawn anew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadoutResetSettings {
+    /// The layers, such as `classification_readout.6`.
+    pub layers: Vec<String>,
+    /// After so many epochs, again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u32>,
+    /// After so many updates, again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<u64>,
+}
+
+fn cosine() -> Criterion {
+    Criterion::Cosine
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// The reference's: as the first view, with one of five levels of noise.
+fn second_view() -> AugmentSettings {
+    use crate::load::{Noise, NoiseLevel};
+    let level = |std| NoiseLevel { noise: Noise::Std(std), share: 0.2 };
+    AugmentSettings {
+        noise: [0.08, 0.12, 0.18, 0.26, 0.38].map(level).to_vec(),
+        ..AugmentSettings::default()
+    }
+}
+
+fn names(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
+impl ModuleSettings {
+    /// Checks ranges.
+    pub fn check(&self, max_iter: u32) -> Result<(), String> {
+        let weight = |key: &str, lambda: f64| {
+            if lambda.is_finite() && lambda > 0.0 {
+                Ok(())
+            } else {
+                Err(format!("modules.{key}.lambda = {lambda} is out of range"))
+            }
+        };
+        if let Some(matching) = &self.representation_matching {
+            weight("representation_matching", matching.lambda)?;
+            matching.second_view.check()?;
+        }
+        self.rdm_prediction.as_ref().map_or(Ok(()), |rdm| weight("rdm_prediction", rdm.lambda))?;
+        self.lottery_ticket.as_ref().map_or(Ok(()), |lottery| lottery.check(max_iter))?;
+        if let Some(reset) = &self.readout_reset {
+            let every = [reset.epochs.map(u64::from), reset.updates];
+            if reset.layers.is_empty() || every.iter().flatten().count() != 1 || every.contains(&Some(0)) {
+                return Err(
+                    "modules.readout_reset needs layers, and either epochs or updates, at least 1".into()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The modules of a run, with their state.
+#[derive(Debug)]
+pub struct Modules {
+    settings: ModuleSettings,
+    lottery: Option<Lottery>,
+    /// The network of `rdm_prediction`.
+    teacher: Option<Network>,
+}
+
+impl Modules {
+    /// For the given trainable parameters of the network, whose values now are the initial ones. `teacher` is the
+    /// network of `rdm_prediction`.
+    pub fn new(
+        settings: &ModuleSettings,
+        params: &[(String, Tensor)],
+        teacher: Option<Network>,
+    ) -> Result<Self, TrainError> {
+        if settings.rdm_prediction.is_some() != teacher.is_some() {
+            let what = "modules.rdm_prediction needs the network of its run";
+            return Err(TrainError::Settings(what.into()));
+        }
+        let lottery = settings.lottery_ticket.as_ref().map(|s| Lottery::new(s, params)).transpose()?;
+        Ok(Self { settings: settings.clone(), lottery, teacher })
+    }
+
+    /// Paths of the representations that [`Self::loss`] wants.
+    pub(super) fn representations(&self) -> Vec<&str> {
+        let matching = self.settings.representation_matching.iter().map(|m| m.representation.as_str());
+        let rdm = self.settings.rdm_prediction.iter().map(|r| r.representation.as_str());
+        matching.chain(rdm).collect()
+    }
+
+    /// Loss of the representations of `images`, of which the first `n` are first views.
+    pub(super) fn loss(
+        &self,
+        images: &Tensor,
+        representations: &[Tensor],
+        n: i64,
+    ) -> Result<Option<Tensor>, TrainError> {
+        let mut found = representations.iter();
+        let mut total: Option<Tensor> = None;
+        let mut add = |loss: Tensor| {
+            total = Some(match total.take() {
+                Some(sum) => sum + loss,
+                None => loss,
+            });
+        };
+        if let Some((matching, all)) = self.settings.representation_matching.as_ref().zip(found.next()) {
+            let (first, second) = (all.narrow(0, 0, n), all.narrow(0, n, all.size()[0] - n));
+            let distance = match matching.criterion {
+                Criterion::Cosine => similarity::cosine_distance(&first, &second),
+                Criterion::Mse => similarity::squared_difference(&first, &second),
+            };
+            add(distance * matching.lambda);
+        }
+        let rdm = self.settings.rdm_prediction.as_ref().zip(self.teacher.as_ref());
+        if let Some(((rdm, teacher), own)) = rdm.zip(found.next()) {
+            let path = rdm.target.as_ref().unwrap_or(&rdm.representation);
+            let first = images.narrow(0, 0, n);
+            let target = tch::no_grad(|| teacher.classify_with(&first, Mode::EVAL, &[path]))?.1;
+            add(similarity::rdm_distance(&own.narrow(0, 0, n), &target[0]) * rdm.lambda);
+        }
+        Ok(total)
+    }
+
+    /// Before the first update of `epoch`. Says whether the weights went back to their beginning.
+    pub(super) fn before_epoch(&mut self, epoch: u32, net: &Network) -> Result<bool, TrainError> {
+        if let Some(reset) = &self.settings.readout_reset {
+            let due = |n: u32| epoch > 1 && (epoch - 1).is_multiple_of(n);
+            if reset.epochs.is_some_and(due) {
+                net.reset(Some(&names(&reset.layers)))?;
+            }
+        }
+        match (&self.settings.lottery_ticket, &mut self.lottery) {
+            (Some(settings), Some(lottery)) if settings.round_before(epoch).is_some() => {
+                lottery.prune();
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Before update number `step` of the run.
+    pub(super) fn before_step(&self, step: u64, net: &Network) -> Result<(), TrainError> {
+        match &self.settings.readout_reset {
+            Some(reset) if reset.updates.is_some_and(|n| step > 0 && step.is_multiple_of(n)) => {
+                Ok(net.reset(Some(&names(&reset.layers)))?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// After the backward passes of an update.
+    pub(super) fn after_backward(&self) {
+        self.lottery.iter().for_each(Lottery::mask_gradients);
+    }
+
+    /// After an update, or when other weights were put in place.
+    pub(super) fn after_weights(&self) {
+        self.lottery.iter().for_each(Lottery::mask_weights);
+    }
+
+    /// Share of the weights that pruning has left, if there is any.
+    pub(super) fn alive(&self) -> Option<f64> {
+        self.lottery.as_ref().map(Lottery::alive)
+    }
+
+    pub(super) fn state(&self) -> Vec<(String, Tensor)> {
+        self.lottery.as_ref().map(Lottery::state).unwrap_or_default()
+    }
+
+    pub(super) fn load(&mut self, state: &[(String, Tensor)], file: &str) -> Result<(), TrainError> {
+        self.lottery.as_mut().map_or(Ok(()), |lottery| lottery.load(state, file))
+    }
+}

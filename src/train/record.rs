@@ -1,0 +1,103 @@
+//! Everything that training reads, written down for a comparison with other programs (`tools/parity`): first
+//! weights, each update's batches, torch seed and losses, and the validation data.
+
+use super::TrainError;
+use crate::base::{StepIndex, Task};
+use crate::eval::images_of;
+use crate::load::{Batch, Loader, LoaderOptions, Source, Step, Targets};
+use crate::model::Network;
+use crate::model::weights::encode;
+use crate::objective::Objective;
+use crate::runs::{RunError, write_atomic};
+use crate::schedule::{Mix, Schedule, StreamSpec};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::{Device, Tensor};
+
+/// Writes updates into a folder.
+#[derive(Debug)]
+pub struct Recorder {
+    folder: PathBuf,
+    names: Vec<String>,
+}
+
+impl Recorder {
+    /// Makes `folder` and writes first weights and validation data.
+    pub fn start(
+        folder: &Path,
+        net: &Network,
+        objective: &Objective,
+        sources: &[Source],
+        validation: Vec<Source>,
+        classes: usize,
+    ) -> Result<Self, TrainError> {
+        let made = std::fs::create_dir_all(folder);
+        made.map_err(|source| RunError::Io { path: folder.into(), action: "create", source })?;
+        let mut weights = net.params().state();
+        weights.extend(objective.params().state());
+        write(&folder.join("init.safetensors"), &weights, None)?;
+        let neural = sources.iter().filter(|s| s.task.is_neural());
+        let sessions: serde_json::Map<String, Value> =
+            neural.map(|s| (s.name.clone(), json!(s.n_neurons()))).collect();
+        let about = json!({"sessions": sessions, "classes": classes});
+        write_atomic(&folder.join("record.json"), format!("{about:#}\n").as_bytes())?;
+        write_all(folder, validation)?;
+        Ok(Self { folder: folder.into(), names: sources.iter().map(|s| s.name.clone()).collect() })
+    }
+
+    /// Writes the batches of an update, the seed of torch's generator before it and the batches' losses.
+    pub(super) fn update(&self, step: &Step, seed: i64, losses: &[f64]) -> Result<(), TrainError> {
+        let mut tensors = Vec::new();
+        let mut batches = Vec::new();
+        for (i, (batch, loss)) in step.batches.iter().zip(losses).enumerate() {
+            let (images, targets) = tensors_of(batch)?;
+            tensors.push((format!("batch{i}.images"), images));
+            tensors.push((format!("batch{i}.targets"), targets));
+            let source = &self.names[batch.stream.0 as usize];
+            batches.push(json!({"task": batch.task, "source": source, "loss": loss, "ids": batch.ids}));
+        }
+        let StepIndex(number) = step.plan.step;
+        let plan = json!({"update": number, "epoch": step.plan.epoch, "seed": seed, "batches": batches});
+        write(&self.folder.join(format!("update-{number:06}.safetensors")), &tensors, Some(&plan))
+    }
+}
+
+/// All records of each source, in file order.
+fn write_all(folder: &Path, sources: Vec<Source>) -> Result<(), TrainError> {
+    let names: Vec<(Task, String)> = sources.iter().map(|s| (s.task, s.name.clone())).collect();
+    let stream = |s: &Source| StreamSpec::new(s.task, s.n_records(), 256);
+    let planned = Schedule::new(sources.iter().map(stream).collect(), Mix::InOrder, 0);
+    let schedule = Arc::new(planned.map_err(|e| TrainError::Settings(e.to_string()))?);
+    let steps = 0..schedule.steps_per_epoch();
+    let loader = Loader::start(&Arc::new(sources), &schedule, 0, steps, LoaderOptions::default())?;
+    let mut parts: Vec<[Vec<Tensor>; 2]> = names.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+    for step in loader {
+        for batch in &step?.batches {
+            let (images, targets) = tensors_of(batch)?;
+            let [all_images, all_targets] = &mut parts[batch.stream.0 as usize];
+            all_images.push(images);
+            all_targets.push(targets);
+        }
+    }
+    for ((task, name), [images, targets]) in names.iter().zip(parts) {
+        let what = if task.is_neural() { "responses" } else { "labels" };
+        let tensors =
+            [("images".to_owned(), Tensor::cat(&images, 0)), (what.to_owned(), Tensor::cat(&targets, 0))];
+        write(&folder.join(format!("validation-{name}.safetensors")), &tensors, None)?;
+    }
+    Ok(())
+}
+
+fn tensors_of(batch: &Batch) -> Result<(Tensor, Tensor), TrainError> {
+    let targets = match batch.targets() {
+        Targets::Labels(labels) => Tensor::f_from_slice(labels)?,
+        Targets::Responses(responses) => Tensor::f_from_slice(responses)?.f_view([batch.len() as i64, -1])?,
+    };
+    Ok((images_of(batch, Device::Cpu)?, targets))
+}
+
+fn write(path: &Path, tensors: &[(String, Tensor)], plan: Option<&Value>) -> Result<(), TrainError> {
+    let metadata: Vec<(&str, String)> = plan.iter().map(|plan| ("plan", plan.to_string())).collect();
+    Ok(write_atomic(path, &encode(tensors, &metadata)?)?)
+}
