@@ -6,11 +6,15 @@
 //! memory is bounded by the length of the file.
 
 mod array;
+mod calls;
 #[cfg(test)]
 mod tests;
+mod torch;
 
 use array::Elements;
 pub use array::{Array, Element};
+use calls::Global;
+pub use torch::{StorageKind, TensorRef, TorchPickle};
 
 use super::error::{IngestError, Result};
 use std::collections::BTreeMap;
@@ -36,6 +40,8 @@ enum Node {
     Global(Global),
     DType(Elements),
     Array(Option<ArrayNode>),
+    Storage(torch::Storage),
+    Tensor(torch::TensorNode),
 }
 
 /// Bytes in the file, or made by decoding.
@@ -51,18 +57,6 @@ struct ArrayNode {
     shape: Vec<usize>,
     fortran: bool,
     data: Id,
-}
-
-/// The names that numpy's pickles call.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Global {
-    Reconstruct,
-    NdArray,
-    DType,
-    Scalar,
-    FromBuffer,
-    Encode,
-    Bytes,
 }
 
 /// A pickle that was read.
@@ -83,8 +77,14 @@ impl Pickle {
 
     /// Reads the bytes of a pickle; `path` is used in messages.
     pub fn parse(path: &Path, file: Vec<u8>) -> Result<Self> {
-        let mut machine =
-            Machine { file: &file, at: 0, nodes: Vec::new(), stack: Vec::new(), memo: BTreeMap::new() };
+        let mut machine = Machine {
+            file: &file,
+            at: 0,
+            nodes: Vec::new(),
+            stack: Vec::new(),
+            memo: BTreeMap::new(),
+            torch: false,
+        };
         let root = machine.run().map_err(|what| {
             let at = machine.at;
             IngestError::bad(path, format!("{what} (byte {at} of {})", file.len()))
@@ -160,6 +160,8 @@ struct Machine<'a> {
     /// `None` is a mark.
     stack: Vec<Option<Id>>,
     memo: BTreeMap<u32, Id>,
+    /// Whether PyTorch's names and storages are known.
+    torch: bool,
 }
 
 type Step<T> = std::result::Result<T, String>;
@@ -205,6 +207,7 @@ impl Machine<'_> {
             b'c' | 0x93 => self.global(opcode),
             b'R' => self.reduce(),
             b'b' => self.build(),
+            b'Q' if self.torch => self.persistent(),
             0x97 | 0x98 => Err("data outside the pickle (protocol 5 buffers); save it without buffer_callback".into()),
             b'o' | b'i' | 0x81 | 0x92 | b'P' | b'Q' => {
                 Err("it makes an object of a Python class, and only numbers, texts, dicts and numpy arrays are read".into())
@@ -290,8 +293,10 @@ impl Machine<'_> {
             _ => 8,
         };
         let n = usize::try_from(self.uint(width)?).map_err(|e| e.to_string())?;
+        let python2 = self.torch && matches!(opcode, b'U' | b'T');
         let text = self.take(n)?;
-        let node = if matches!(opcode, b'X' | 0x8c | 0x8d) {
+        // Python 2 wrote names as bytes.
+        let node = if matches!(opcode, b'X' | 0x8c | 0x8d) || python2 {
             Node::Str(String::from_utf8(text.to_vec()).map_err(|_| "a text that is not UTF-8")?)
         } else {
             Node::Bytes(Bytes::InFile(self.at - n..self.at))
@@ -362,126 +367,6 @@ impl Machine<'_> {
             self.memo.insert(key, top);
         }
         Ok(())
-    }
-
-    fn global(&mut self, opcode: u8) -> Step<()> {
-        let (module, name) = if opcode == b'c' {
-            (self.line()?, self.line()?)
-        } else {
-            let (name, module) = (self.pop()?, self.pop()?);
-            match (&self.nodes[module], &self.nodes[name]) {
-                (Node::Str(module), Node::Str(name)) => (module.clone(), name.clone()),
-                _ => return Err("a name that is no text".into()),
-            }
-        };
-        let numpy = module.replacen("numpy._core", "numpy.core", 1);
-        let global = match (numpy.as_str(), name.as_str()) {
-            ("numpy.core.multiarray", "_reconstruct") => Global::Reconstruct,
-            ("numpy.core.multiarray", "scalar") => Global::Scalar,
-            ("numpy.core.numeric", "_frombuffer") => Global::FromBuffer,
-            ("numpy", "ndarray") => Global::NdArray,
-            ("numpy", "dtype") => Global::DType,
-            ("_codecs", "encode") => Global::Encode,
-            ("builtins" | "__builtin__", "bytes") => Global::Bytes,
-            _ => {
-                return Err(format!(
-                    "it wants Python to call {module}.{name}; nct runs no code from data files, and reads numbers, texts, dicts and numpy arrays only. Do not open this file with Python unless you trust its author"
-                ));
-            }
-        };
-        self.push(Node::Global(global));
-        Ok(())
-    }
-
-    fn reduce(&mut self) -> Step<()> {
-        let (args, callee) = (self.pop()?, self.pop()?);
-        let (Node::Tuple(args), Node::Global(global)) = (&self.nodes[args], &self.nodes[callee]) else {
-            return Err("a call without a name or arguments".into());
-        };
-        let node = match (global, args.as_slice()) {
-            (Global::Reconstruct, [class, ..]) if self.nodes[*class] == Node::Global(Global::NdArray) => {
-                Node::Array(None)
-            }
-            (Global::DType, [name, ..]) => match &self.nodes[*name] {
-                Node::Str(name) => Node::DType(Elements::named(name)?),
-                Node::Bytes(Bytes::InFile(name)) => {
-                    Node::DType(Elements::named(&String::from_utf8_lossy(&self.file[name.clone()]))?)
-                }
-                _ => return Err("an element type without a name".into()),
-            },
-            (Global::Scalar, [dtype, data]) => self.scalar(*dtype, *data)?,
-            (Global::FromBuffer, [data, dtype, shape, order]) => {
-                let (data, dtype, shape, order) = (*data, *dtype, *shape, *order);
-                let fortran = self.nodes[order] == Node::Str("F".into());
-                Node::Array(Some(self.array_node(dtype, shape, fortran, data)?))
-            }
-            (Global::Encode, [text, ..]) => match &self.nodes[*text] {
-                Node::Str(text) => {
-                    let bytes: Option<Vec<u8>> =
-                        text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
-                    Node::Bytes(Bytes::Owned(bytes.ok_or("bytes written as text beyond latin-1")?))
-                }
-                _ => return Err("bytes that are no text".into()),
-            },
-            (Global::Bytes, []) => Node::Bytes(Bytes::Owned(Vec::new())),
-            _ => return Err("a call with arguments that numpy does not write".into()),
-        };
-        self.push(node);
-        Ok(())
-    }
-
-    fn scalar(&self, dtype: Id, data: Id) -> Step<Node> {
-        let (Node::DType(elements), Node::Bytes(bytes)) = (&self.nodes[dtype], &self.nodes[data]) else {
-            return Err("a numpy scalar without type or data".into());
-        };
-        let bytes = match bytes {
-            Bytes::InFile(range) => &self.file[range.clone()],
-            Bytes::Owned(bytes) => bytes,
-        };
-        let array = Array::new(*elements, vec![1], false, bytes)?;
-        Ok(match array.element(0) {
-            Element::Int(n) => Node::Int(n),
-            Element::Float(x) => Node::Float(x),
-        })
-    }
-
-    fn build(&mut self) -> Step<()> {
-        let (state, target) = (self.pop()?, self.top()?);
-        let Node::Tuple(state) = &self.nodes[state] else {
-            return Err("an object state that numpy does not write".into());
-        };
-        let node = match (&self.nodes[target], state.as_slice()) {
-            (Node::DType(elements), [_, order, ..]) => match &self.nodes[*order] {
-                Node::Str(order) => Node::DType(elements.in_order(order)?),
-                Node::Bytes(Bytes::InFile(order)) => {
-                    Node::DType(elements.in_order(&String::from_utf8_lossy(&self.file[order.clone()]))?)
-                }
-                _ => return Err("an element type without byte order".into()),
-            },
-            (Node::Array(None), [_, shape, dtype, fortran, data]) => {
-                let fortran = matches!(self.nodes[*fortran], Node::Bool(true) | Node::Int(1));
-                Node::Array(Some(self.array_node(*dtype, *shape, fortran, *data)?))
-            }
-            _ => return Err("an object state that numpy does not write".into()),
-        };
-        self.nodes[target] = node;
-        Ok(())
-    }
-
-    fn array_node(&self, dtype: Id, shape: Id, fortran: bool, data: Id) -> Step<ArrayNode> {
-        let (Node::DType(elements), Node::Tuple(axes)) = (&self.nodes[dtype], &self.nodes[shape]) else {
-            return Err("an array without element type or shape".into());
-        };
-        let axis = |&id: &Id| match self.nodes[id] {
-            Node::Int(n) => usize::try_from(n).ok(),
-            _ => None,
-        };
-        let shape: Option<Vec<usize>> = axes.iter().map(axis).collect();
-        let shape = shape.ok_or("an array whose shape is no list of sizes")?;
-        if !matches!(self.nodes[data], Node::Bytes(_)) {
-            return Err("an array of Python objects; only numbers are read".into());
-        }
-        Ok(ArrayNode { elements: *elements, shape, fortran, data })
     }
 }
 

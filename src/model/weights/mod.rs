@@ -1,13 +1,18 @@
-//! Tensors in and out of safetensors files, which Python reads with `safetensors.torch.load_file`.
+//! Tensors in and out of files: safetensors both ways, and PyTorch's own (`.pth`, `.pt`, `.pth.tar`) in,
+//! through a reader that runs nothing.
 
 mod rename;
+#[cfg(test)]
+mod tests;
+mod torch;
+mod zip;
 
 pub use rename::renamed;
 
 use super::ModelError;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -19,7 +24,12 @@ pub fn encode(tensors: &[(String, Tensor)], metadata: &[(&str, String)]) -> Resu
         let dtype = match tensor.kind() {
             Kind::Float => Dtype::F32,
             Kind::Double => Dtype::F64,
+            Kind::Half => Dtype::F16,
+            Kind::BFloat16 => Dtype::BF16,
             Kind::Int64 => Dtype::I64,
+            Kind::Int => Dtype::I32,
+            Kind::Uint8 => Dtype::U8,
+            Kind::Bool => Dtype::BOOL,
             other => {
                 return Err(broken(format!(
                     "{name} is of type {other:?}, which has no place in a weights file"
@@ -55,33 +65,40 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Reads `path`. A leading `module.`, as data-parallel training in Python leaves it, is dropped.
+    /// Reads `path`, whatever its ending: safetensors, or a file of `torch.save`, of which nothing is run.
+    ///
+    /// Names stay as they are in the file; [`renamed`] fits them to a network.
+    ///
+    /// # Errors
+    /// Anything unreadable, with the file's name.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let file = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|e| ModelError::file(&file, e.to_string()))?;
-        let damaged = |e: safetensors::SafeTensorError| {
-            ModelError::file(&file, format!("is no safetensors file, or is damaged: {e}"))
+        Self::parse(&bytes).map_err(|what| ModelError::file(&file, what))
+    }
+
+    /// Reads the bytes of a weights file.
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let (found, metadata) = if bytes.starts_with(torch::ZIP_MAGIC) {
+            (torch::read_zip(bytes)?, HashMap::new())
+        } else if bytes.starts_with(torch::OLD_MAGIC) {
+            (torch::read_old(bytes)?, HashMap::new())
+        } else {
+            safetensors_of(bytes)?
         };
-        let parsed = SafeTensors::deserialize(&bytes).map_err(damaged)?;
-        let metadata =
-            SafeTensors::read_metadata(&bytes).map_err(damaged)?.1.metadata().clone().unwrap_or_default();
-        let mut tensors = Vec::new();
-        for (name, view) in parsed.tensors() {
-            let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-            let kind = match view.dtype() {
-                Dtype::F32 => Kind::Float,
-                Dtype::F64 => Kind::Double,
-                Dtype::F16 => Kind::Half,
-                Dtype::BF16 => Kind::BFloat16,
-                Dtype::I64 => Kind::Int64,
-                other => return Err(ModelError::file(&file, format!("{name} is of type {other:?}"))),
-            };
-            let tensor = Tensor::f_from_data_size(view.data(), &shape, kind);
-            let tensor = tensor.map_err(|e| ModelError::file(&file, format!("{name}: {e}")))?;
-            tensors.push((name.strip_prefix("module.").unwrap_or(&name).to_owned(), tensor));
+        let mut tensors = BTreeMap::new();
+        for (name, tensor) in found {
+            if tensors.contains_key(&name) {
+                return Err(format!("has two tensors called {name}"));
+            }
+            tensors.insert(name, tensor);
         }
-        tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Self { tensors, metadata })
+        Ok(Self { tensors: tensors.into_iter().collect(), metadata })
+    }
+
+    /// All text metadata, in key order.
+    pub fn all_metadata(&self) -> BTreeMap<&str, &str> {
+        self.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
     }
 
     /// The metadata entry `key`.
@@ -90,29 +107,30 @@ impl Weights {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+type Read = (Vec<(String, Tensor)>, HashMap<String, String>);
 
-    #[test]
-    fn tensors_and_metadata_come_back_and_damage_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("w.safetensors");
-        let tensors = vec![
-            ("module.a".to_owned(), Tensor::from_slice(&[1f32, 2.0]).view([2, 1])),
-            ("b".to_owned(), Tensor::from(7i64)),
-        ];
-        let bytes = encode(&tensors, &[("state", "{}".to_owned())]).unwrap();
-        std::fs::write(&path, &bytes).unwrap();
-        let read = Weights::read(&path).unwrap();
-        assert_eq!(read.metadata("state"), Some("{}"));
-        assert_eq!(read.tensors[0].0, "a");
-        assert_eq!((read.tensors[0].1.size(), read.tensors[0].1.double_value(&[1, 0])), (vec![2, 1], 2.0));
-        assert_eq!(read.tensors[1].1.int64_value(&[]), 7);
-        for n in 0..bytes.len() {
-            std::fs::write(&path, &bytes[..n]).unwrap();
-            let message = Weights::read(&path).unwrap_err().to_string();
-            assert!(message.contains("w.safetensors"), "{message}");
-        }
+fn safetensors_of(bytes: &[u8]) -> Result<Read, String> {
+    let damaged = |e: safetensors::SafeTensorError| {
+        format!("is neither a safetensors file nor one of torch.save, or is damaged: {e}")
+    };
+    let parsed = SafeTensors::deserialize(bytes).map_err(damaged)?;
+    let metadata = SafeTensors::read_metadata(bytes).map_err(damaged)?.1.metadata().clone();
+    let mut tensors = Vec::new();
+    for (name, view) in parsed.tensors() {
+        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F64 => Kind::Double,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::I64 => Kind::Int64,
+            Dtype::I32 => Kind::Int,
+            Dtype::U8 => Kind::Uint8,
+            Dtype::BOOL if view.data().iter().all(|&b| b <= 1) => Kind::Bool,
+            other => return Err(format!("{name} is of type {other:?}, or not of its values")),
+        };
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind);
+        tensors.push((name.clone(), tensor.map_err(|e| format!("{name}: {e}"))?));
     }
+    Ok((tensors, metadata.unwrap_or_default()))
 }

@@ -11,12 +11,19 @@ pub fn renamed(tensors: &[(String, Tensor)], net: &Network) -> Vec<(String, Tens
     let has_weight = |layer: usize| net.params().iter().any(|p| p.name == format!("features.{layer}.weight"));
     let plain = blocks.iter().any(|(prefix, _)| prefix == "features");
     let of = |name: &str| -> String {
-        let name = name.strip_prefix("module.").unwrap_or(name);
-        let name = name.strip_prefix("_model.").unwrap_or(name);
+        let name = unwrapped(name);
         if plain { to_plain(name, tensors, &has_weight) } else { to_blocks(name, &blocks) }
     };
-    let kept = tensors.iter().filter(|(name, _)| !name.ends_with("intermediate_out"));
+    let kept = tensors.iter().filter(|(name, _)| name.rsplit('.').next() != Some("intermediate_out"));
     kept.map(|(name, tensor)| (of(name), tensor.shallow_clone())).collect()
+}
+
+/// A name without what wrappers in Python put before it.
+fn unwrapped(mut name: &str) -> &str {
+    while let Some(rest) = name.strip_prefix("module.").or_else(|| name.strip_prefix("_model.")) {
+        name = rest;
+    }
+    name
 }
 
 /// `features.20.weight` to `mtl_vgg_core.unshared_block.3.weight`, for blocks that start at the given layers.

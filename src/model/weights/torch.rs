@@ -1,0 +1,205 @@
+//! Files of `torch.save`, zip or old, through the restricted pickle reader: nothing is run.
+
+use super::zip;
+use crate::ingest::pickle::{Id, StorageKind, TensorRef, TorchPickle};
+use std::collections::{BTreeMap, BTreeSet};
+use tch::{Kind, Tensor};
+
+type Named = Vec<(String, Tensor)>;
+
+/// How the old format begins: a pickle of a fixed number.
+pub(super) const OLD_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+/// How a zip archive begins.
+pub(super) const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
+const OLD_VERSION: i64 = 1001;
+
+/// The state dict in a zip archive.
+pub(super) fn read_zip(file: &[u8]) -> Result<Named, String> {
+    let entries = zip::entries(file)?;
+    let prefix = entries.keys().find_map(|name| name.strip_suffix("data.pkl"));
+    let prefix = prefix.ok_or("a zip archive without data.pkl: no file of torch.save")?;
+    if entries.get(&format!("{prefix}byteorder")).is_some_and(|order| *order != b"little".as_slice()) {
+        return Err("written on a big-endian machine; save it again on a little-endian one".into());
+    }
+    let data = entries[&format!("{prefix}data.pkl")];
+    let (pickle, end) = TorchPickle::parse(data, 0).map_err(|e| format!("data.pkl: {e}"))?;
+    if end != data.len() {
+        return Err("data.pkl goes on after its end".into());
+    }
+    let find = |key: &str| entries.get(&format!("{prefix}data/{key}")).copied();
+    tensors(&pickle, &find, file.len())
+}
+
+/// The state dict in a file of the format before PyTorch 1.6.
+pub(super) fn read_old(file: &[u8]) -> Result<Named, String> {
+    let (version, at) = TorchPickle::parse(file, OLD_MAGIC.len())?;
+    if version.int(version.root()) != Some(OLD_VERSION) {
+        return Err("an unknown version of PyTorch's old format".into());
+    }
+    let (system, at) = TorchPickle::parse(file, at)?;
+    let facts = system.entries(system.root()).ok_or("the description of the machine is missing")?;
+    let little = facts.iter().find(|(key, _)| *key == "little_endian").and_then(|(_, id)| system.int(*id));
+    if little != Some(1) {
+        return Err("written on a big-endian machine; save it again on a little-endian one".into());
+    }
+    let (pickle, at) = TorchPickle::parse(file, at)?;
+    let (list, mut at) = TorchPickle::parse(file, at)?;
+    let keys = list.texts(list.root()).ok_or("the list of storages is missing")?;
+    let known = pickle.storages();
+    let mut found = BTreeMap::new();
+    for key in keys {
+        let &(kind, elements) = known.get(key).ok_or_else(|| format!("storage {key} is used nowhere"))?;
+        let count = file.get(at..).and_then(<[u8]>::first_chunk::<8>);
+        let count = count.ok_or_else(|| format!("cut short at storage {key}"))?;
+        if u64::from_le_bytes(*count) != elements as u64 {
+            return Err(format!("storage {key} has another length than the tensors say"));
+        }
+        let start = at + 8;
+        let end = elements.checked_mul(kind.bytes()).and_then(|n| start.checked_add(n));
+        let data = end.and_then(|end| file.get(start..end));
+        let data = data.ok_or_else(|| format!("cut short at storage {key}"))?;
+        found.insert(key, data);
+        at = start + data.len();
+    }
+    if at != file.len() {
+        return Err(format!("{} bytes follow its end", file.len() - at));
+    }
+    tensors(&pickle, &|key| found.get(key).copied(), file.len())
+}
+
+/// Shared storages may be read more than once, up to so many times the file's length in all.
+const COPIES_MAX: usize = 16;
+
+fn tensors<'a>(
+    pickle: &TorchPickle,
+    find: &dyn Fn(&str) -> Option<&'a [u8]>,
+    file_bytes: usize,
+) -> Result<Named, String> {
+    let mut left = file_bytes.saturating_mul(COPIES_MAX);
+    let mut named = Vec::new();
+    for (name, view) in state_dict(pickle)? {
+        let tensor = tensor(view, find, &mut left).map_err(|e| format!("{name}: {e}"))?;
+        named.push((name.to_owned(), tensor));
+    }
+    Ok(named)
+}
+
+/// Where checkpoints keep their state dict.
+const USUAL: [&str; 5] = ["state_dict", "model_state_dict", "model_state", "model", "net"];
+type Views<'a> = Vec<(&'a str, TensorRef<'a>)>;
+
+/// The one state dict of a file: the dict itself, or one within it.
+fn state_dict(pickle: &TorchPickle) -> Result<Views<'_>, String> {
+    if let Some(views) = views(pickle, pickle.root()) {
+        return Ok(views);
+    }
+    let top = pickle.entries(pickle.root()).ok_or("holds no dict of tensors")?;
+    let mut found: Vec<(String, Id)> = Vec::new();
+    // Damaged files may name one dict a million times: each is looked at once.
+    let mut seen = BTreeSet::new();
+    for (key, id) in top {
+        if views(pickle, id).is_some() {
+            found.push((key.to_owned(), id));
+        } else if seen.insert(id) {
+            for (k, id) in pickle.entries(id).unwrap_or_default() {
+                if seen.insert(id) && views(pickle, id).is_some() {
+                    found.push((format!("{key}.{k}"), id));
+                }
+            }
+        }
+    }
+    let usual: Vec<usize> = (0..found.len()).filter(|&i| USUAL.contains(&found[i].0.as_str())).collect();
+    let of = |id: Id| views(pickle, id).ok_or_else(|| "holds no dict of tensors".to_owned());
+    match (usual.as_slice(), found.as_slice()) {
+        (&[i], _) => of(found[i].1),
+        (_, [(_, id)]) => of(*id),
+        (_, []) => Err("holds no state dict: no dict of tensors in it, nor in its entries".into()),
+        _ => {
+            let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+            Err(format!("holds several state dicts ({}); save the one you mean alone", names.join(", ")))
+        }
+    }
+}
+
+/// A dict that has tensors only.
+fn views(pickle: &TorchPickle, id: usize) -> Option<Views<'_>> {
+    let entries = pickle.entries(id).filter(|entries| !entries.is_empty())?;
+    entries.into_iter().map(|(key, id)| Some((key, pickle.tensor(id)?))).collect()
+}
+
+fn kind(kind: StorageKind) -> Kind {
+    match kind {
+        StorageKind::F64 => Kind::Double,
+        StorageKind::F32 => Kind::Float,
+        StorageKind::F16 => Kind::Half,
+        StorageKind::Bf16 => Kind::BFloat16,
+        StorageKind::I64 => Kind::Int64,
+        StorageKind::I32 => Kind::Int,
+        StorageKind::U8 => Kind::Uint8,
+        StorageKind::Bool => Kind::Bool,
+    }
+}
+
+fn tensor<'a>(
+    view: TensorRef<'_>,
+    find: &dyn Fn(&str) -> Option<&'a [u8]>,
+    left: &mut usize,
+) -> Result<Tensor, String> {
+    let data = find(view.key).ok_or_else(|| format!("its storage {} is missing", view.key))?;
+    let width = view.kind.bytes();
+    if view.elements.checked_mul(width) != Some(data.len()) {
+        return Err(format!("its storage has {} bytes, not {} elements", data.len(), view.elements));
+    }
+    let n = view.shape.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis));
+    let n = n.ok_or_else(|| format!("shape {:?} is beyond all memory", view.shape))?;
+    let steps = view.shape.iter().zip(view.strides).try_fold(view.offset, |end, (&axis, &stride)| {
+        end.checked_add(axis.saturating_sub(1).checked_mul(stride)?)
+    });
+    if n > 0 && steps.is_none_or(|last| last >= view.elements) {
+        return Err(format!("shape {:?} reaches beyond its storage of {}", view.shape, view.elements));
+    }
+    let left_now = n.checked_mul(width).and_then(|bytes| left.checked_sub(bytes));
+    *left = left_now.ok_or("its tensors repeat their storages so often that they are no weights")?;
+    let bytes = gather(&view, data, n);
+    let shape: Result<Vec<i64>, _> = view.shape.iter().map(|&axis| i64::try_from(axis)).collect();
+    let shape = shape.map_err(|e| e.to_string())?;
+    // torch reads these bytes as truth values, for which others than 0 and 1 are undefined.
+    if view.kind == StorageKind::Bool && bytes.iter().any(|&b| b > 1) {
+        return Err("a truth value other than 0 and 1".into());
+    }
+    Tensor::f_from_data_size(&bytes, &shape, kind(view.kind)).map_err(|e| e.to_string())
+}
+
+/// The `n` elements of a view, which lies within `data`, in row-major order.
+fn gather(view: &TensorRef<'_>, data: &[u8], n: usize) -> Vec<u8> {
+    if n == 0 {
+        return Vec::new();
+    }
+    let width = view.kind.bytes();
+    // At most `n`, as no axis is empty.
+    let mut expected = 1;
+    let contiguous = view.shape.iter().zip(view.strides).rev().all(|(&axis, &stride)| {
+        let fits = axis <= 1 || stride == expected;
+        expected *= axis.max(1);
+        fits
+    });
+    if contiguous {
+        return data[view.offset * width..][..n * width].to_vec();
+    }
+    let mut out = Vec::with_capacity(n * width);
+    let mut place = vec![0; view.shape.len()];
+    let mut at = view.offset;
+    for _ in 0..n {
+        out.extend_from_slice(&data[at * width..][..width]);
+        for axis in (0..place.len()).rev() {
+            if place[axis] + 1 < view.shape[axis] {
+                place[axis] += 1;
+                at += view.strides[axis];
+                break;
+            }
+            at -= view.strides[axis] * place[axis];
+            place[axis] = 0;
+        }
+    }
+    out
+}
