@@ -33,7 +33,9 @@ fn command(dir: &Path, out: &str, sets: &[&str]) -> std::process::Command {
     fs::write(dir.join("parts.toml"), TINY).unwrap();
     let mut command = nct(dir);
     command.args(["train", "--device", "cpu", "--config", "parts.toml", "--out", out]);
-    sets.iter().for_each(|set| drop(command.args(["--set", set])));
+    for set in sets {
+        command.args(["--set", set]);
+    }
     command
 }
 

@@ -1,6 +1,11 @@
 //! The recipes and their documentation.
 
+use nct::base::Task;
 use nct::config::Experiment;
+use nct::model::HeadKind;
+use nct::objective::NeuralLoss;
+use nct::schedule::{Mix, Ratio, RatioByEpoch};
+use nct::train::{OptimizerKind, Scheduler, ThresholdMode};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,10 +48,6 @@ fn every_recipe_is_read_and_the_paper_s_is_the_default() {
 /// The spec's table of recipes (trainer 7.1).
 #[test]
 fn the_paper_s_recipes_have_the_paper_s_numbers() {
-    use nct::base::Task;
-    use nct::model::HeadKind;
-    use nct::objective::NeuralLoss;
-    use nct::train::{OptimizerKind, Scheduler, ThresholdMode};
     let read = |name: &str| Experiment::read(&configs().join(format!("{name}.toml")), &[]).unwrap();
     // Name, images, neural set, optimiser, rate, momentum, factor, epochs, threshold, weighing, scaling, monitored.
     let (sgd, adam) = (OptimizerKind::Sgd, OptimizerKind::Adam);
@@ -72,56 +73,76 @@ fn the_paper_s_recipes_have_the_paper_s_numbers() {
             class,
         ),
     ] {
-        let e = read(name);
+        let recipe = read(name);
+        let optimizer = &recipe.optimizer;
         assert_eq!(
-            (e.data.images.as_str(), e.data.neural.as_str(), e.seed),
-            (images, neural, 1000),
+            (optimizer.kind, optimizer.lr, optimizer.momentum, optimizer.weight_decay),
+            (kind, lr, momentum, 5e-4),
             "{name}"
         );
-        assert_eq!((e.data.batch_size, e.data.neural_batch_size, e.data.gray), (128, 128, true), "{name}");
-        let o = &e.optimizer;
-        assert_eq!((o.kind, o.lr, o.momentum, o.weight_decay), (kind, lr, momentum, 5e-4), "{name}");
-        assert!(!o.nesterov.unwrap_or(false) && !o.amsgrad.unwrap_or(false) && o.groups.is_empty());
-        let s = &e.schedule;
-        assert_eq!((s.scheduler, s.threshold_mode), (Scheduler::Adaptive, ThresholdMode::Abs), "{name}");
+        let schedule = &recipe.schedule;
         assert_eq!(
-            (s.lr_decay, s.max_iter, s.threshold, s.min_lr),
-            (decay, epochs, threshold, 1e-4),
+            (schedule.lr_decay, schedule.max_iter, schedule.threshold),
+            (decay, epochs, threshold),
             "{name}"
         );
-        assert_eq!((s.patience, s.lr_decay_steps, s.interval), (5, 5, 1), "{name}");
-        assert_eq!((s.to_monitor.clone(), s.restore_best, s.maximize), (vec![task], true, true), "{name}");
         assert_eq!(
-            (e.loss.loss_weighing, e.loss.scale_loss, e.loss.loss_sum),
-            (weighing, scaling, false),
+            (schedule.to_monitor.clone(), recipe.loss.loss_weighing),
+            (vec![task], weighing),
             "{name}"
         );
+        assert_eq!(
+            (schedule.scheduler, schedule.threshold_mode),
+            (Scheduler::Adaptive, ThresholdMode::Abs),
+            "{name}"
+        );
+        assert_eq!((recipe.data.images.as_str(), recipe.data.neural.as_str()), (images, neural), "{name}");
+        assert_eq!((recipe.loss.scale_loss, recipe.loss.loss_sum), (scaling, false), "{name}");
         let poisson = if name == "v1_model" { NeuralLoss::Poisson } else { NeuralLoss::Mse };
-        assert!(neural.is_empty() || (e.loss.neural == poisson && !e.loss.avg_loss), "{name}");
-        let m = &e.model;
-        assert_eq!(
-            (m.vgg_type.to_string().as_str(), m.v1_model_layer, m.v4_model_layer),
-            ("vgg19_bn", 17, -1)
-        );
-        assert_eq!((m.classification_readout_type, m.hidden, m.dropout), (HeadKind::Conv, 4096, 0.5));
-        assert_eq!((m.v1_gamma_readout, m.v1_init_mu_range, m.v1_init_sigma_range), (0.5, 0.3, 0.6));
-        assert!(m.v1_fine_tune && m.v1_readout_bias && !m.v1_final_batchnorm && m.v1_elu_offset == -1.0);
-        let mix = e.mix.mix().unwrap();
-        if images.is_empty() || neural.is_empty() {
-            assert_eq!(mix, nct::schedule::Mix::Long { batches_per_step: 0 }, "{name}");
-        } else {
-            let ratio = nct::schedule::RatioByEpoch::new([(1, nct::schedule::Ratio::PerStep(1))]).unwrap();
-            assert_eq!(mix, nct::schedule::Mix::Mtl { ratio, images_per_step: 1 }, "{name}");
-        }
-        if !images.is_empty() {
-            let a = &e.data.augment;
-            assert_eq!((a.crop_padding, a.flip, a.rotation_degrees, a.noise.len()), (4, true, 15.0, 0));
-            assert_eq!((e.data.mean.clone(), e.data.std.clone()), (vec![0.4519], vec![0.2221]));
-        }
-        // Recorded stimuli are normalised by their own statistics.
-        let own = name == "v1_model" || name == "baseline";
-        assert_eq!(e.data.neural_mean, if own { vec![] } else { vec![0.4519] }, "{name}");
+        assert!(neural.is_empty() || (recipe.loss.neural == poisson && !recipe.loss.avg_loss), "{name}");
+        what_all_share(&recipe);
     }
+}
+
+/// What is the same in every recipe of the paper.
+fn what_all_share(recipe: &Experiment) {
+    let (name, data, schedule) = (&recipe.name, &recipe.data, &recipe.schedule);
+    assert_eq!(
+        (data.batch_size, data.neural_batch_size, data.gray, recipe.seed),
+        (128, 128, true, 1000),
+        "{name}"
+    );
+    assert_eq!((schedule.patience, schedule.lr_decay_steps, schedule.interval), (5, 5, 1), "{name}");
+    assert!(schedule.restore_best && schedule.maximize && schedule.min_lr == 1e-4, "{name}");
+    let optimizer = &recipe.optimizer;
+    assert!(!optimizer.nesterov.unwrap_or(false) && !optimizer.amsgrad.unwrap_or(false), "{name}");
+    let model = &recipe.model;
+    assert_eq!(
+        (model.vgg_type.to_string().as_str(), model.v1_model_layer, model.v4_model_layer),
+        ("vgg19_bn", 17, -1)
+    );
+    assert_eq!((model.classification_readout_type, model.hidden, model.dropout), (HeadKind::Conv, 4096, 0.5));
+    assert_eq!((model.v1_gamma_readout, model.v1_init_mu_range, model.v1_init_sigma_range), (0.5, 0.3, 0.6));
+    assert!(
+        model.v1_fine_tune
+            && model.v1_readout_bias
+            && !model.v1_final_batchnorm
+            && model.v1_elu_offset == -1.0
+    );
+    let expected = if data.images.is_empty() || data.neural.is_empty() {
+        Mix::Long { batches_per_step: 0 }
+    } else {
+        Mix::Mtl { ratio: RatioByEpoch::new([(1, Ratio::PerStep(1))]).unwrap(), images_per_step: 1 }
+    };
+    assert_eq!(recipe.mix.mix().unwrap(), expected, "{name}");
+    if !data.images.is_empty() {
+        let augment = &data.augment;
+        assert_eq!((augment.crop_padding, augment.flip, augment.rotation_degrees), (4, true, 15.0), "{name}");
+        assert_eq!((data.mean.clone(), data.std.clone()), (vec![0.4519], vec![0.2221]), "{name}");
+    }
+    // Recorded stimuli are normalised by their own statistics.
+    let own = data.neural == "neural_v1_dataset" || data.neural.is_empty();
+    assert_eq!(data.neural_mean, if own { vec![] } else { vec![0.4519] }, "{name}");
 }
 
 #[test]
