@@ -107,7 +107,11 @@ def torch_network(nn, torch, config, sessions, classes):
             )
 
         def shared(self, x):
-            return self.mtl_vgg_core.v1_block(x.expand(-1, 3, -1, -1))
+            # Three equal channels see the sum of the kernel over them. Summing first is the same function, and rounds as
+            # nct does: what is left to differ is what the two programs mean.
+            first = self.mtl_vgg_core.v1_block[0]
+            x = nn.functional.conv2d(x, first.weight.sum(1, keepdim=True), first.bias, padding=1)
+            return self.mtl_vgg_core.v1_block[1:](x)
 
         def classify(self, x):
             return self.classification_readout(self.mtl_vgg_core.unshared_block(self.shared(x)))
@@ -258,14 +262,17 @@ def compare(args, folder):
     metrics = [json.loads(line) for line in (recorded / "metrics.jsonl").read_text().splitlines()]
     last = {line["task"]: line for line in metrics if line["epoch"] == args.epochs}
     found = last["img_classification"]["validation_accuracy"], last["v1"]["validation_correlation"]
-    worst, at = 0.0, 0
-    for number, (plan, values) in enumerate(losses[:50]):
-        for batch, value in zip(plan["batches"], values):
-            apart = abs(value - batch["loss"]) / max(abs(batch["loss"]), 1e-8)
-            worst, at = max((worst, at), (apart, number))
+    def apart(update):
+        plan, values = update
+        return max(abs(v - b["loss"]) / max(abs(b["loss"]), 1e-8) for b, v in zip(plan["batches"], values))
+
+    differences = [apart(update) for update in losses[:50]]
+    worst = max(differences)
+    # Rounding grows from update to update; a difference in meaning would show at the first one.
+    print("relative difference of losses by update:", " ".join(f"{d:.0e}" for d in differences[::7]))
     ours, theirs = statistics.mean(nct_ms), statistics.median(torch_ms)
     checks = [
-        ("losses of the first 50 updates, relative", worst, 1e-4, f"largest at update {at}"),
+        ("losses of the first 50 updates, relative", worst, 1e-4, f"{len(differences)} updates"),
         ("validation accuracy, in shares", abs(scores[0] - found[0]) / 100, 1e-2, f"{found[0]:.2f} % and {scores[0]:.2f} %"),
         ("validation correlation", abs(scores[1] - found[1]), 1e-2, f"{found[1]:.4f} and {scores[1]:.4f}"),
         ("time of an update over PyTorch's", ours / theirs, 1.05, f"{ours:.1f} ms and {theirs:.1f} ms"),
