@@ -1,6 +1,6 @@
 //! What may be added to training, and what may go wrong in it.
 
-use crate::common::{nct, output, shards, stderr, succeed};
+use crate::common::{nct, only_run, output, shards, stderr, succeed};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,12 +37,6 @@ fn command(dir: &Path, out: &str, sets: &[&str]) -> std::process::Command {
         command.args(["--set", set]);
     }
     command
-}
-
-fn only_run(dir: &Path, out: &str) -> PathBuf {
-    let runs: Vec<PathBuf> = fs::read_dir(dir.join(out)).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(runs.len(), 1, "{runs:?}");
-    runs[0].clone()
 }
 
 fn train(dir: &Path, out: &str, sets: &[&str]) -> PathBuf {
@@ -127,6 +121,9 @@ fn weights_of_another_run_are_the_start_and_frozen_ones_stay() {
     let strict = output(&mut command(dir.path(), "fourth", &[&from, "init.strict=true", "model.hidden=24"]));
     assert_eq!(strict.status.code(), Some(2));
     assert!(stderr(&strict).contains("classification_readout.0.weight"), "{}", stderr(&strict));
+    // Once it has begun, a run does not need what it began from.
+    fs::remove_dir_all(&first).unwrap();
+    succeed(nct(dir.path()).args(["train", "--device", "cpu", "--resume", second.to_str().unwrap()]));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Training, resuming and evaluating as a user does.
 
-use crate::common::{nct, output, shards, stderr, succeed};
+use crate::common::{nct, only_run, output, shards, stderr, succeed};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// A tiny network on the small sample data; an epoch has 17 updates of three batches.
@@ -41,12 +41,6 @@ fn train(dir: &Path, args: &[&str]) -> Command {
     }
     command.args(args);
     command
-}
-
-fn only_run(dir: &Path, out: &str) -> PathBuf {
-    let runs: Vec<PathBuf> = fs::read_dir(dir.join(out)).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(runs.len(), 1, "{runs:?}");
-    runs[0].clone()
 }
 
 fn checkpoints(run: &Path) -> [Vec<u8>; 2] {

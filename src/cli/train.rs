@@ -137,7 +137,7 @@ pub(crate) fn train(
         plan::show(experiment, &net, &info, &schedule, &sources, args.json)?;
         return Ok(None);
     }
-    let provenance = provenance(experiment, &selected.note, &data)?;
+    let provenance = provenance(experiment, &selected.note, &data, resumed.is_none())?;
     let state = resumed.as_ref().map(|run| resumable(run, &provenance)).transpose()?;
     let run = match resumed {
         Some(run) => run,
@@ -230,7 +230,7 @@ fn final_settings(experiment: &Experiment) -> FinalSettings {
 }
 
 /// The classes that compete in final evaluations.
-fn labelled(experiment: &Experiment) -> Labelled<'static> {
+pub(crate) fn labelled(experiment: &Experiment) -> Labelled<'static> {
     match experiment.evaluation.return_classification_subset {
         0 => Labelled::Own,
         m => Labelled::First(m as usize),
@@ -238,7 +238,7 @@ fn labelled(experiment: &Experiment) -> Labelled<'static> {
 }
 
 /// Everything beside the settings that a run depends on, and what can change rounding.
-fn provenance(experiment: &Experiment, device: &str, data: &Data<'_>) -> anyhow::Result<Value> {
+fn provenance(experiment: &Experiment, device: &str, data: &Data<'_>, fresh: bool) -> anyhow::Result<Value> {
     let datasets: serde_json::Map<String, Value> = data
         .datasets()
         .map(|d| (d.manifest().dataset.clone(), json!({"blake3": d.manifest().fingerprint().as_str()})))
@@ -252,7 +252,8 @@ fn provenance(experiment: &Experiment, device: &str, data: &Data<'_>) -> anyhow:
         "cpu": std::env::consts::ARCH,
         "rounding_depends_on": ["libtorch", "device", "torch_threads", "cpu"],
         "datasets": datasets,
-        "init_blake3": start::digest(experiment)?,
+        // A run that is gone on with no longer needs the file.
+        "init_blake3": if fresh { start::digest(experiment)? } else { None },
     }))
 }
 

@@ -42,6 +42,14 @@ pub(crate) fn shards() -> TempDir {
     dir
 }
 
+/// The one run in folder `out`.
+#[cfg(feature = "torch")]
+pub(crate) fn only_run(dir: &Path, out: &str) -> PathBuf {
+    let runs: Vec<PathBuf> = fs::read_dir(dir.join(out)).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    runs[0].clone()
+}
+
 /// All files below `root` with their contents, sorted.
 pub(crate) fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
