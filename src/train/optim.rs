@@ -290,8 +290,11 @@ impl Slot {
             self.moments = vec![grad.copy()];
         }
         let velocity = &self.moments[0];
-        let update =
-            if settings.nesterov == Some(true) { grad + velocity * momentum } else { velocity * 1.0 };
+        let update = if settings.nesterov == Some(true) {
+            grad + velocity * momentum
+        } else {
+            velocity.shallow_clone()
+        };
         let _ = self.param.g_sub_(&(update * lr));
     }
 
