@@ -5,7 +5,7 @@ use super::TrainError;
 use crate::base::{StepIndex, Task};
 use crate::eval::images_of;
 use crate::load::{Batch, Loader, LoaderOptions, Source, Step, Targets};
-use crate::model::Network;
+use crate::model::{Network, Param};
 use crate::model::weights::encode;
 use crate::objective::Objective;
 use crate::runs::{RunError, write_atomic};
@@ -46,9 +46,17 @@ impl Recorder {
         Ok(Self { folder: folder.into(), names: sources.iter().map(|s| s.name.clone()).collect() })
     }
 
-    /// Writes the batches of an update, the seed of torch's generator before it and the batches' losses.
-    pub(super) fn update(&self, step: &Step, seed: i64, losses: &[f64]) -> Result<(), TrainError> {
-        let mut tensors = Vec::new();
+    /// Writes the batches of an update, the seed of torch's generator before it, the batches' losses and the
+    /// gradients of all parameters (`grad.<name>`).
+    pub(super) fn update<'a>(
+        &self,
+        step: &Step,
+        seed: i64,
+        losses: &[f64],
+        params: impl Iterator<Item = &'a Param>,
+    ) -> Result<(), TrainError> {
+        let used = params.filter(|p| p.tensor.grad().defined());
+        let mut tensors: Vec<_> = used.map(|p| (format!("grad.{}", p.name), p.tensor.grad())).collect();
         let mut batches = Vec::new();
         for (i, (batch, loss)) in step.batches.iter().zip(losses).enumerate() {
             let (images, targets) = tensors_of(batch)?;

@@ -104,7 +104,9 @@ impl Trainer<'_> {
         }
         let values = read(&outcomes)?;
         if let Some(recorder) = &self.recorder {
-            recorder.update(step, seed, &values.iter().map(|v| v.loss).collect::<Vec<_>>())?;
+            let losses: Vec<f64> = values.iter().map(|v| v.loss).collect();
+            let params = self.net.params().iter().chain(self.objective.params().iter());
+            recorder.update(step, seed, &losses, params)?;
         }
         if let Some(bad) = values.iter().position(|v| !v.loss.is_finite()) {
             let fault = Fault::new(step, bad, values[bad].loss, &self.sources);
