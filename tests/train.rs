@@ -60,6 +60,11 @@ fn metrics(run: &Path) -> Vec<Value> {
     text.lines().map(line).collect()
 }
 
+/// Results without the run's name.
+fn results(run: &Path) -> String {
+    fs::read_to_string(run.join("results.json")).unwrap().replace(run.to_str().unwrap(), "")
+}
+
 /// Starts training and waits until epoch `epoch` is told.
 fn start_until(dir: &Path, args: &[&str], epoch: u64) -> Child {
     let mut child = train(dir, args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -97,6 +102,47 @@ fn killed_in_the_third_epoch_and_resumed_equals_never_killed() {
     assert_eq!(metrics(&run).len(), 2 * 3, "the kill came after the third epoch");
     succeed(&mut train(dir.path(), &["--resume", run.to_str().unwrap()]));
     assert_same_end(dir.path(), &only_run(dir.path(), "whole"), &run);
+}
+
+#[test]
+fn killed_at_any_moment_and_resumed_gives_the_same_run() {
+    // `NCT_KILLS=100 cargo test killed_at_any_moment_and_resumed` for a long run.
+    let kills: u64 = std::env::var("NCT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let dir = shards();
+    let sets =
+        ["--epochs", "3", "--set", "data.batch_size=12", "--set", "checkpoint.every_updates=1", "--out"];
+    let start = std::time::Instant::now();
+    succeed(train(dir.path(), &sets).arg("whole"));
+    let whole_time = start.elapsed().as_micros() as u64;
+    let whole = only_run(dir.path(), "whole");
+    let (mut interrupted, mut went_on) = (0, 0);
+    for k in 0..kills {
+        let mut first = train(dir.path(), &sets);
+        let mut child = first.arg("killed").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let moment = nct::base::rng::mix64(k) % whole_time;
+        std::thread::sleep(std::time::Duration::from_micros(moment));
+        child.kill().unwrap();
+        interrupted += u64::from(!child.wait().unwrap().success());
+        // Killed before it had settings, it is no run yet.
+        let killed = fs::read_dir(dir.path().join("killed")).into_iter().flatten().next();
+        let killed = killed.map(|run| run.unwrap().path()).filter(|run| run.join("config.toml").is_file());
+        let run = if let Some(run) = killed {
+            succeed(&mut train(dir.path(), &["--resume", run.to_str().unwrap()]));
+            went_on += 1;
+            run
+        } else {
+            succeed(train(dir.path(), &sets).arg("anew"));
+            only_run(dir.path(), "anew")
+        };
+        assert!(metrics(&whole) == metrics(&run), "kill {k} after {moment} us: metrics differ");
+        assert!(checkpoints(&whole) == checkpoints(&run), "kill {k} after {moment} us: weights differ");
+        assert!(results(&whole) == results(&run), "kill {k} after {moment} us: results differ");
+        for made in ["killed", "anew"].map(|out| dir.path().join(out)).iter().filter(|out| out.exists()) {
+            fs::remove_dir_all(made).unwrap();
+        }
+    }
+    assert!(interrupted > kills / 2, "only {interrupted} of {kills} runs were interrupted");
+    println!("{kills} runs, {interrupted} killed, {went_on} resumed: all equal");
 }
 
 #[test]

@@ -391,7 +391,10 @@ mod tests {
                 for (found, expected) in values(&params).iter().zip(expected) {
                     let expected = expected.as_f64().unwrap();
                     // To the bit: the same operations, each rounded once where PyTorch's are.
-                    assert!(*found == expected as f32, "{settings:?}, update {step}: {found}, expected {expected}");
+                    assert!(
+                        *found == expected as f32,
+                        "{settings:?}, update {step}: {found}, expected {expected}"
+                    );
                 }
             }
         }
