@@ -32,7 +32,8 @@ fn shards_of(per_class: u32, color: Color) -> tempfile::TempDir {
 fn sources(set: &ShardSet) -> Vec<Source> {
     let view = |augment| View { augment, ..View::new(vec![0.45], vec![0.22]) };
     let neural = set.dataset("mtl_monkey_dataset").unwrap();
-    let mut sources = Source::sessions(neural, Task::V1, Split::Train, &view(AugmentSettings::NONE)).unwrap();
+    let mut sources =
+        Source::sessions(neural, Task::V1, Split::Train, &view(AugmentSettings::NONE), None).unwrap();
     let images = set.dataset("tiny-imagenet-200").unwrap();
     sources.push(Source::images(images, Split::Train, &view(AugmentSettings::default())).unwrap());
     sources

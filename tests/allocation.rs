@@ -49,7 +49,8 @@ fn no_batch_allocates_once_the_loader_has_started() {
     let set = ShardSet::open(&dir.path().join("shards")).unwrap();
     let view = |augment| View { augment, ..View::new(vec![0.45], vec![0.22]) };
     let neural = set.dataset("mtl_monkey_dataset").unwrap();
-    let mut sources = Source::sessions(neural, Task::V1, Split::Train, &view(AugmentSettings::NONE)).unwrap();
+    let mut sources =
+        Source::sessions(neural, Task::V1, Split::Train, &view(AugmentSettings::NONE), None).unwrap();
     let images = set.dataset("tiny-imagenet-200").unwrap();
     sources.push(Source::images(images, Split::Train, &view(AugmentSettings::default())).unwrap());
     let sources = Arc::new(sources);

@@ -12,7 +12,8 @@ fn sources(dir: &Path) -> Vec<Source> {
     let set = ShardSet::open(&dir.join("shards")).unwrap();
     let view = |augment| View { augment, ..View::new(vec![0.45], vec![0.22]) };
     let neural = set.dataset("mtl_monkey_dataset").unwrap();
-    let mut sources = Source::sessions(neural, Task::V1, Split::Train, &view(AugmentSettings::NONE)).unwrap();
+    let mut sources =
+        Source::sessions(neural, Task::V1, Split::Train, &view(AugmentSettings::NONE), None).unwrap();
     let images = set.dataset("tiny-imagenet-200").unwrap();
     sources.push(Source::images(images, Split::Train, &view(AugmentSettings::default())).unwrap());
     sources
@@ -47,7 +48,9 @@ fn digest(dir: &Path, mix: Mix, seed: u64, steps: std::ops::Range<u64>, threads:
             bytes.extend(batch.pixels.as_f32().unwrap().iter().flat_map(|p| p.to_le_bytes()));
             match batch.targets() {
                 Targets::Labels(labels) => bytes.extend(labels.iter().flat_map(|l| l.to_le_bytes())),
-                Targets::Responses(responses) => bytes.extend(responses.iter().flat_map(|r| r.to_le_bytes())),
+                Targets::Responses(responses) | Targets::Both { responses, .. } => {
+                    bytes.extend(responses.iter().flat_map(|r| r.to_le_bytes()));
+                }
             }
             digests.push(Fingerprint::of(&bytes));
         }
@@ -74,7 +77,7 @@ pub(crate) fn responses(sources: Vec<Source>) -> Vec<f32> {
         for batch in step.unwrap().batches {
             match batch.targets() {
                 Targets::Responses(responses) => all.extend(responses),
-                Targets::Labels(_) => panic!("a session has responses"),
+                Targets::Labels(_) | Targets::Both { .. } => panic!("a session has responses"),
             }
         }
     }

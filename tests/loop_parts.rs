@@ -245,3 +245,39 @@ fn bfloat16_and_channels_last_train_near_single_precision() {
         assert!((found - single).abs() < bound * single, "{out}: {found}, single precision {single}");
     }
 }
+
+#[test]
+fn classes_of_stimuli_are_learned_beside_their_responses() {
+    let dir = shards();
+    let first_losses = |out: &str, sets: &[&str]| {
+        let record = dir.path().join(format!("{out}-record"));
+        let mut command = command(dir.path(), out, &[&["schedule.max_iter=1"], sets].concat());
+        succeed(command.arg("--record").arg(&record));
+        let file = fs::read(record.join("update-000000.safetensors")).unwrap();
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(&file).unwrap();
+        let plan = &metadata.metadata().as_ref().unwrap()["plan"];
+        let plan: Value = serde_json::from_str(plan).unwrap();
+        let losses = plan["batches"].as_array().unwrap().iter().map(|b| b["loss"].as_f64().unwrap());
+        losses.collect::<Vec<_>>()
+    };
+    let (alone, both) = (first_losses("alone", &[]), first_losses("both", &["data.neural_labels=true"]));
+    // The first batch is a session's: the cross-entropy of an untrained head over three classes comes on top.
+    let added = both[0] - alone[0];
+    assert!((0.5..2.5).contains(&added), "{alone:?} and {both:?}");
+    let samples = |out: &str, task: &str| {
+        let lines = metrics(&only_run(dir.path(), out));
+        let line = lines.iter().find(|l| l["epoch"] == 1 && l["task"] == task).unwrap();
+        line["train_samples"].as_u64().unwrap()
+    };
+    assert_eq!(samples("both", "v1"), samples("alone", "v1"));
+    let labelled = samples("alone", "img_classification") + samples("alone", "v1");
+    assert_eq!(samples("both", "img_classification"), labelled);
+
+    let without = output(&mut command(
+        dir.path(),
+        "none",
+        &["data.images=", "mix.kind=long", "data.neural_labels=true"],
+    ));
+    assert_eq!(without.status.code(), Some(2), "{}", stderr(&without));
+    assert!(stderr(&without).contains("data.neural_labels needs labelled images"), "{}", stderr(&without));
+}

@@ -98,7 +98,8 @@ fn half_precision_is_stated_and_close() {
         let set = ShardSet::open(&dir.path().join(out)).unwrap();
         let view = nct::load::View::new(vec![0.5], vec![0.2]);
         let dataset = set.dataset("mtl_monkey_dataset").unwrap();
-        let sources = nct::load::Source::sessions(dataset, nct::base::Task::V1, Split::Train, &view).unwrap();
+        let sources =
+            nct::load::Source::sessions(dataset, nct::base::Task::V1, Split::Train, &view, None).unwrap();
         crate::loader::responses(sources)
     };
     let told =

@@ -62,7 +62,8 @@ fn metrics(run: &Path) -> Vec<Value> {
 
 /// Results without the run's name.
 fn results(run: &Path) -> String {
-    fs::read_to_string(run.join("results.json")).unwrap().replace(run.to_str().unwrap(), "")
+    let name = run.file_name().unwrap().to_str().unwrap();
+    fs::read_to_string(run.join("results.json")).unwrap().replace(name, "")
 }
 
 /// Starts training and waits until epoch `epoch` is told.

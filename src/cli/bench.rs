@@ -216,7 +216,8 @@ fn sources(args: &LoaderArgs, set: &ShardSet) -> anyhow::Result<Vec<Source>> {
     let mut sources = Vec::new();
     if args.mix == MixArg::Mtl {
         let neural = set.dataset(&args.neural)?;
-        sources = Source::sessions(neural, Task::V1, Split::Train, &view(neural, AugmentSettings::NONE))?;
+        sources =
+            Source::sessions(neural, Task::V1, Split::Train, &view(neural, AugmentSettings::NONE), None)?;
     }
     let images = set.dataset(&args.images)?;
     sources.push(Source::images(images, Split::Train, &view(images, augment))?);

@@ -200,7 +200,8 @@ fn evaluate_at_end(
         Ok(())
     };
     let scored = evaluate(finals, net, |e| Ok(data.evaluator_of(e, labelled)?), tell)?;
-    let name = run.root().display().to_string();
+    // The same whichever way the folder was named when the run was gone on with.
+    let name = run.root().file_name().unwrap_or_default().to_string_lossy();
     write_tables(&run.root().join("tables"), &name, &scored)?;
     let rows: Vec<Value> =
         scored.iter().flat_map(|(e, scores)| rows(&name, e, scores, Detail::default())).collect();

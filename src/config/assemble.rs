@@ -112,7 +112,10 @@ impl<'a> Data<'a> {
     ) -> Result<Vec<Source>, DataError> {
         let data = &self.experiment.data;
         let view = self.view(dataset, &data.neural_mean, &data.neural_std, augment, "neural_")?;
-        Ok(Source::sessions(dataset, task, split, &View { budget: budget.clone(), ..view })?)
+        // Evaluations of a neural task score responses only.
+        let labelled = self.images.filter(|_| data.neural_labels && split == Split::Train);
+        let classes = labelled.map(|images| images.manifest().classes.len());
+        Ok(Source::sessions(dataset, task, split, &View { budget: budget.clone(), ..view }, classes)?)
     }
 
     fn image_view(
@@ -129,12 +132,19 @@ impl<'a> Data<'a> {
     /// The schedule of training over `sources`.
     pub fn schedule(&self, sources: &[Source]) -> Result<Schedule, DataError> {
         let (data, mix) = (&self.experiment.data, &self.experiment.mix);
-        let n_sessions = sources.iter().filter(|s| s.task.is_neural()).count().max(1) as f64;
+        let n_sessions = |task| sources.iter().filter(|s| s.task == task).count().max(1) as f64;
+        if mix.weights.is_some_and(|w| w.v4.is_some()) != sources.iter().any(|s| s.task == Task::V4)
+            && mix.weights.is_some()
+        {
+            let what = "mix.weights has a share v4 if there are V4 responses, and only then";
+            return Err(ConfigError::new("mix", what).into());
+        }
         let stream = |s: &Source| {
             let batch_size = if s.task.is_neural() { data.neural_batch_size } else { data.batch_size };
             let weight = match (mix.kind, &mix.weights, s.task) {
                 (MixKind::Proportional, _, _) => s.n_records().div_ceil(u64::from(batch_size)) as f64,
-                (_, Some(weights), Task::V1 | Task::V4) => weights.v1 / n_sessions,
+                (_, Some(weights), Task::V1) => weights.v1 / n_sessions(Task::V1),
+                (_, Some(weights), Task::V4) => weights.v4.unwrap_or(0.0) / n_sessions(Task::V4),
                 (_, Some(weights), Task::Classification) => weights.img_classification,
                 (_, None, _) => 1.0,
             };

@@ -171,6 +171,9 @@ pub struct DataSettings {
     pub neural: String,
     /// A second neural set, of area V4; empty for none.
     pub neural_v4: String,
+    /// Learn the classes of stimuli too, where the recordings have them: such a batch passes the shared layers
+    /// once, and both losses are added (spec/trainer 1.8).
+    pub neural_labels: bool,
     /// Show one gray channel.
     pub gray: bool,
     /// Labelled images per batch.
@@ -202,6 +205,7 @@ impl Default for DataSettings {
             images: "tiny-imagenet-200".to_owned(),
             neural: "mtl_monkey_dataset".to_owned(),
             neural_v4: String::new(),
+            neural_labels: false,
             gray: true,
             batch_size: 128,
             neural_batch_size: 128,
@@ -269,7 +273,7 @@ pub struct MixSettings {
     /// Of `weighted` and `proportional`: updates per epoch; one pass over all if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps_per_epoch: Option<u64>,
-    /// Of `weighted`: share of image batches, and of neural batches over all sessions.
+    /// Of `weighted`: share of image batches, and of each area's over all its sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<TaskWeights>,
 }
@@ -280,8 +284,11 @@ pub struct MixSettings {
 pub struct TaskWeights {
     /// Of image batches.
     pub img_classification: f64,
-    /// Of neural batches, divided evenly over the sessions.
+    /// Of V1 batches, divided evenly over the sessions.
     pub v1: f64,
+    /// Of V4 batches, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v4: Option<f64>,
 }
 
 impl Default for MixSettings {
@@ -377,6 +384,11 @@ impl Experiment {
                 return Err("augmentation: crop_padding up to 1000, rotation_degrees from 0 to 180".into());
             }
             augment.check()?;
+        }
+        let no_stimuli = data.neural.is_empty() && data.neural_v4.is_empty();
+        if data.neural_labels && (data.images.is_empty() || no_stimuli) {
+            let what = "data.neural_labels needs labelled images, whose classes they are, and a neural set";
+            return Err(what.into());
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if self.name.is_empty() || !self.name.chars().all(plain) {

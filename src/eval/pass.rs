@@ -65,7 +65,7 @@ impl Evaluator {
                 pending.judged.iter_mut().zip(judged).for_each(|(all, new)| all.push(new));
                 pass.guesses.labels.extend(places);
             }
-            Targets::Responses(recorded) => {
+            Targets::Responses(recorded) | Targets::Both { responses: recorded, .. } => {
                 let before = &self.sources[..batch.stream.0 as usize];
                 let session = before.iter().filter(|s| s.task.is_neural()).count();
                 let images = images_of(batch, device)?;

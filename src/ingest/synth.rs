@@ -161,11 +161,12 @@ fn jpeg(path: &Path, class: u32, rng: &mut Rng) -> Result<Vec<u8>> {
     Ok(file.map_err(|e| IngestError::bad(path, format!("JPEG encoder: {e}")))?.to_vec())
 }
 
-fn stimuli(options: &SynthOptions) -> Vec<Gray> {
+/// Images of random classes, each with its class.
+fn stimuli(options: &SynthOptions) -> Vec<(Gray, u32)> {
     let stimulus = |i: u32| {
         let mut rng = rng(options, STIMULI, 0, u64::from(i));
         let class = rng.below(options.classes);
-        texture(class, SIDE, &mut rng)
+        (texture(class, SIDE, &mut rng), class)
     };
     (0..options.neural_images).into_par_iter().map(stimulus).collect()
 }
@@ -173,12 +174,12 @@ fn stimuli(options: &SynthOptions) -> Vec<Gray> {
 fn neural_set(
     root: &Path,
     options: &SynthOptions,
-    stimuli: &[Gray],
+    stimuli: &[(Gray, u32)],
     lane: u32,
     shuffled: bool,
     tick: &(dyn Fn() -> bool + Sync),
 ) -> Result<()> {
-    stimuli.par_iter().enumerate().try_for_each(|(i, image)| {
+    stimuli.par_iter().enumerate().try_for_each(|(i, (image, _))| {
         keep_on(tick)?;
         save(&root.join("images").join(format!("{:06}.npy", i + 1)), &npy(&image.bytes()))
     })?;
@@ -192,8 +193,8 @@ fn neural_set(
             })
             .collect();
         // Rounded to bytes as the network sees them.
-        let drive: Vec<Vec<f64>> =
-            stimuli.par_iter().map(|image| cells.iter().map(|cell| cell.response(image)).collect()).collect();
+        let respond = |(image, _): &(Gray, u32)| cells.iter().map(|cell| cell.response(image)).collect();
+        let drive: Vec<Vec<f64>> = stimuli.par_iter().map(respond).collect();
         let mut rng = rng(options, NOISE, lane, u64::from(session));
         let n_test = (stimuli.len() / 10).max(4);
         let mut order: Vec<usize> = (0..stimuli.len()).collect();
@@ -213,8 +214,8 @@ fn neural_set(
         let file = pickle::session(&pickle::SessionFile {
             subject_id: 31,
             session_id,
-            training: (ids(train), responses(&drive, &train_seen, &mut rng)),
-            testing: (ids(&test), responses(&drive, &test_seen, &mut rng)),
+            training: trials(stimuli, train, responses(&drive, &train_seen, &mut rng)),
+            testing: trials(stimuli, &test, responses(&drive, &test_seen, &mut rng)),
             shape: [options.neurons as usize, BINS],
         });
         save(&path, &file)?;
@@ -226,8 +227,10 @@ fn keep_on(tick: &(dyn Fn() -> bool + Sync)) -> Result<()> {
     if tick() { Ok(()) } else { Err(IngestError::Stopped) }
 }
 
-fn ids(images: &[usize]) -> Vec<i64> {
-    images.iter().map(|&i| i as i64 + 1).collect()
+fn trials(stimuli: &[(Gray, u32)], shown: &[usize], responses: Vec<f32>) -> pickle::Trials {
+    let ids = shown.iter().map(|&i| i as i64 + 1).collect();
+    let labels = shown.iter().map(|&i| i64::from(stimuli[i].1)).collect();
+    pickle::Trials { ids, labels, responses }
 }
 
 fn shuffle(values: &mut [usize], rng: &mut Rng) {

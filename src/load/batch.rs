@@ -19,7 +19,7 @@ pub struct Batch {
     /// Pixels `[records, channels, height, width]`; with two views of each image, those of all first views and then
     /// those of all second ones.
     pub pixels: Pixels,
-    /// Class of each record; empty for sessions. Kept beside `responses` so that neither is given back
+    /// Class of each record; empty for sessions without. Kept beside `responses` so that neither is given back
     /// to the system when the memory serves another stream.
     labels: Vec<i64>,
     /// Responses `[records, neurons]`; empty for labelled images.
@@ -91,6 +91,13 @@ pub enum Targets<'a> {
     Labels(&'a [i64]),
     /// Responses `[records, neurons]`.
     Responses(&'a [f32]),
+    /// Images of a session whose classes are known.
+    Both {
+        /// Class of each record.
+        labels: &'a [i64],
+        /// Responses `[records, neurons]`.
+        responses: &'a [f32],
+    },
 }
 
 impl Batch {
@@ -108,7 +115,8 @@ impl Batch {
     pub fn targets(&self) -> Targets<'_> {
         match self.task {
             Task::Classification => Targets::Labels(&self.labels),
-            Task::V1 | Task::V4 => Targets::Responses(&self.responses),
+            Task::V1 | Task::V4 if self.labels.is_empty() => Targets::Responses(&self.responses),
+            Task::V1 | Task::V4 => Targets::Both { labels: &self.labels, responses: &self.responses },
         }
     }
 

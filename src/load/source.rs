@@ -67,7 +67,12 @@ pub struct Source {
 #[derive(Debug)]
 enum AllTargets {
     Labels(Vec<u32>),
-    Responses { n_neurons: usize, values: Vec<f32> },
+    /// With the classes of the images, if they are to be learned too.
+    Responses {
+        n_neurons: usize,
+        values: Vec<f32>,
+        labels: Option<Vec<u32>>,
+    },
 }
 
 impl Source {
@@ -75,11 +80,7 @@ impl Source {
     pub fn images(dataset: &Dataset, split: Split, view: &View) -> Result<Self, LoadError> {
         let manifest = dataset.manifest();
         let shards = || some(dataset.images(split)?, dataset, split, "labelled images");
-        let labels = u32_column(&shards()?, "label")?;
-        if let Some(label) = labels.iter().find(|&&label| label as usize >= manifest.classes.len()) {
-            let (name, n) = (&manifest.dataset, manifest.classes.len());
-            return Err(LoadError::Data(format!("{name}: label {label}, and there are {n} classes")));
-        }
+        let labels = labels(&shards()?, manifest.classes.len(), &manifest.dataset)?;
         Ok(Self {
             name: manifest.dataset.clone(),
             task: Task::Classification,
@@ -93,12 +94,14 @@ impl Source {
         })
     }
 
-    /// One stream a recording session of a neural set that teaches `task`; all share the images.
+    /// One stream a recording session of a neural set that teaches `task`; all share the images. With `classes`,
+    /// the labels of their images, which must be below it, are given too.
     pub fn sessions(
         dataset: &Dataset,
         task: Task,
         split: Split,
         view: &View,
+        classes: Option<usize>,
     ) -> Result<Vec<Self>, LoadError> {
         let manifest = dataset.manifest();
         let images = Arc::new(image_column(dataset, dataset.stimuli()?, view)?);
@@ -110,6 +113,8 @@ impl Source {
                 return Err(LoadError::Data(what));
             }
             let (n_neurons, values) = responses(&shards)?;
+            let name = format!("{}, session {id}", manifest.dataset);
+            let labels = classes.map(|classes| labels(&shards, classes, &name)).transpose()?;
             Ok(Self {
                 name: id.to_owned(),
                 task,
@@ -117,7 +122,7 @@ impl Source {
                 images: Arc::clone(&images),
                 ids: u32_column(&shards, "id")?,
                 rows: Some(rows),
-                targets: AllTargets::Responses { n_neurons, values },
+                targets: AllTargets::Responses { n_neurons, values, labels },
                 views: view.all(),
                 render: Render::new(view),
             })
@@ -225,13 +230,14 @@ impl Source {
     fn fill_targets(&self, records: &[usize], batch: &mut Batch) {
         let (labels, responses) = batch.targets_mut();
         match &self.targets {
-            AllTargets::Labels(all) => {
+            AllTargets::Labels(all) | AllTargets::Responses { labels: Some(all), .. } => {
                 labels.extend(records.iter().map(|&record| i64::from(all[record])));
             }
-            AllTargets::Responses { n_neurons, values } => {
-                for &record in records {
-                    responses.extend_from_slice(&values[record * n_neurons..][..*n_neurons]);
-                }
+            AllTargets::Responses { labels: None, .. } => {}
+        }
+        if let AllTargets::Responses { n_neurons, values, .. } = &self.targets {
+            for &record in records {
+                responses.extend_from_slice(&values[record * n_neurons..][..*n_neurons]);
             }
         }
     }
@@ -314,6 +320,21 @@ fn image_column(dataset: &Dataset, shards: Vec<MappedShard>, view: &View) -> Res
         return Err(LoadError::Data(format!("{root}: standard deviations {:?} cannot normalise", view.std)));
     }
     Ok(column)
+}
+
+/// Classes, each below `classes`; `name` is told in errors.
+fn labels(shards: &[MappedShard], classes: usize, name: &str) -> Result<Vec<u32>, LoadError> {
+    if shards.iter().any(|shard| shard.field("label").is_err()) {
+        let what = "its images have no labels; set data.neural_labels = false";
+        return Err(LoadError::Data(format!("{name}: {what}")));
+    }
+    let labels = u32_column(shards, "label")?;
+    match labels.iter().find(|&&label| label as usize >= classes) {
+        Some(label) => {
+            Err(LoadError::Data(format!("{name}: label {label}, and there are {classes} classes")))
+        }
+        None => Ok(labels),
+    }
 }
 
 fn u32_column(shards: &[MappedShard], name: &str) -> Result<Vec<u32>, LoadError> {

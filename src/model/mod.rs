@@ -26,7 +26,7 @@ pub use network::Network;
 pub use params::{Param, Params};
 pub use pass::{LayerRow, Part};
 pub use precision::{Precision, Runtime};
-pub use se_settings::{InputRegularizer, ReadoutKind, SeSettings, Stack};
+pub use se_settings::{HiddenKernels, InputRegularizer, ReadoutKind, SeSettings, Stack};
 pub use settings::{DropoutPlace, HeadKind, ModelSettings};
 pub use vgg::{LayerSpec, VggPlan};
 

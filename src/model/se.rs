@@ -112,7 +112,7 @@ fn layer(builder: &mut Builder<'_>, settings: &SeSettings, channels: i64, l: usi
         let weight = xavier([n, channels, kernel, kernel]);
         push("conv", builder.conv(&format!("{path}.conv"), &weight, false, padding, 1, 1));
     } else {
-        let (kernel, dilation) = (settings.hidden_kern, settings.dilation());
+        let (kernel, dilation) = (settings.hidden_kern.of_layer(l), settings.dilation());
         let padding = ((kernel - 1) * dilation + 1) / 2;
         if settings.depth_separable {
             for (name, shape, padding, dilation, groups) in [
@@ -157,7 +157,7 @@ fn squeeze(builder: &mut Builder<'_>, path: &str, channels: i64, width: i64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Params, Runtime};
+    use crate::model::{HiddenKernels, Params, Runtime, Stack};
 
     /// Roughness of two kernels that are 2 in the middle and 0 elsewhere.
     fn roughness(regularizer: InputRegularizer, laplace_padding: Option<i64>) -> f64 {
@@ -203,5 +203,30 @@ mod tests {
             let found = roughness(regularizer, padding);
             assert!((found - expected).abs() < 1e-4, "{regularizer:?} {padding:?}: {found}, not {expected}");
         }
+    }
+
+    #[test]
+    fn layers_may_have_kernels_of_their_own() {
+        let settings = |sides: &[i64]| SeSettings {
+            hidden_channels: 2,
+            input_kern: 3,
+            se_reduction: Some(1),
+            depth_separable: false,
+            hidden_kern: HiddenKernels::Each(sides.to_vec()),
+            hidden_dilation: Some(1),
+            stack: Stack::From(-1),
+            ..SeSettings::default()
+        };
+        let mut params = Params::new(Device::Cpu);
+        let runtime = Runtime::default();
+        let core = SeCore::new(&mut Builder { params: &mut params, runtime }, &settings(&[5, 2]), 1);
+        let sides: Vec<i64> =
+            core.layers.iter().map(|layer| layer.layers[0].weights()[0].size()[3]).collect();
+        assert_eq!(sides, [3, 5, 2]);
+        // The first layer is valid, the odd kernel keeps the extent, and the even one adds one.
+        assert_eq!(settings(&[5, 2]).extent(20, 16), [2, 19, 15]);
+        assert!(settings(&[5, 2]).check(20, 16).is_ok());
+        assert!(settings(&[5]).check(20, 16).unwrap_err().contains("1 sides, and there are 2 layers"));
+        assert!(settings(&[5, 0]).check(20, 16).unwrap_err().contains("hidden_kern = 0"));
     }
 }

@@ -37,6 +37,41 @@ pub enum Stack {
     Layers(Vec<usize>),
 }
 
+/// Sides of the kernels beyond the first layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HiddenKernels {
+    /// The same in every layer.
+    Same(i64),
+    /// One for each layer but the first.
+    Each(Vec<i64>),
+}
+
+impl HiddenKernels {
+    /// That of layer `l`, from 1.
+    pub(super) fn of_layer(&self, l: usize) -> i64 {
+        match self {
+            Self::Same(side) => *side,
+            Self::Each(sides) => sides.get(l - 1).copied().unwrap_or(0),
+        }
+    }
+
+    fn check(&self, layers: usize) -> Result<(), String> {
+        if let Self::Each(sides) = self
+            && sides.len() + 1 != layers
+        {
+            let (n, expected) = (sides.len(), layers.saturating_sub(1));
+            return Err(format!(
+                "se.hidden_kern has {n} sides, and there are {expected} layers beyond the first"
+            ));
+        }
+        match (1..layers).map(|l| self.of_layer(l)).find(|side| !(1..=255).contains(side)) {
+            Some(side) => Err(format!("se.hidden_kern = {side} is out of range, 1 to 255")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Settings of an SE network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -47,8 +82,8 @@ pub struct SeSettings {
     pub hidden_channels: i64,
     /// Side of the first kernel.
     pub input_kern: i64,
-    /// Side of the other kernels.
-    pub hidden_kern: i64,
+    /// Side of the other kernels: one for all, or a list with one a layer.
+    pub hidden_kern: HiddenKernels,
     /// Number of layers.
     pub layers: usize,
     /// Weight of the penalty on the first kernel.
@@ -111,7 +146,7 @@ impl Default for SeSettings {
             readout_type: ReadoutKind::Point,
             hidden_channels: 32,
             input_kern: 24,
-            hidden_kern: 9,
+            hidden_kern: HiddenKernels::Same(9),
             layers: 3,
             gamma_input: 10.0,
             skip: 0,
@@ -188,8 +223,8 @@ impl SeSettings {
     pub(super) fn extent(&self, height: u32, width: u32) -> [i64; 3] {
         let padded = if self.pad_input { 2 * (self.input_kern / 2) } else { 0 };
         // Beyond the first layer the padding makes up for a kernel of odd extent.
-        let reach = (self.hidden_kern - 1) * self.dilation() + 1;
-        let growth = (self.layers as i64 - 1) * (2 * (reach / 2) + 1 - reach);
+        let reach = |l: usize| (self.hidden_kern.of_layer(l) - 1) * self.dilation() + 1;
+        let growth: i64 = (1..self.layers).map(|l| 2 * (reach(l) / 2) + 1 - reach(l)).sum();
         let side = |n: u32| i64::from(n) + padded - self.input_kern + 1 + growth;
         [self.hidden_channels * self.stacked().len() as i64, side(height), side(width)]
     }
@@ -197,6 +232,7 @@ impl SeSettings {
     /// Whether the settings can be used, on stimuli of the given size.
     pub(super) fn check(&self, height: u32, width: u32) -> Result<(), String> {
         self.check_ranges()?;
+        self.hidden_kern.check(self.layers)?;
         let (kind, point) = if self.is_point() { ("point", true) } else { ("gauss", false) };
         let given = [
             ("pool_steps", self.pool_steps.is_some(), true),
@@ -242,7 +278,6 @@ impl SeSettings {
         let numbers = [
             ("hidden_channels", self.hidden_channels, 1, 4096),
             ("input_kern", self.input_kern, 1, 255),
-            ("hidden_kern", self.hidden_kern, 1, 255),
             ("layers", self.layers as i64, 1, 64),
             ("hidden_dilation", self.dilation(), 1, 64),
             ("laplace_padding", self.padding_of_laplace(), 0, 255),

@@ -100,7 +100,9 @@ fn write_all(folder: &Path, sources: Vec<Source>) -> Result<(), TrainError> {
 fn tensors_of(batch: &Batch) -> Result<(Tensor, Tensor), TrainError> {
     let targets = match batch.targets() {
         Targets::Labels(labels) => Tensor::f_from_slice(labels)?,
-        Targets::Responses(responses) => Tensor::f_from_slice(responses)?.f_view([batch.len() as i64, -1])?,
+        Targets::Responses(responses) | Targets::Both { responses, .. } => {
+            Tensor::f_from_slice(responses)?.f_view([batch.len() as i64, -1])?
+        }
     };
     Ok((images_of(batch, Device::Cpu)?, targets))
 }

@@ -50,7 +50,14 @@ impl Tally {
         }
     }
 
+    /// A batch with both targets counts for both tasks, each with its own loss.
     fn add(&mut self, task: Task, samples: usize, values: &Values) {
+        if let Some(loss) = values.labelled {
+            let neural = Values { loss: values.loss - loss, correct: 0.0, modules: 0.0, labelled: None };
+            self.add(task, samples, &neural);
+            self.add(Task::Classification, samples, &Values { loss, labelled: None, ..*values });
+            return;
+        }
         let tally = self.tasks.entry(task).or_default();
         tally.samples += samples as u64;
         tally.correct += values.correct as u64;
@@ -65,6 +72,8 @@ struct Outcome {
     /// How many logits are largest at their label.
     correct: Option<Tensor>,
     modules: Option<Tensor>,
+    /// Of a session's batch with labels: the classification's part of `loss`.
+    labelled: Option<Tensor>,
 }
 
 /// The same, read back.
@@ -72,6 +81,7 @@ struct Values {
     loss: f64,
     correct: f64,
     modules: f64,
+    labelled: Option<f64>,
 }
 
 impl Trainer<'_> {
@@ -130,18 +140,29 @@ impl Trainer<'_> {
         match batch.targets() {
             Targets::Labels(labels) => self.classification(&images, labels),
             Targets::Responses(recorded) => {
-                let session = self.session_of(batch);
-                let predicted = self.net.respond(&images, session, self.mode)?;
-                let recorded = Tensor::from_slice(recorded).view([batch.len() as i64, -1]);
-                let recorded = recorded.to_device(images.device());
-                let records = self.sources[batch.stream.0 as usize].n_records();
-                let loss = self.objective.neural(batch.task, &predicted, &recorded)
-                    * self.objective.neural_scale(records, batch.len());
-                let loss =
-                    if self.objective.regularizes() { loss + self.net.penalty(session)? } else { loss };
-                Ok(Outcome { loss, correct: None, modules: None })
+                let predicted = self.net.respond(&images, self.session_of(batch), self.mode)?;
+                let loss = self.neural(batch, &predicted, recorded)?;
+                Ok(Outcome { loss, correct: None, modules: None, labelled: None })
+            }
+            Targets::Both { labels, responses } => {
+                let (predicted, logits) = self.net.both(&images, self.session_of(batch), self.mode)?;
+                let labels = Tensor::f_from_slice(labels)?.f_to_device(images.device())?;
+                let labelled = self.objective.classification(&logits, &labels);
+                let loss = self.neural(batch, &predicted, responses)? + &labelled;
+                let correct = logits.argmax(1, false).eq_tensor(&labels).sum(Kind::Float);
+                Ok(Outcome { loss, correct: Some(correct), modules: None, labelled: Some(labelled) })
             }
         }
+    }
+
+    /// Loss of predicted `[batch, neurons]` against recorded responses, scaled and with the penalty.
+    fn neural(&self, batch: &Batch, predicted: &Tensor, recorded: &[f32]) -> Result<Tensor, TrainError> {
+        let recorded =
+            Tensor::f_from_slice(recorded)?.f_view_as(predicted)?.f_to_device(predicted.device())?;
+        let records = self.sources[batch.stream.0 as usize].n_records();
+        let loss = self.objective.neural(batch.task, predicted, &recorded)
+            * self.objective.neural_scale(records, batch.len());
+        Ok(if self.objective.regularizes() { loss + self.net.penalty(self.session_of(batch))? } else { loss })
     }
 
     /// Images with their labels; with several views of each image, labels belong to the first ones.
@@ -157,7 +178,7 @@ impl Trainer<'_> {
         if let Some(modules) = &modules {
             loss += modules;
         }
-        Ok(Outcome { loss, correct: Some(correct), modules })
+        Ok(Outcome { loss, correct: Some(correct), modules, labelled: None })
     }
 
     /// Readouts are in the order of the neural streams.
@@ -170,11 +191,18 @@ impl Trainer<'_> {
 fn read(outcomes: &[Outcome]) -> Result<Vec<Values>, TrainError> {
     let zero = || outcomes[0].loss.detach().zeros_like();
     let scalar = |t: &Option<Tensor>| t.as_ref().map_or_else(zero, Tensor::detach);
-    let all: Vec<Tensor> =
-        outcomes.iter().flat_map(|o| [o.loss.detach(), scalar(&o.correct), scalar(&o.modules)]).collect();
+    let all: Vec<Tensor> = outcomes
+        .iter()
+        .flat_map(|o| [o.loss.detach(), scalar(&o.correct), scalar(&o.modules), scalar(&o.labelled)])
+        .collect();
     let all = Vec::<f64>::try_from(Tensor::f_stack(&all, 0)?.to_kind(Kind::Double))?;
-    let values = |v: &[f64]| Values { loss: v[0], correct: v[1], modules: v[2] };
-    Ok(all.chunks_exact(3).map(values).collect())
+    let values = |(v, o): (&[f64], &Outcome)| Values {
+        loss: v[0],
+        correct: v[1],
+        modules: v[2],
+        labelled: o.labelled.is_some().then_some(v[3]),
+    };
+    Ok(all.chunks_exact(4).zip(outcomes).map(values).collect())
 }
 
 /// A loss that is no number, and the batch it came from.

@@ -4,11 +4,19 @@
 pub(super) struct SessionFile {
     pub(super) subject_id: u64,
     pub(super) session_id: u64,
-    /// Image ids, and responses `[neurons, bins, trials]`.
-    pub(super) training: (Vec<i64>, Vec<f32>),
-    pub(super) testing: (Vec<i64>, Vec<f32>),
+    pub(super) training: Trials,
+    pub(super) testing: Trials,
     /// Neurons and bins.
     pub(super) shape: [usize; 2],
+}
+
+/// Presentations of images.
+pub(super) struct Trials {
+    pub(super) ids: Vec<i64>,
+    /// Class of each image.
+    pub(super) labels: Vec<i64>,
+    /// `[neurons, bins, trials]`
+    pub(super) responses: Vec<f32>,
 }
 
 /// The bytes of the file.
@@ -20,13 +28,15 @@ pub(super) fn session(file: &SessionFile) -> Vec<u8> {
         out.extend([0x8a, 8]);
         out.extend(number.to_le_bytes());
     }
-    for (which, (ids, responses)) in [("training", &file.training), ("testing", &file.testing)] {
+    for (which, trials) in [("training", &file.training), ("testing", &file.testing)] {
         text(&mut out, &format!("{which}_responses"));
-        let bytes: Vec<u8> = responses.iter().flat_map(|r| r.to_le_bytes()).collect();
-        array(&mut out, "f4", &[file.shape[0], file.shape[1], ids.len()], &bytes);
-        text(&mut out, &format!("{which}_image_ids"));
-        let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        array(&mut out, "i8", &[ids.len()], &bytes);
+        let bytes: Vec<u8> = trials.responses.iter().flat_map(|r| r.to_le_bytes()).collect();
+        array(&mut out, "f4", &[file.shape[0], file.shape[1], trials.ids.len()], &bytes);
+        for (what, numbers) in [("image_ids", &trials.ids), ("labels", &trials.labels)] {
+            text(&mut out, &format!("{which}_{what}"));
+            let bytes: Vec<u8> = numbers.iter().flat_map(|id| id.to_le_bytes()).collect();
+            array(&mut out, "i8", &[numbers.len()], &bytes);
+        }
     }
     out.extend(b"u.");
     out
