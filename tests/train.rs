@@ -161,6 +161,31 @@ fn interrupted_within_an_epoch_saves_and_goes_on_exactly_there() {
 }
 
 #[test]
+fn a_disk_that_fills_keeps_the_last_checkpoint() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--out", "whole"]));
+    let mut child = start_until(dir.path(), &["--out", "filled"], 1);
+    a_moment();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let run = only_run(dir.path(), "filled");
+    let [before, _] = checkpoints(&run);
+    // No file may grow beyond 32 KiB, and a checkpoint is larger: for the program a full disk.
+    let (nct, run_name) = (env!("CARGO_BIN_EXE_nct"), run.display());
+    let resume = format!("trap '' XFSZ; ulimit -f 64; exec {nct} train --device cpu --resume {run_name}");
+    let told = output(Command::new("sh").current_dir(dir.path()).args(["-c", &resume]));
+    let message = stderr(&told);
+    assert_eq!(told.status.code(), Some(2), "{message}");
+    assert!(message.contains("checkpoints") && message.contains("write"), "{message}");
+    assert!(checkpoints(&run)[0] == before, "the last checkpoint was lost");
+    let left = fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().file_name());
+    let left: Vec<_> = left.filter(|n| !n.to_string_lossy().ends_with(".safetensors")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    succeed(&mut train(dir.path(), &["--resume", run.to_str().unwrap()]));
+    assert_same_end(dir.path(), &only_run(dir.path(), "whole"), &run);
+}
+
+#[test]
 fn loader_threads_change_nothing() {
     let dir = shards();
     for threads in ["1", "5"] {

@@ -84,6 +84,30 @@ mod tests {
         }
     }
 
+    /// The settings of the paper's recipes, as the reference resolves them, and the hashes that spec/trainer 10.3
+    /// has of them.
+    #[test]
+    fn hashes_of_the_paper_s_recipes_and_of_a_chain_equal_the_reference() {
+        let recipes: Vec<Value> =
+            serde_json::from_str(include_str!("../../tests/vectors/reference_recipes.json")).unwrap();
+        assert_eq!(recipes.len(), 9);
+        for recipe in &recipes {
+            let what = format!("{} {}", recipe["recipe"], recipe["part"]);
+            assert_eq!(Value::from(reference_hash(&recipe["settings"])), recipe["hash"], "{what}");
+        }
+        let baseline = |part: usize, key: &str| match key {
+            "fn" => recipes[part]["settings"]["fn"].clone(),
+            _ => recipes[part]["hash"].clone(),
+        };
+        let key = json!({
+            "dataset_fn": baseline(0, "fn"), "dataset_hash": baseline(0, "hash"),
+            "model_fn": baseline(1, "fn"), "model_hash": baseline(1, "hash"),
+            "trainer_fn": baseline(2, "fn"), "trainer_hash": baseline(2, "hash"),
+            "seed": 1000, "transfer_step": 0, "data_transfer": 0, "collapsed_history": "",
+        });
+        assert_eq!(reference_hash(&key), "56b9a07e44c1530407cde981b0c0b30b");
+    }
+
     #[test]
     fn floats_are_written_as_python_writes_them() {
         for (value, expected) in [
