@@ -21,6 +21,7 @@
 //!   the read-ahead and restarts cannot change it.
 
 pub mod base;
+pub mod corruption;
 pub mod runs;
 pub mod shard;
 

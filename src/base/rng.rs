@@ -4,6 +4,8 @@
 //! SC 2011): counter-based, so that any worker, and later a GPU kernel, can ask for the draw of any
 //! record without history and get the same answer.
 
+use multiversion::multiversion;
+
 /// What random numbers are drawn for. Two purposes never share a draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -22,6 +24,8 @@ pub enum Purpose {
     SecondView = 6,
     /// Weights that are drawn anew within a run.
     Reset = 7,
+    /// Corruption of one image.
+    Corruption = 8,
 }
 
 /// A key: all randomness of one purpose under one seed.
@@ -75,6 +79,16 @@ impl Rng {
         self.words[self.used - 1]
     }
 
+    /// Fills `out` with what as many calls of [`Self::next_u32`] give, many blocks at a time.
+    pub fn fill(&mut self, out: &mut [u32]) {
+        let (begun, rest) = out.split_at_mut((4 - self.used).min(out.len()));
+        begun.fill_with(|| self.next_u32());
+        let (whole, tail) = rest.as_chunks_mut::<{ 4 * LANES }>();
+        philox_blocks(self.counter, self.key, whole);
+        self.counter[0] = self.counter[0].wrapping_add((whole.len() * LANES) as u32);
+        tail.fill_with(|| self.next_u32());
+    }
+
     /// Uniform over all 64-bit words.
     pub fn next_u64(&mut self) -> u64 {
         u64::from(self.next_u32()) | (u64::from(self.next_u32()) << 32)
@@ -111,6 +125,34 @@ impl Rng {
 
 const ROUND: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+
+/// Blocks that are made side by side.
+const LANES: usize = 16;
+
+/// The blocks of `counter` and the ones after it. Whole numbers only: every version gives the same words.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn philox_blocks(counter: [u32; 4], key: [u32; 2], out: &mut [[u32; 4 * LANES]]) {
+    for (n, out) in out.iter_mut().enumerate() {
+        let first = counter[0].wrapping_add((n * LANES) as u32);
+        let mut x: [[u32; LANES]; 4] = counter.map(|word| [word; LANES]);
+        x[0] = std::array::from_fn(|lane| first.wrapping_add(lane as u32));
+        let mut key = key;
+        for _ in 0..10 {
+            for lane in 0..LANES {
+                let a = u64::from(ROUND[0]) * u64::from(x[0][lane]);
+                let b = u64::from(ROUND[1]) * u64::from(x[2][lane]);
+                x[0][lane] = (b >> 32) as u32 ^ x[1][lane] ^ key[0];
+                x[1][lane] = b as u32;
+                x[2][lane] = (a >> 32) as u32 ^ x[3][lane] ^ key[1];
+                x[3][lane] = a as u32;
+            }
+            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+        }
+        for (lane, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *out = [x[0][lane], x[1][lane], x[2][lane], x[3][lane]];
+        }
+    }
+}
 
 /// Philox 4x32 with 10 rounds.
 const fn philox(mut x: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
@@ -156,6 +198,20 @@ mod tests {
             word(1, Purpose::Order, 0, 2, 4),
         ] {
             assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn words_in_bulk_are_those_one_by_one() {
+        let key = RngKey::new(7, Purpose::Synth, 0);
+        for (before, n) in [(0, 0), (0, 5), (1, 2), (3, 64), (2, 200), (4, 4 * LANES), (0, 1000)] {
+            let (mut bulk, mut single) = (key.stream(1, 2), key.stream(1, 2));
+            (0..before).for_each(|_| assert_eq!(bulk.next_u32(), single.next_u32()));
+            let mut words = vec![0; n];
+            bulk.fill(&mut words);
+            let expected: Vec<u32> = (0..n).map(|_| single.next_u32()).collect();
+            assert_eq!(words, expected, "{n} words after {before}");
+            assert_eq!(bulk.next_u32(), single.next_u32(), "after {n} words");
         }
     }
 

@@ -1,0 +1,89 @@
+//! JPEG as Pillow writes it: baseline, tables of the Independent JPEG Group, colour at half resolution.
+
+use super::draws::Draws;
+use super::{Extent, Profile, Scratch, Severity};
+use turbojpeg::{Compressor, Decompressor, Image, OutputBuf, PixelFormat, Subsamp};
+
+pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &mut dyn Draws) {
+    let quality = profile.pick(severity, &[65, 58, 50, 40, 25], &[25, 18, 15, 10, 7]);
+    let Scratch { extent, values, bytes: [bytes, _], jpeg, .. } = s;
+    bytes.resize(values.len(), 0);
+    super::scratch::truncate(values, bytes);
+    jpeg.round_trip(bytes, *extent, quality)
+        .expect("libjpeg encodes any image of bytes, and decodes its own");
+    values.iter_mut().zip(bytes).for_each(|(value, &mut byte)| *value = f32::from(byte));
+}
+
+/// What libjpeg answered.
+pub type JpegError = turbojpeg::Error;
+
+/// An encoder and decoder with its memory.
+#[derive(Default)]
+pub struct Jpeg {
+    coders: Option<(Compressor, Decompressor)>,
+    pixels: Vec<u8>,
+    file: Option<OutputBuf<'static>>,
+}
+
+impl std::fmt::Debug for Jpeg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jpeg").finish_non_exhaustive()
+    }
+}
+
+impl Jpeg {
+    /// The file of an image of planes, 4:2:0 in colour. `optimize` makes Huffman tables for it, which changes
+    /// its length and no pixel.
+    pub fn encode(
+        &mut self,
+        image: &[u8],
+        extent: Extent,
+        quality: i32,
+        optimize: bool,
+    ) -> Result<&[u8], JpegError> {
+        let Extent { channels, height, width } = extent;
+        let (coder, _) = coders(&mut self.coders)?;
+        let color = channels == 3;
+        let format = if color { PixelFormat::RGB } else { PixelFormat::GRAY };
+        coder.set_quality(quality)?;
+        coder.set_subsamp(if color { Subsamp::Sub2x2 } else { Subsamp::Gray })?;
+        coder.set_optimize(optimize)?;
+        self.pixels.clear();
+        if color {
+            let (red, rest) = image.split_at(extent.plane());
+            let (green, blue) = rest.split_at(extent.plane());
+            let color = red.iter().zip(green).zip(blue);
+            self.pixels.extend(color.flat_map(|((&r, &g), &b)| [r, g, b]));
+        } else {
+            self.pixels.extend_from_slice(image);
+        }
+        let image = Image { pixels: &self.pixels[..], width, pitch: width * channels, height, format };
+        let file = self.file.get_or_insert_with(OutputBuf::new_owned);
+        coder.compress(image, file)?;
+        Ok(file)
+    }
+
+    /// Replaces an image by what is left of it at `quality`.
+    pub fn round_trip(&mut self, image: &mut [u8], extent: Extent, quality: i32) -> Result<(), JpegError> {
+        self.encode(image, extent, quality, false)?;
+        let Extent { channels, height, width } = extent;
+        let Self { coders: Some((_, decoder)), pixels, file: Some(file) } = self else { return Ok(()) };
+        let format = if channels == 3 { PixelFormat::RGB } else { PixelFormat::GRAY };
+        let decoded = Image { pixels: &mut pixels[..], width, pitch: width * channels, height, format };
+        decoder.decompress(file, decoded)?;
+        for (c, plane) in image.chunks_exact_mut(extent.plane().max(1)).enumerate() {
+            let values = pixels[c..].iter().step_by(channels);
+            plane.iter_mut().zip(values).for_each(|(out, &value)| *out = value);
+        }
+        Ok(())
+    }
+}
+
+fn coders(
+    coders: &mut Option<(Compressor, Decompressor)>,
+) -> Result<&mut (Compressor, Decompressor), JpegError> {
+    match coders {
+        Some(coders) => Ok(coders),
+        none => Ok(none.insert((Compressor::new()?, Decompressor::new()?))),
+    }
+}

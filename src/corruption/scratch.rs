@@ -1,0 +1,113 @@
+//! Memory of one thread, and the way from bytes to real values and back.
+
+use super::filter::Plane;
+use super::jpeg::Jpeg;
+use multiversion::multiversion;
+
+/// Channels, rows and columns of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// 1 (gray) or 3 (red, green, blue).
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Extent {
+    /// Pixels of one channel.
+    pub const fn plane(self) -> usize {
+        self.height * self.width
+    }
+
+    /// Values of all channels.
+    pub const fn len(self) -> usize {
+        self.channels * self.plane()
+    }
+
+    pub(super) const fn size(self) -> Plane {
+        Plane { height: self.height, width: self.width }
+    }
+
+    /// Whether there is no value.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<[u32; 3]> for Extent {
+    /// From channels, height, width.
+    fn from(shape: [u32; 3]) -> Self {
+        let [channels, height, width] = shape.map(|n| n as usize);
+        Self { channels, height, width }
+    }
+}
+
+/// Memory of one thread: nothing is allocated once it has seen its largest image. What is left in it has no
+/// influence on the next image.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub(super) extent: Extent,
+    /// The image, `[channels, height, width]`, on the scale of 0 to 255.
+    pub(super) values: Vec<f32>,
+    /// As long as an image.
+    pub(super) spare: Vec<f32>,
+    /// A plane with its border.
+    pub(super) padded: Vec<f32>,
+    /// One plane each.
+    pub(super) layers: [Vec<f32>; 3],
+    pub(super) bytes: [Vec<u8>; 2],
+    pub(super) words: Vec<u32>,
+    pub(super) jpeg: Jpeg,
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self { channels: 1, height: 0, width: 0 }
+    }
+}
+
+impl Scratch {
+    /// Memory that grows as images need it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes an image in.
+    pub(super) fn take(&mut self, image: &[u8], extent: Extent) {
+        assert!(
+            image.len() == extent.len() && matches!(extent.channels, 1 | 3),
+            "{} bytes for {extent:?}",
+            image.len()
+        );
+        self.extent = extent;
+        self.values.resize(image.len(), 0.0);
+        widen(image, &mut self.values);
+    }
+
+    /// Gives the corrupted image out.
+    pub(super) fn give(&self, image: &mut [u8]) {
+        truncate(&self.values, image);
+    }
+
+    /// Planes of the image.
+    pub(super) fn planes(&mut self) -> std::slice::ChunksExactMut<'_, f32> {
+        let plane = self.extent.plane().max(1);
+        self.values.chunks_exact_mut(plane)
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn widen(bytes: &[u8], values: &mut [f32]) {
+    values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte));
+}
+
+/// Truncates toward zero, as the published sets do. A thousandth of a level is added first: whole results
+/// that rounding in f32 left just below their number stay that number.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+pub(super) fn truncate(values: &[f32], bytes: &mut [u8]) {
+    for (byte, &value) in bytes.iter_mut().zip(values) {
+        *byte = (value + 1.0 / 1024.0).clamp(0.0, 255.0) as i32 as u8;
+    }
+}

@@ -1,0 +1,303 @@
+//! Golden values, moments, and laws that hold for all corruptions.
+
+use super::*;
+use crate::base::rng::mix64;
+use std::f64::consts::TAU;
+
+const COLOR: Extent = Extent { channels: 3, height: 64, width: 64 };
+const KEY: ImageKey = ImageKey { seed: 7, image: 3 };
+
+/// The source that the golden values were made with: SplitMix64, one draw after another, the channels of a
+/// pixel side by side.
+struct Golden(u64);
+
+impl Golden {
+    fn unit(&mut self) -> f64 {
+        let word = mix64(self.0);
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        (word >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+impl Draws for Golden {
+    fn words(&mut self, out: &mut [u32]) {
+        out.iter_mut().for_each(|word| *word = (self.unit() * (1u64 << 32) as f64) as u32);
+    }
+
+    fn normals(&mut self, out: &mut [f32]) {
+        let n = out.len();
+        let plane = COLOR.plane();
+        for i in 0..n {
+            let (radius, angle) = (self.unit(), self.unit());
+            let radius = (-2.0 * (1.0 - radius).ln()).sqrt();
+            let at = if n == 3 * plane { i % 3 * plane + i / 3 } else { i };
+            out[at] = (radius * (TAU * angle).cos()) as f32;
+        }
+    }
+}
+
+/// Image T of the spec.
+fn image() -> Vec<u8> {
+    let value = |i: usize| {
+        let (c, y, x) = (i / 4096, i / 64 % 64, i % 64);
+        (7 * x + 13 * y + 29 * c + 5 * (x * y % 31) + 40 * c * ((x ^ y) & 1)) as u8
+    };
+    (0..3 * 4096).map(value).collect()
+}
+
+/// A smooth picture with edges.
+fn picture() -> Vec<u8> {
+    let value = |i: usize| {
+        let (c, y, x) = (i / 4096, (i / 64 % 64) as f64, (i % 64) as f64);
+        let disk = if (x - 30.0).hypot(y - 34.0) < 17.0 { 70.0 } else { 0.0 };
+        let wave = 30.0 * (x / 5.0 + c as f64).sin() + 25.0 * (y / 9.0).cos();
+        110.0 + disk + wave + 10.0 * (x * y / 40.0).sin()
+    };
+    (0..3 * 4096).map(|i| value(i) as u8).collect()
+}
+
+fn corrupted(corruption: Corruption, profile: Profile, severity: Severity, key: ImageKey) -> Vec<u8> {
+    let mut image = picture();
+    corruption.apply(profile, severity, key, &mut image, COLOR, &mut Scratch::new());
+    image
+}
+
+fn all() -> impl Iterator<Item = (Corruption, Profile, Severity)> {
+    let cells = |c| Profile::ALL.map(|p| Severity::ALL.map(|s| (c, p, s)));
+    Corruption::ALL.into_iter().flat_map(cells).flatten()
+}
+
+#[test]
+fn the_image_of_the_golden_values_is_that_of_the_spec() {
+    let image = image();
+    assert_eq!(image.iter().map(|&v| u32::from(v)).sum::<u32>(), 1_567_891);
+    assert_eq!([0, 4096 + 660, 32 * 64 + 31, 3 * 4096 - 1].map(|at| image[at]), [0, 113, 121, 43]);
+    let mut golden = Golden(42);
+    assert_eq!(golden.unit(), 0.741_564_878_771_823_3);
+    let mut normals = [0.0; 3];
+    Golden(42).normals(&mut normals);
+    for (found, expected) in normals.iter().zip([0.882_248_9, -0.450_849_9, 0.188_352_63]) {
+        assert!((found - expected).abs() < 1e-7f32, "{found} {expected}");
+    }
+}
+
+#[test]
+fn every_golden_value_is_met() {
+    let mut wrong = Vec::new();
+    let mut cases = 0;
+    for line in include_str!("../../tests/vectors/corruptions.txt").lines().filter(|l| !l.starts_with('#')) {
+        let mut words = line.split(' ');
+        let profile: Profile = words.next().unwrap().parse().unwrap();
+        let corruption: Corruption = words.next().unwrap().parse().unwrap();
+        let severity: Severity = words.next().unwrap().parse().unwrap();
+        let expected: Vec<f64> = words.map(|word| word.parse().unwrap()).collect();
+        let (mut s, mut draws) = (Scratch::new(), Golden(42));
+        s.take(&image(), COLOR);
+        match corruption {
+            Corruption::MotionBlur => motion_blur::at_angle(&mut s, profile, severity, 30.0),
+            Corruption::Snow => snow::at_angle(&mut s, profile, severity, -100.0, &mut draws),
+            _ => corruption.definition()(&mut s, profile, severity, &mut draws),
+        }
+        let values: Vec<f64> = s.values.iter().map(|&v| f64::from(v).clamp(0.0, 255.0)).collect();
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let std = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+        let at = [0, 4096 + 660, 32 * 64 + 31, 3 * 4096 - 1].map(|at| values[at]);
+        // Truncation inside glass blur may turn one way or the other where a value is whole (spec 6.8).
+        let (whole, single) = if corruption == Corruption::GlassBlur { (0.02, 0.9) } else { (0.02, 0.02) };
+        let found = [mean, std].into_iter().chain(at);
+        let far = |i: usize| if i < 2 { whole } else { single };
+        let differs: Vec<f64> = found.zip(&expected).map(|(f, e)| f - e).collect();
+        if differs.len() != 6 || differs.iter().enumerate().any(|(i, d)| d.abs() > far(i)) {
+            wrong.push(format!("{line}: off by {differs:.4?}"));
+        }
+        cases += 1;
+    }
+    assert_eq!(cases, 95);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_plasma_is_that_of_the_spec() {
+    let (mut drawn, mut cloud) = (Vec::new(), Vec::new());
+    fog::plasma(64, 3.0, &mut Golden(42), &mut drawn, &mut cloud);
+    let mean = cloud.iter().sum::<f32>() / 4096.0;
+    let found = [mean, cloud[0], cloud[32 * 65], cloud[4095], cloud[32]];
+    for (found, expected) in found.iter().zip([0.419_353, 0.475_853, 1.0, 0.450_214, 0.0]) {
+        assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+    }
+}
+
+/// Mean absolute difference of image S after JPEG (spec, appendix A; codecs differ by up to a tenth).
+#[test]
+fn jpeg_loses_what_pillow_loses() {
+    let value = |i: usize| match (i / 4096, (i / 64 % 64) as f64, (i % 64) as f64) {
+        (0, _, x) => (128.0 + 100.0 * (x / 9.0).sin()) as u8,
+        (1, y, _) => (128.0 + 100.0 * (y / 7.0).cos()) as u8,
+        (_, y, x) => (2.0 * (x + y)) as u8,
+    };
+    let before: Vec<u8> = (0..3 * 4096).map(value).collect();
+    for (quality, expected) in [(85, 1.474), (65, 2.300), (58, 2.387), (50, 2.679), (40, 2.841), (25, 4.206)]
+    {
+        let mut after = before.clone();
+        Jpeg::default().round_trip(&mut after, COLOR, quality).unwrap();
+        let lost = distance(&before, &after);
+        assert!((lost / expected - 1.0).abs() < 0.1, "{quality}: {lost}, expected {expected}");
+    }
+}
+
+fn distance(a: &[u8], b: &[u8]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a.abs_diff(b))).sum::<f64>() / a.len() as f64
+}
+
+/// Moments on a constant image (spec 6.9), wide enough for a million values.
+#[test]
+fn noise_has_the_moments_of_its_definition() {
+    let extent = Extent { channels: 1, height: 1000, width: 1000 };
+    let (mut s, n) = (Scratch::new(), extent.len() as f64);
+    let mut values = |corruption: Corruption, severity: u8| {
+        s.take(&vec![128; extent.len()], extent);
+        let mut rng = RngKey::new(1, Purpose::Corruption, 5).stream(0, 0);
+        let severity = Severity::new(severity).unwrap();
+        corruption.definition()(&mut s, Profile::Tiny, severity, &mut rng);
+        s.values.clone()
+    };
+    let x = 128.0 / 255.0;
+    for (corruption, severity, std) in [
+        (Corruption::GaussianNoise, 3, 0.12f64),
+        (Corruption::SpeckleNoise, 2, 0.2 * x),
+        (Corruption::ShotNoise, 1, (x / 250.0f64).sqrt()),
+    ] {
+        let found = values(corruption, severity);
+        let mean = found.iter().map(|&v| f64::from(v) / 255.0).sum::<f64>() / n;
+        let variance = found.iter().map(|&v| (f64::from(v) / 255.0 - mean).powi(2)).sum::<f64>() / n;
+        assert!((mean - x).abs() < 0.001, "{corruption}: mean {mean}");
+        assert!((variance.sqrt() / std - 1.0).abs() < 0.01, "{corruption}: deviation {}", variance.sqrt());
+    }
+    let found = values(Corruption::ImpulseNoise, 5);
+    for extreme in [0.0, 255.0] {
+        let share = found.iter().filter(|&&v| v == extreme).count() as f64 / n;
+        assert!((share / 0.07 - 1.0).abs() < 0.02, "{extreme}: {share}");
+    }
+}
+
+#[test]
+fn the_same_key_gives_the_same_bytes_whatever_was_done_before() {
+    let mut used = Scratch::new();
+    let mut small = vec![200; 3 * 5 * 7];
+    let extent = Extent { channels: 3, height: 5, width: 7 };
+    for (corruption, profile, severity) in all() {
+        let fresh = corrupted(corruption, profile, severity, KEY);
+        corruption.apply(profile, severity, KEY, &mut small, extent, &mut used);
+        let mut again = picture();
+        corruption.apply(profile, severity, KEY, &mut again, COLOR, &mut used);
+        assert!(fresh == again, "{corruption} {profile} {severity}");
+        assert_ne!(fresh, picture(), "{corruption} {profile} {severity} changes nothing");
+    }
+}
+
+#[test]
+fn random_corruptions_depend_on_seed_and_image_and_the_others_do_not() {
+    for (corruption, profile, severity) in all().filter(|(.., severity)| severity.get() == 3) {
+        let one = corrupted(corruption, profile, severity, KEY);
+        for key in [ImageKey { seed: 8, ..KEY }, ImageKey { image: 4, ..KEY }] {
+            let same = one == corrupted(corruption, profile, severity, key);
+            assert_eq!(same, corruption.is_deterministic(), "{corruption} {profile}");
+        }
+    }
+}
+
+/// Not glass blur, frost, elastic transform, nor fog of profile I (spec 3.9), nor saturation, which goes two ways.
+#[test]
+fn a_higher_severity_changes_more() {
+    use Corruption::{ElasticTransform, Fog, Frost, GlassBlur, Saturate};
+    for corruption in Corruption::ALL {
+        for profile in Profile::ALL {
+            let exempt = matches!(corruption, GlassBlur | Frost | ElasticTransform | Saturate)
+                || (corruption, profile) == (Fog, Profile::ImageNet);
+            let mean = |severity| {
+                let square = |image| {
+                    let after = corrupted(corruption, profile, severity, ImageKey { image, ..KEY });
+                    let squares = picture().into_iter().zip(after);
+                    squares.map(|(a, b)| f64::from(a.abs_diff(b)).powi(2)).sum::<f64>()
+                };
+                (0..8).map(square).sum::<f64>()
+            };
+            let found = Severity::ALL.map(mean);
+            let grows = found.is_sorted_by(|a, b| *a < b * 1.02) && found[0] < found[4];
+            assert!(exempt || grows, "{corruption} {profile}: {found:?}");
+        }
+    }
+}
+
+/// One channel is corrupted as three equal ones are, as far as the definition does not draw for every channel.
+#[test]
+fn gray_is_corrupted_as_equal_channels_are() {
+    use Corruption::{Frost, GaussianNoise, ImpulseNoise, Saturate, ShotNoise, Spatter, SpeckleNoise};
+    let gray = Extent { channels: 1, ..COLOR };
+    for (corruption, profile, severity) in all() {
+        if matches!(corruption, GaussianNoise | ShotNoise | ImpulseNoise | SpeckleNoise) {
+            continue;
+        }
+        let mut one = picture()[..4096].to_vec();
+        let mut three = one.repeat(3);
+        let mut scratch = Scratch::new();
+        corruption.apply(profile, severity, KEY, &mut one, gray, &mut scratch);
+        corruption.apply(profile, severity, KEY, &mut three, COLOR, &mut scratch);
+        let luma = |i: usize| crate::base::color::luma(three[i], three[4096 + i], three[8192 + i]);
+        let colored = matches!(corruption, Frost | Saturate | Spatter);
+        // Colours are clipped and truncated one by one, so their luma may differ.
+        let most = if colored { 20 } else { 0 };
+        for (i, &v) in one.iter().enumerate() {
+            assert!(v.abs_diff(luma(i)) <= most, "{corruption} {profile} {severity}: {v}, {}", luma(i));
+        }
+    }
+}
+
+#[test]
+fn images_of_every_size_and_extreme_values_are_taken() {
+    let mut scratch = Scratch::new();
+    for [channels, height, width] in [[1, 1, 1], [3, 1, 1], [3, 2, 9], [1, 9, 2], [3, 33, 65], [1, 300, 40]] {
+        let extent = Extent { channels, height, width };
+        for (corruption, profile, severity) in all() {
+            for value in [0, 255] {
+                let mut image = vec![value; extent.len()];
+                corruption.apply(profile, severity, KEY, &mut image, extent, &mut scratch);
+                assert!(scratch.values.iter().all(|v| v.is_finite()), "{corruption} {profile} {severity}");
+            }
+        }
+    }
+}
+
+#[test]
+fn blurs_and_geometry_leave_a_constant_image_alone() {
+    use Corruption as C;
+    let constant = vec![93; 3 * 4096];
+    for corruption in [
+        C::GlassBlur,
+        C::MotionBlur,
+        C::ZoomBlur,
+        C::GaussianBlur,
+        C::ElasticTransform,
+        C::Pixelate,
+        C::Contrast,
+    ] {
+        for (profile, severity) in Profile::ALL.iter().flat_map(|&p| Severity::ALL.map(|s| (p, s))) {
+            let mut image = constant.clone();
+            corruption.apply(profile, severity, KEY, &mut image, COLOR, &mut Scratch::new());
+            assert!(image == constant, "{corruption} {profile} {severity}: {:?}", &image[..9]);
+        }
+    }
+}
+
+#[test]
+fn names_are_read_back_and_unknown_ones_refused() {
+    for corruption in Corruption::ALL {
+        assert_eq!(corruption.as_str().parse(), Ok(corruption));
+        assert_eq!(corruption.group() == Group::Extra, !Corruption::PAPER.contains(&corruption));
+    }
+    let error = "rain".parse::<Corruption>().unwrap_err();
+    assert!(error.contains("rain") && error.contains("snow"), "{error}");
+    assert!("0".parse::<Severity>().is_err() && "6".parse::<Severity>().is_err());
+    assert!("T".parse::<Profile>().is_err());
+}
