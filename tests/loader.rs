@@ -151,7 +151,7 @@ fn a_damaged_block_arrives_once_as_an_error_that_names_it() {
 fn augmentation_differs_between_records_and_between_epochs() {
     let dir = shards();
     let set = ShardSet::open(&dir.path().join("shards")).unwrap();
-    let augment = AugmentSettings { crop_padding: 4, flip: false, rotation_degrees: 0.0, noise: Vec::new() };
+    let augment = AugmentSettings { crop_padding: 4, ..AugmentSettings::NONE };
     let view = View { augment, ..View::new(vec![0.0], vec![1.0]) };
     let images = Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap();
     let sources = Arc::new(vec![images]);

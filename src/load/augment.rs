@@ -1,6 +1,7 @@
 //! The reference's augmentation (random crop with zero padding, horizontal flip, small rotation) and
 //! noise: what is drawn for each image, and where its pixels come from.
 
+use super::distort::DistortSettings;
 use crate::base::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,9 @@ pub struct AugmentSettings {
     /// Gaussian noise: each image gets one of these levels with its probability, or none
     /// (spec/data.md section 3). Only for images of bytes.
     pub noise: Vec<NoiseLevel>,
+    /// Corruption of the moved image, before noise. Only for images of bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distort: Option<DistortSettings>,
 }
 
 /// One level of a noise mixture: `{ std = 0.08, share = 0.1 }` or `{ snr = 5, share = 0.1 }`.
@@ -74,13 +78,14 @@ pub enum Noise {
 impl Default for AugmentSettings {
     /// The reference's: padding 4, flip, ±15°.
     fn default() -> Self {
-        Self { crop_padding: 4, flip: true, rotation_degrees: 15.0, noise: Vec::new() }
+        Self { crop_padding: 4, flip: true, rotation_degrees: 15.0, ..Self::NONE }
     }
 }
 
 impl AugmentSettings {
     /// Leaves images as they are.
-    pub const NONE: Self = Self { crop_padding: 0, flip: false, rotation_degrees: 0.0, noise: Vec::new() };
+    pub const NONE: Self =
+        Self { crop_padding: 0, flip: false, rotation_degrees: 0.0, noise: Vec::new(), distort: None };
 
     /// Draws what happens to one image.
     pub fn draw(&self, rng: &mut Rng) -> Placement {
@@ -106,8 +111,14 @@ impl AugmentSettings {
         None
     }
 
-    /// Whether the noise mixture makes sense.
+    /// Whether images must be bytes.
+    pub(super) fn needs_bytes(&self) -> bool {
+        !self.noise.is_empty() || self.distort.is_some()
+    }
+
+    /// Whether noise mixture and corruptions make sense.
     pub fn check(&self) -> Result<(), String> {
+        self.distort.as_ref().map_or(Ok(()), DistortSettings::check)?;
         let total: f64 = self.noise.iter().map(|level| level.share).sum();
         let bad = |level: &&NoiseLevel| {
             let strength = match level.noise {

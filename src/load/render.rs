@@ -89,14 +89,18 @@ impl<T: Copy> Tables<T> {
                 power / s.noisy.len() as f64 / snr
             }
         };
-        s.noisy.iter_mut().for_each(|v| *v = (f64::from(*v) + std * rng.normal()).clamp(0.0, 1.0) as f32);
+        let mut noisy = |v: f32| (f64::from(v) + std * rng.normal()).clamp(0.0, 1.0) as f32;
+        if self.channels() == 1 && image.len() == n {
+            // As if three equal channels were stored, so that noise is as strong from gray shards as from colour.
+            s.noisy.iter_mut().for_each(|v| *v = gray(noisy(*v), noisy(*v), noisy(*v)));
+        } else {
+            s.noisy.iter_mut().for_each(|v| *v = noisy(*v));
+        }
         let value = |v: f32, c: usize| (self.of_f32)((v - self.mean[c]) / self.std[c]);
         if self.channels() == 1 && image.len() == 3 * n {
             let (red, rest) = s.noisy.split_at(n);
             let (green, blue) = rest.split_at(n);
-            // torchvision's weights, for values that are not whole any more.
-            let gray = |i: usize| 0.2989 * red[i] + 0.587 * green[i] + 0.114 * blue[i];
-            out.iter_mut().enumerate().for_each(|(i, out)| *out = value(gray(i), 0));
+            out.iter_mut().enumerate().for_each(|(i, out)| *out = value(gray(red[i], green[i], blue[i]), 0));
         } else {
             out.iter_mut().zip(&s.noisy).enumerate().for_each(|(i, (out, &v))| *out = value(v, i / n));
         }
@@ -154,6 +158,26 @@ impl SourceMap {
         let column = if self.placement.flip { w - 1 - rotated[0] } else { rotated[0] };
         let from = [column + i64::from(self.placement.dx), rotated[1] + i64::from(self.placement.dy)];
         (within(rotated) && within(from)).then_some((from[1] * w + from[0]) as usize)
+    }
+}
+
+/// torchvision's gray, of values that need not be whole.
+fn gray(red: f32, green: f32, blue: f32) -> f32 {
+    0.2989 * red + 0.587 * green + 0.114 * blue
+}
+
+/// Moves the planes of an image, each `[height, width]`, and leaves them bytes.
+pub(super) fn place(
+    image: &[u8],
+    [height, width]: [usize; 2],
+    placement: Placement,
+    s: &mut Scratch,
+    out: &mut Vec<u8>,
+) {
+    let n = height * width;
+    out.resize(image.len(), 0);
+    for (plane, out) in image.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
+        show(plane, width, placement, &BYTES, &mut s.moved, out);
     }
 }
 

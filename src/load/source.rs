@@ -5,7 +5,8 @@ use super::aligned::Aligned;
 use super::augment::{AugmentSettings, Placement};
 use super::batch::{Batch, PixelType, Pixels};
 use super::cache::{Budget, Column};
-use super::render::{Scratch, Tables};
+use super::distort::DistortMemory;
+use super::render::{self, Scratch, Tables};
 use crate::base::rng::mix64;
 use crate::base::{DType, Purpose, Rng, RngKey, Split, Task};
 use crate::schedule::{BatchPlan, Schedule, Window};
@@ -203,8 +204,8 @@ impl Source {
         out: &mut Aligned<T>,
     ) -> Result<(), LoadError> {
         let n_values = self.image.iter().map(|&n| n as usize).product::<usize>();
-        let width = self.image[2] as usize;
-        let FillMemory { records, render } = memory;
+        let [_, height, width] = self.image.map(|n| n as usize);
+        let FillMemory { records, render, distort: distort_memory } = memory;
         out.resize(self.views.len() * records.len() * n_values);
         let mut out = out.chunks_exact_mut(n_values);
         for (view, augment) in self.views.iter().enumerate() {
@@ -215,12 +216,22 @@ impl Source {
                 let mut rng = augments.then(|| draws(view, record));
                 let placement = rng.as_mut().map_or(Placement::IDENTITY, |rng| augment.draw(rng));
                 let noise = rng.as_mut().and_then(|rng| augment.draw_noise(rng));
-                match (noise, &mut rng) {
-                    _ if !self.images.is_u8() => tables.floats(&image, width, placement, out),
-                    (Some(noise), Some(rng)) => {
-                        tables.noisy(&image, width, placement, noise, rng, render, out);
+                let distort = augment.distort.as_ref().zip(rng.as_mut());
+                let distortion = distort.and_then(|(distort, rng)| distort.draw(rng, record as u64));
+                let (image, placement) = match distortion {
+                    Some(how) => {
+                        render::place(&image, [height, width], placement, render, &mut distort_memory.pixels);
+                        distort_memory.apply(how, height, width)?;
+                        (&distort_memory.pixels[..], Placement::IDENTITY)
                     }
-                    _ => tables.bytes(&image, width, placement, render, out),
+                    None => (&image[..], placement),
+                };
+                match (noise, &mut rng) {
+                    _ if !self.images.is_u8() => tables.floats(image, width, placement, out),
+                    (Some(noise), Some(rng)) => {
+                        tables.noisy(image, width, placement, noise, rng, render, out);
+                    }
+                    _ => tables.bytes(image, width, placement, render, out),
                 }
             }
         }
@@ -278,6 +289,7 @@ impl Render {
 pub struct FillMemory {
     records: Vec<usize>,
     render: Scratch,
+    distort: DistortMemory,
 }
 
 fn some(
@@ -311,9 +323,9 @@ fn image_column(dataset: &Dataset, shards: Vec<MappedShard>, view: &View) -> Res
     }
     let views = view.all();
     views.iter().try_for_each(AugmentSettings::check).map_err(LoadError::Data)?;
-    let noisy = views.iter().any(|augment| !augment.noise.is_empty());
-    if !column.is_u8() && (view.pixels == PixelType::U8 || noisy) {
-        let what = "images are floating-point: they cannot be shown as bytes, or with noise";
+    let needs_bytes = view.pixels == PixelType::U8 || views.iter().any(AugmentSettings::needs_bytes);
+    if !column.is_u8() && needs_bytes {
+        let what = "images are floating-point: they cannot be shown as bytes, with noise or corrupted";
         return Err(LoadError::Data(format!("{root}: {what}")));
     }
     if view.std.len() != want || view.std.iter().any(|&s| !(s.is_finite() && s > 0.0)) {

@@ -79,14 +79,17 @@ fn noise_is_added_before_gray_and_clamped() {
     let mut rng = RngKey::new(2, Purpose::Augment, 0).stream(0, 0);
     let (mut scratch, mut out) = (Scratch::default(), vec![0.0; SIDE * SIDE]);
     let tables = Tables::new(&[0.0], &[1.0], |v| v);
-    let image = vec![128u8; 3 * SIDE * SIDE];
-    tables.noisy(&image, SIDE, Placement::IDENTITY, Noise::Std(0.1), &mut rng, &mut scratch, &mut out);
-    let mean = out.iter().sum::<f32>() / out.len() as f32;
-    let std = (out.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / out.len() as f32).sqrt();
-    // sqrt(0.2989² + 0.587² + 0.114²) = 0.669 of the level (spec/data.md section 3).
-    assert!((std / 0.0669 - 1.0).abs() < 0.05, "{std}");
-    tables.noisy(&image, SIDE, Placement::IDENTITY, Noise::Std(9.0), &mut rng, &mut scratch, &mut out);
-    assert!(out.iter().all(|v| (0.0..=1.0).contains(v)));
+    // From colour, and from gray as if it were three equal channels.
+    for channels in [3, 1] {
+        let image = vec![128u8; channels * SIDE * SIDE];
+        tables.noisy(&image, SIDE, Placement::IDENTITY, Noise::Std(0.1), &mut rng, &mut scratch, &mut out);
+        let mean = out.iter().sum::<f32>() / out.len() as f32;
+        let std = (out.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / out.len() as f32).sqrt();
+        // sqrt(0.2989² + 0.587² + 0.114²) = 0.669 of the level (spec/data.md section 3).
+        assert!((std / 0.0669 - 1.0).abs() < 0.05, "{std}");
+        tables.noisy(&image, SIDE, Placement::IDENTITY, Noise::Std(9.0), &mut rng, &mut scratch, &mut out);
+        assert!(out.iter().all(|v| (0.0..=1.0).contains(v)));
+    }
 }
 
 proptest! {
