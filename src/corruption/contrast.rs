@@ -7,9 +7,10 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &m
     let both = [0.4, 0.3, 0.2, 0.1, 0.05];
     let factor: f32 = profile.pick(severity, &both, &both);
     for plane in s.planes() {
-        // Bytes: the sum is exact.
-        let mean = plane.iter().map(|&value| f64::from(value)).sum::<f64>() / plane.len() as f64;
-        let mean = mean as f32;
+        // Sums of bytes are exact in whole numbers.
+        let sum: u64 =
+            plane.chunks(1024).map(|part| part.iter().map(|&v| v as i32).sum::<i32>() as u64).sum();
+        let mean = (sum as f64 / plane.len() as f64) as f32;
         plane.iter_mut().for_each(|value| *value = (*value - mean) * factor + mean);
     }
 }

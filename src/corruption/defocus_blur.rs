@@ -1,7 +1,7 @@
 //! Defocus: correlation with a disk whose rim is smoothed.
 
 use super::draws::Draws;
-use super::filter::{Border, Plane};
+use super::filter::{Border, Margins, Plane};
 use super::{Profile, Scratch, Severity};
 use multiversion::multiversion;
 
@@ -16,7 +16,7 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &m
     let margin = disk.rows.len() - 1;
     let Scratch { values, spare, padded, .. } = s;
     for values in values.chunks_exact_mut(plane.height * plane.width) {
-        plane.pad(values, [margin; 2], Border::Mirror, padded);
+        plane.pad(values, Margins::of([margin; 2]), Border::Mirror, padded);
         disk.correlate(padded, plane, spare, values);
     }
 }

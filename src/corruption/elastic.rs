@@ -75,17 +75,21 @@ fn displace(s: &mut Scratch, amplitude: f32, most: [f32; 2], sigmas: [f64; 2], d
 
 /// Replaces every pixel by what lies, between four neighbours, at the column and row that `place` gives.
 fn sample(s: &mut Scratch, border: Border, place: impl Fn(usize, usize) -> [f32; 2]) {
-    let plane @ Plane { height, width } = s.extent.size();
+    let Plane { height, width } = s.extent.size();
     let Scratch { values, spare, .. } = s;
     let n = height * width;
     spare.resize(values.len(), 0.0);
-    for y in 0..plane.height {
-        for x in 0..plane.width {
-            let [from_x, from_y] = place(x, y);
-            let (left, top) = (from_x.floor(), from_y.floor());
-            let (across, down) = (from_x - left, from_y - top);
-            let columns = [left as isize, left as isize + 1].map(|at| border.index(at, width));
-            let rows = [top as isize, top as isize + 1].map(|at| border.index(at, height) * width);
+    // The corner above and to the left of a place, and the shares of the other ones.
+    let split = |at: f32| {
+        let whole = at as i32;
+        let whole = whole - i32::from(whole as f32 > at);
+        (whole as isize, at - whole as f32)
+    };
+    for y in 0..height {
+        for x in 0..width {
+            let [(left, across), (top, down)] = place(x, y).map(split);
+            let columns = [left, left + 1].map(|at| border.index(at, width));
+            let rows = [top, top + 1].map(|at| border.index(at, height) * width);
             for (values, out) in values.chunks_exact(n).zip(spare.chunks_exact_mut(n)) {
                 let between = |row: usize| {
                     let (a, b) = (values[row + columns[0]], values[row + columns[1]]);

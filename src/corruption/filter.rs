@@ -42,20 +42,42 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    /// Copies `values` with `rows` more rows above and below, and `columns` more columns on both sides.
-    pub(super) fn pad(self, values: &[f32], [rows, columns]: [usize; 2], border: Border, out: &mut Vec<f32>) {
-        let width = self.width + 2 * columns;
-        out.resize((self.height + 2 * rows) * width, 0.0);
+    /// Copies `values` with more rows above and below, and more columns to the left and right.
+    pub(super) fn pad(self, values: &[f32], margins: Margins, border: Border, out: &mut Vec<f32>) {
+        let Margins { above, below, left, right } = margins;
+        let width = self.width + left + right;
+        out.resize((self.height + above + below) * width, 0.0);
         for (y, out) in out.chunks_exact_mut(width).enumerate() {
-            let from = border.index(y as isize - rows as isize, self.height);
+            let from = border.index(y as isize - above as isize, self.height);
             let row = &values[from * self.width..][..self.width];
-            out[columns..columns + self.width].copy_from_slice(row);
-            for i in 1..=columns {
-                out[columns - i] = row[border.index(-(i as isize), self.width)];
-                out[columns + self.width - 1 + i] =
-                    row[border.index((self.width - 1 + i) as isize, self.width)];
+            out[left..left + self.width].copy_from_slice(row);
+            if border == Border::Nearest {
+                out[..left].fill(row[0]);
+                out[left + self.width..].fill(row[self.width - 1]);
+                continue;
+            }
+            for (out, at) in out[..left].iter_mut().rev().zip(1..) {
+                *out = row[border.index(-at, self.width)];
+            }
+            for (out, at) in out[left + self.width..].iter_mut().zip(self.width as isize..) {
+                *out = row[border.index(at, self.width)];
             }
         }
+    }
+}
+
+/// How far a plane goes on beyond its edges.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Margins {
+    pub(super) above: usize,
+    pub(super) below: usize,
+    pub(super) left: usize,
+    pub(super) right: usize,
+}
+
+impl Margins {
+    pub(super) const fn of([rows, columns]: [usize; 2]) -> Self {
+        Self { above: rows, below: rows, left: columns, right: columns }
     }
 }
 
@@ -91,7 +113,7 @@ pub(super) fn blur(
         for (axis, kernel) in kernels.into_iter().enumerate().filter(|(_, kernel)| kernel.radius() > 0) {
             let radius = kernel.radius();
             let margin = if axis == 0 { [radius, 0] } else { [0, radius] };
-            plane.pad(values, margin, border, padded);
+            plane.pad(values, Margins::of(margin), border, padded);
             let stride = if axis == 0 { plane.width } else { 1 };
             let width = plane.width + 2 * margin[1];
             filter_rows(padded, width, radius * stride, stride, &kernel.0, plane.width, values);

@@ -24,10 +24,10 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, draws
     let columns = (distance + 1..(plane.width + 1).saturating_sub(distance)).rev();
     // What reaches a pixel is the same in all channels, so pixels are followed once, by number.
     let mut from: Vec<u32> = (0..n as u32).collect();
-    words.resize(2 * columns.len(), 0);
+    words.resize(2 * rows.len() * columns.len(), 0);
     for _ in 0..passes {
-        for y in rows.clone() {
-            draws.words(words);
+        draws.words(words);
+        for (y, words) in rows.clone().zip(words.chunks_exact(2 * columns.len().max(1))) {
             for (x, word) in columns.clone().zip(words.as_chunks::<2>().0) {
                 let [dx, dy] = word.map(|word| scale(word, 2 * distance as u32));
                 let neighbour = (y + dy - distance) * plane.width + x + dx - distance;

@@ -48,14 +48,15 @@ impl Jpeg {
         coder.set_quality(quality)?;
         coder.set_subsamp(if color { Subsamp::Sub2x2 } else { Subsamp::Gray })?;
         coder.set_optimize(optimize)?;
-        self.pixels.clear();
+        self.pixels.resize(image.len(), 0);
         if color {
             let (red, rest) = image.split_at(extent.plane());
             let (green, blue) = rest.split_at(extent.plane());
             let color = red.iter().zip(green).zip(blue);
-            self.pixels.extend(color.flat_map(|((&r, &g), &b)| [r, g, b]));
+            let pixels = self.pixels.as_chunks_mut::<3>().0;
+            pixels.iter_mut().zip(color).for_each(|(pixel, ((&r, &g), &b))| *pixel = [r, g, b]);
         } else {
-            self.pixels.extend_from_slice(image);
+            self.pixels.copy_from_slice(image);
         }
         let image = Image { pixels: &self.pixels[..], width, pitch: width * channels, height, format };
         let file = self.file.get_or_insert_with(OutputBuf::new_owned);
@@ -71,9 +72,13 @@ impl Jpeg {
         let format = if channels == 3 { PixelFormat::RGB } else { PixelFormat::GRAY };
         let decoded = Image { pixels: &mut pixels[..], width, pitch: width * channels, height, format };
         decoder.decompress(file, decoded)?;
+        if channels == 1 {
+            image.copy_from_slice(pixels);
+            return Ok(());
+        }
         for (c, plane) in image.chunks_exact_mut(extent.plane().max(1)).enumerate() {
-            let values = pixels[c..].iter().step_by(channels);
-            plane.iter_mut().zip(values).for_each(|(out, &value)| *out = value);
+            let values = pixels.as_chunks::<3>().0;
+            plane.iter_mut().zip(values).for_each(|(out, pixel)| *out = pixel[c]);
         }
         Ok(())
     }

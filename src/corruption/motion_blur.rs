@@ -1,7 +1,8 @@
 //! Motion: a one-sided Gaussian along a line, as ImageMagick draws it.
 
 use super::draws::Draws;
-use super::filter::{Border, Plane, sum_shifted};
+use super::filter::{Border, Margins, Plane, sum_shifted};
+use super::scratch::round;
 use super::{Profile, Scratch, Severity};
 
 /// Radius and deviation.
@@ -13,7 +14,7 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, draws
     at_angle(s, profile, severity, degrees);
     if profile == Profile::Tiny {
         // ImageMagick hands bytes on.
-        s.values.iter_mut().for_each(|value| *value = (*value + 0.5).floor());
+        round(&mut s.values);
     }
 }
 
@@ -41,14 +42,17 @@ pub(super) fn blur(
     let total: f64 = (0..n).map(weight).sum();
     let (sine, cosine) = degrees.to_radians().sin_cos();
     let offset = |j: usize, step: f64| (j as f64 * step - 0.5).ceil() as isize;
-    let margin = n - 1;
-    let width = plane.width + 2 * margin;
+    let end = [sine, cosine].map(|step| offset(n - 1, step));
+    let [above, left] = end.map(|end| end.min(0).unsigned_abs());
+    let [below, right] = end.map(|end| end.max(0).unsigned_abs());
+    let margins = Margins { above, below, left, right };
+    let width = plane.width + left + right;
     let at = |j: usize| {
-        let row = margin as isize + offset(j, sine);
-        let column = margin as isize + offset(j, cosine);
+        let row = above as isize + offset(j, sine);
+        let column = left as isize + offset(j, cosine);
         row as usize * width + column as usize
     };
     let taps: Vec<(usize, f32)> = (0..n).map(|j| (at(j), (weight(j) / total) as f32)).collect();
-    plane.pad(values, [margin; 2], Border::Nearest, padded);
+    plane.pad(values, margins, Border::Nearest, padded);
     sum_shifted(padded, width, &taps, plane.width, values);
 }

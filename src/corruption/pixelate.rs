@@ -9,27 +9,32 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &m
     let fewer = |n: usize| ((n as f64 * share) as usize).max(1);
     let (rows, columns) = (fewer(plane.height), fewer(plane.width));
     let (down, across) = (taps(plane.height, rows), taps(plane.width, columns));
-    let Scratch { values, spare, .. } = s;
+    let Scratch { values, spare, padded, .. } = s;
     spare.resize(columns * plane.height, 0.0);
+    padded.resize(columns, 0.0);
+    let shown: Vec<usize> = (0..plane.width).map(|x| nearest(x, columns, plane.width)).collect();
     for values in values.chunks_exact_mut(plane.height * plane.width) {
         // Pillow goes along the rows first, and rounds to bytes after each axis.
         for (row, out) in values.chunks_exact(plane.width).zip(spare.chunks_exact_mut(columns)) {
-            out.iter_mut().zip(&across).for_each(|(out, taps)| *out = mean(row[taps.clone()].iter()));
+            for (out, taps) in out.iter_mut().zip(&across) {
+                *out = mean(row[taps.clone()].iter().sum(), taps.len());
+            }
         }
-        for (y, out) in values.chunks_exact_mut(plane.width).enumerate() {
-            let taps = down[nearest(y, rows, plane.height)].clone();
-            let column = |x: usize| spare[x..].iter().step_by(columns).take(taps.end).skip(taps.start);
-            if nearest(y.wrapping_sub(1), rows, plane.height) == nearest(y, rows, plane.height) && y > 0 {
+        let mut last = usize::MAX;
+        for y in 0..plane.height {
+            let small = nearest(y, rows, plane.height);
+            if small == last {
+                values.copy_within((y - 1) * plane.width..y * plane.width, y * plane.width);
                 continue;
             }
-            for (x, out) in out.iter_mut().enumerate() {
-                *out = mean(column(nearest(x, columns, plane.width)));
+            last = small;
+            padded.fill(0.0);
+            for row in spare.chunks_exact(columns).take(down[small].end).skip(down[small].start) {
+                padded.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
             }
-        }
-        for y in 1..plane.height {
-            if nearest(y - 1, rows, plane.height) == nearest(y, rows, plane.height) {
-                values.copy_within((y - 1) * plane.width..y * plane.width, y * plane.width);
-            }
+            padded.iter_mut().for_each(|sum| *sum = mean(*sum, down[small].len()));
+            let out = &mut values[y * plane.width..][..plane.width];
+            out.iter_mut().zip(&shown).for_each(|(out, &x)| *out = padded[x]);
         }
     }
 }
@@ -37,7 +42,7 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &m
 /// The small pixel that stands at large pixel `at`.
 fn nearest(at: usize, small: usize, large: usize) -> usize {
     // floor((at + 1/2) small / large) in whole numbers.
-    (at.wrapping_mul(2).wrapping_add(1)).wrapping_mul(small) / (2 * large)
+    (2 * at + 1) * small / (2 * large)
 }
 
 /// The large pixels whose middles lie in each small one.
@@ -58,12 +63,8 @@ fn taps(large: usize, small: usize) -> Vec<std::ops::Range<usize>> {
     (0..small).map(range).collect()
 }
 
-/// The mean, rounded half up.
-fn mean<'a>(values: impl Iterator<Item = &'a f32>) -> f32 {
-    let (mut sum, mut n) = (0u32, 0);
-    for value in values {
-        sum += *value as u32;
-        n += 1;
-    }
-    ((2 * sum + n) / (2 * n).max(1)) as f32
+/// The mean of `n` values that add up to `sum`, rounded half up. What is added for f32 is less than any
+/// distance between means.
+fn mean(sum: f32, n: usize) -> f32 {
+    (sum / n.max(1) as f32 + 0.5 + 1e-4) as i32 as f32
 }

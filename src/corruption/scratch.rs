@@ -2,6 +2,7 @@
 
 use super::filter::Plane;
 use super::jpeg::Jpeg;
+use super::zoom::Turned;
 use multiversion::multiversion;
 
 /// Channels, rows and columns of an image.
@@ -59,6 +60,7 @@ pub struct Scratch {
     pub(super) layers: [Vec<f32>; 3],
     pub(super) bytes: [Vec<u8>; 2],
     pub(super) words: Vec<u32>,
+    pub(super) turned: Turned,
     pub(super) jpeg: Jpeg,
 }
 
@@ -110,4 +112,10 @@ pub(super) fn truncate(values: &[f32], bytes: &mut [u8]) {
     for (byte, &value) in bytes.iter_mut().zip(values) {
         *byte = (value + 1.0 / 1024.0).clamp(0.0, 255.0) as i32 as u8;
     }
+}
+
+/// Rounds half up. Values are not negative.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+pub(super) fn round(values: &mut [f32]) {
+    values.iter_mut().for_each(|value| *value = (*value + 0.5) as i32 as f32);
 }

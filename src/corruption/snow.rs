@@ -2,7 +2,8 @@
 
 use super::draws::Draws;
 use super::filter::Plane;
-use super::zoom::{Axis, add};
+use super::scratch::round;
+use super::zoom::Axis;
 use super::{Profile, Scratch, Severity, motion_blur};
 
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +58,7 @@ pub(super) fn at_angle(
     let flakes = profile.pick(severity, &TINY, &IMAGENET);
     let plane = s.extent.size();
     let n = plane.height * plane.width;
-    let Scratch { values, padded, layers: [drawn, layer, gray], .. } = s;
+    let Scratch { values, padded, layers: [drawn, layer, gray], turned, .. } = s;
     drawn.resize(n, 0.0);
     draws.normals(drawn);
     drawn.iter_mut().for_each(|value| *value = flakes.mean + flakes.std * *value);
@@ -68,13 +69,14 @@ pub(super) fn at_angle(
     let enlarged = Plane { height: down.len(), width: across.len() };
     layer.clear();
     layer.resize(enlarged.height * enlarged.width, 0.0);
-    add(drawn, plane.width, [&down, &across], padded, layer);
+    turned.set(drawn, plane.width);
+    turned.add_to([&down, &across], layer);
     for value in &mut *layer {
         let seen = if *value < flakes.threshold { 0.0 } else { value.clamp(0.0, 1.0) };
-        *value = if trim { (255.0 * seen).floor() } else { 255.0 * seen };
+        *value = if trim { (255.0 * seen) as i32 as f32 } else { 255.0 * seen };
     }
     motion_blur::blur(layer, enlarged, flakes.radius, flakes.sigma, degrees, padded);
-    layer.iter_mut().for_each(|value| *value = (*value + 0.5).floor());
+    round(layer);
     for y in 0..plane.height {
         layer.copy_within(y * enlarged.width..y * enlarged.width + plane.width, y * plane.width);
     }

@@ -100,16 +100,16 @@ fn water(layer: &mut [f32], plane: Plane, drops: Drops, distance: &mut Vec<f32>)
 
 /// Correlation with a 3 x 3 kernel, the plane mirrored beyond its edge.
 fn correlate(value: impl Fn(usize) -> f32, plane: Plane, kernel: &[[f32; 3]; 3], mut out: impl FnMut(f32)) {
+    let near = |at: usize, n: usize| [-1, 0, 1].map(|by| Border::Mirror.index(at as isize + by, n));
+    let columns: Vec<[usize; 3]> = (0..plane.width).map(|x| near(x, plane.width)).collect();
     for y in 0..plane.height {
-        for x in 0..plane.width {
-            let mut sum = 0.0;
-            for (row, dy) in kernel.iter().zip(-1..) {
-                let from = Border::Mirror.index(y as isize + dy, plane.height) * plane.width;
-                for (weight, dx) in row.iter().zip(-1..) {
-                    sum += weight * value(from + Border::Mirror.index(x as isize + dx, plane.width));
-                }
-            }
-            out(sum);
+        let rows = near(y, plane.height).map(|row| row * plane.width);
+        for columns in &columns {
+            let of_row = |j: usize| {
+                let weights = kernel[j];
+                (0..3).map(|i| weights[i] * value(rows[j] + columns[i])).sum::<f32>()
+            };
+            out(of_row(0) + of_row(1) + of_row(2));
         }
     }
 }
