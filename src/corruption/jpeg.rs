@@ -2,7 +2,7 @@
 
 use super::draws::Draws;
 use super::{Extent, Profile, Scratch, Severity};
-use turbojpeg::{Compressor, Decompressor, Image, OutputBuf, PixelFormat, Subsamp};
+use turbojpeg::{Compressor, Decompressor, Image, PixelFormat, Subsamp};
 
 pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &mut dyn Draws) {
     let quality = profile.pick(severity, &[65, 58, 50, 40, 25], &[25, 18, 15, 10, 7]);
@@ -22,7 +22,9 @@ pub type JpegError = turbojpeg::Error;
 pub struct Jpeg {
     coders: Option<(Compressor, Decompressor)>,
     pixels: Vec<u8>,
-    file: Option<OutputBuf<'static>>,
+    /// The file, and room for a longer one.
+    file: Vec<u8>,
+    length: usize,
 }
 
 impl std::fmt::Debug for Jpeg {
@@ -59,19 +61,20 @@ impl Jpeg {
             self.pixels.copy_from_slice(image);
         }
         let image = Image { pixels: &self.pixels[..], width, pitch: width * channels, height, format };
-        let file = self.file.get_or_insert_with(OutputBuf::new_owned);
-        coder.compress(image, file)?;
-        Ok(file)
+        let most = coder.buf_len(width, height)?;
+        self.file.resize(most.max(self.file.len()), 0);
+        self.length = coder.compress_to_slice(image, &mut self.file)?;
+        Ok(&self.file[..self.length])
     }
 
     /// Replaces an image by what is left of it at `quality`.
     pub fn round_trip(&mut self, image: &mut [u8], extent: Extent, quality: i32) -> Result<(), JpegError> {
         self.encode(image, extent, quality, false)?;
         let Extent { channels, height, width } = extent;
-        let Self { coders: Some((_, decoder)), pixels, file: Some(file) } = self else { return Ok(()) };
+        let Self { coders: Some((_, decoder)), pixels, file, length } = self else { return Ok(()) };
         let format = if channels == 3 { PixelFormat::RGB } else { PixelFormat::GRAY };
         let decoded = Image { pixels: &mut pixels[..], width, pitch: width * channels, height, format };
-        decoder.decompress(file, decoded)?;
+        decoder.decompress(&file[..*length], decoded)?;
         if channels == 1 {
             image.copy_from_slice(pixels);
             return Ok(());
