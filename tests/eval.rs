@@ -57,7 +57,17 @@ fn neither_batch_size_nor_threads_change_scores() {
     let scored = |batch_size: &str, threads: &str| -> Vec<Value> {
         let mut command = nct(dir.path());
         command.env("OMP_NUM_THREADS", threads).args(["eval", &run, "--json", "--device", "cpu"]);
-        command.args(["--suite", "all", "--per-neuron", "--per-class", "--per-session"]);
+        command.args([
+            "--suite",
+            "all",
+            "--corruptions",
+            "fog",
+            "--severities",
+            "1",
+            "--per-neuron",
+            "--per-class",
+            "--per-session",
+        ]);
         command.args(["--batch-size", batch_size, "--threads", threads]);
         succeed(&mut command).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
@@ -89,18 +99,44 @@ fn the_final_evaluations_are_those_of_the_reference_and_noise_is_the_same_every_
     let rows = eval(
         dir.path(),
         &run,
-        &["--suite", "all", "--split", "train", "--split", "validation", "--split", "test"],
+        &[
+            "--suite",
+            "all",
+            "--corruptions",
+            "fog",
+            "--severities",
+            "1",
+            "--split",
+            "train",
+            "--split",
+            "validation",
+            "--split",
+            "test",
+        ],
     );
     assert_eq!(
         rows,
         eval(
             dir.path(),
             &run,
-            &["--suite", "all", "--split", "train", "--split", "validation", "--split", "test"]
+            &[
+                "--suite",
+                "all",
+                "--corruptions",
+                "fog",
+                "--severities",
+                "1",
+                "--split",
+                "train",
+                "--split",
+                "validation",
+                "--split",
+                "test"
+            ]
         )
     );
     let mut modes: Vec<(&str, &str)> = Vec::new();
-    for row in rows.iter().filter(|row| row["suite"] != "clean") {
+    for row in rows.iter().filter(|row| row["suite"] != "clean" && row["suite"] != "corruptions") {
         let mode = (row["task"].as_str().unwrap(), row["mode"].as_str().unwrap());
         if modes.last() != Some(&mode) {
             modes.push(mode);
@@ -156,7 +192,7 @@ fn the_final_evaluations_are_those_of_the_reference_and_noise_is_the_same_every_
 fn after_training_with_noise_the_other_domain_is_clean() {
     let dir = shards();
     let run = train(dir.path(), "runs", &["data.augment.noise=[{std=0.3,share=1.0}]"]);
-    let rows = eval(dir.path(), &run, &["--suite", "all"]);
+    let rows = eval(dir.path(), &run, &["--suite", "all", "--corruptions", "fog", "--severities", "1"]);
     let clean = rows.iter().find(|row| {
         row["suite"] == "clean"
             && row["split"] == "validation"
@@ -327,4 +363,70 @@ fn each_area_is_read_from_its_own_readouts() {
         row["value"].as_f64().unwrap()
     };
     assert_ne!(of("v1"), of("v4"));
+}
+
+#[test]
+fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
+    let dir = shards();
+    let [run, base] =
+        [("runs", "seed=3"), ("base", "seed=4")].map(|(out, seed)| train(dir.path(), out, &[seed]));
+    let grid = ["--suite", "corruptions", "--corruptions", "brightness,gaussian_noise,saturate"];
+    let grid = [&grid[..], &["--severities", "1,5"]].concat();
+    // Nothing to compare with yet: said before anything is evaluated.
+    let early =
+        output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--baseline", &base]).args(&grid));
+    assert_eq!(early.status.code(), Some(2), "{}", stderr(&early));
+    assert!(stderr(&early).contains(&format!("nct eval {base} --suite corruptions")), "{}", stderr(&early));
+    eval(dir.path(), &base, &grid);
+    let with_base = [&grid[..], &["--baseline", &base]].concat();
+    let rows = eval(dir.path(), &run, &with_base);
+    assert_eq!(rows, eval(dir.path(), &run, &[&with_base[..], &["--threads", "4"]].concat()));
+    let modes: Vec<&str> =
+        rows.iter().filter(|r| r["metric"] == "accuracy").map(|r| r["mode"].as_str().unwrap()).collect();
+    assert_eq!(modes[..3], ["clean", "fly_c_test brightness 1", "fly_c_test brightness 5"]);
+    assert_eq!(modes.len(), 1 + 3 * 2);
+    let cell = |mode: &str| whole(&rows, mode)["accuracy"];
+    let of_paper = ["brightness 1", "brightness 5", "gaussian_noise 1", "gaussian_noise 5"];
+    let mean = of_paper.iter().map(|c| cell(&format!("fly_c_test {c}"))).sum::<f64>() / 4.0;
+    let summary = |rows: &[Value], metric: &str| {
+        let row = rows.iter().find(|r| r["metric"] == metric && r["group"].is_null());
+        row.unwrap()["value"].as_f64().unwrap()
+    };
+    assert!((summary(&rows, "mean_accuracy") - mean).abs() < 1e-9, "the extra ones are in no mean");
+    // Other draws, or other parameters, and losses differ; the kept files do not mix.
+    let loss = |more: &[&str]| {
+        let rows = eval(dir.path(), &run, &[&grid[..], more].concat());
+        let row = rows.iter().find(|r| r["corruption"] == "gaussian_noise" && r["metric"] == "loss");
+        row.unwrap()["value"].as_f64().unwrap()
+    };
+    let first = loss(&[]);
+    assert!(first == loss(&[]) && first != loss(&["--seed", "1"]) && first != loss(&["--profile", "t"]));
+
+    let (model, baseline) = (format!("m={run}"), base.as_str());
+    let compared = succeed(nct(dir.path()).args([
+        "robustness",
+        "--model",
+        &model,
+        "--baseline",
+        baseline,
+        "--json",
+        "--csv",
+        "s.csv",
+    ]));
+    let compared: Vec<Value> = compared.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    for metric in ["mean_accuracy", "robustness_score", "mce"] {
+        let of_all = compared
+            .iter()
+            .find(|r| r["metric"] == metric && r["group"].is_null() && r["corruption"].is_null());
+        let value = of_all.unwrap()["value"].as_f64().unwrap();
+        assert!((value - summary(&rows, metric)).abs() < 1e-9, "{metric}");
+    }
+    let csv = fs::read_to_string(dir.path().join("s.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 1 + compared.len());
+    let itself = format!("b={base},{base}");
+    let itself =
+        succeed(nct(dir.path()).args(["robustness", "--model", &itself, "--baseline", baseline, "--json"]));
+    let itself: Vec<Value> = itself.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let score = itself.iter().find(|r| r["metric"] == "mce").unwrap();
+    assert_eq!((score["value"].as_f64(), score["bootstrap_std"].as_f64()), (Some(100.0), Some(0.0)));
 }

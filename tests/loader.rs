@@ -272,3 +272,56 @@ fn second_views_follow_the_first_and_are_drawn_apart() {
     let plain_second = first_pixels(dir.path(), &augment, Some(AugmentSettings::NONE));
     assert!(plain_second[alone.len()..] == plain);
 }
+
+#[test]
+fn corrupted_images_are_those_of_the_definition() {
+    use nct::base::color::luma;
+    use nct::corruption::{Corruption, Extent, ImageKey, Profile, Scratch, Severity};
+    use nct::load::{DistortSettings, PixelType, Pixels};
+    let dir = shards();
+    let set = ShardSet::open(&dir.path().join("shards")).unwrap();
+    let images = set.dataset("tiny-imagenet-200").unwrap();
+    let bytes = |augment: AugmentSettings| {
+        let view = View { augment, pixels: PixelType::U8, ..View::new(vec![0.45], vec![0.22]) };
+        let sources = Arc::new(vec![Source::images(images, Split::Test, &view).unwrap()]);
+        let schedule = Arc::new(schedule(&sources, Mix::InOrder, 0));
+        let steps = 0..schedule.steps_per_epoch();
+        let mut all = Vec::new();
+        for step in Loader::start(&sources, &schedule, 0, steps, LoaderOptions::default()).unwrap() {
+            let Pixels::U8(pixels) = &step.unwrap().batches[0].pixels else { panic!("no bytes") };
+            all.extend_from_slice(pixels);
+        }
+        all
+    };
+    let clean = bytes(AugmentSettings::NONE);
+    let (kind, profile, severity) = (Corruption::GlassBlur, Profile::ImageNet, Severity::ALL[2]);
+    let distort = Some(DistortSettings::fixed(kind, profile, severity, 7));
+    let found = bytes(AugmentSettings { distort, ..AugmentSettings::NONE });
+    let plane = 64 * 64;
+    let mut scratch = Scratch::default();
+    for (i, (clean, found)) in clean.chunks_exact(plane).zip(found.chunks_exact(plane)).enumerate() {
+        let mut color = clean.repeat(3);
+        let extent = Extent { channels: 3, height: 64, width: 64 };
+        kind.apply(
+            profile,
+            severity,
+            ImageKey { seed: 7, image: i as u64 },
+            &mut color,
+            extent,
+            &mut scratch,
+        );
+        let expected: Vec<u8> =
+            (0..plane).map(|p| luma(color[p], color[plane + p], color[2 * plane + p])).collect();
+        assert!(expected == found && found != clean, "image {i}");
+    }
+    // In training: half of the images, and moved ones too.
+    let training = DistortSettings {
+        fixed_seed: None,
+        share: 0.5,
+        ..DistortSettings::fixed(kind, profile, severity, 0)
+    };
+    let found = bytes(AugmentSettings { distort: Some(training), ..AugmentSettings::NONE });
+    let same = clean.chunks_exact(plane).zip(found.chunks_exact(plane)).filter(|(a, b)| a == b).count();
+    let n = clean.len() / plane;
+    assert!(same > 0 && same < n, "{same} of {n} are clean");
+}

@@ -161,6 +161,22 @@ fn interrupted_within_an_epoch_saves_and_goes_on_exactly_there() {
 }
 
 #[test]
+fn killed_before_its_first_checkpoint_a_run_begins_anew() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--out", "whole", "--epochs", "1"]));
+    let whole = only_run(dir.path(), "whole");
+    let cut = dir.path().join("cut");
+    fs::create_dir_all(cut.join("checkpoints")).unwrap();
+    for name in ["config.toml", "manifest.json"] {
+        fs::copy(whole.join(name), cut.join(name)).unwrap();
+    }
+    let first = fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+    fs::write(cut.join("metrics.jsonl"), first.lines().next().unwrap()).unwrap();
+    succeed(&mut train(dir.path(), &["--resume", "cut"]));
+    assert!(metrics(&whole) == metrics(&cut) && checkpoints(&whole) == checkpoints(&cut));
+}
+
+#[test]
 fn a_disk_that_fills_keeps_the_last_checkpoint() {
     let dir = shards();
     succeed(&mut train(dir.path(), &["--out", "whole"]));

@@ -26,6 +26,8 @@ pub enum Purpose {
     Reset = 7,
     /// Corruption of one image.
     Corruption = 8,
+    /// Seeds that are drawn anew for the spread of a score.
+    Bootstrap = 9,
 }
 
 /// A key: all randomness of one purpose under one seed.

@@ -1,6 +1,7 @@
 //! `nct eval`: scores of a run's best weights.
 
 use super::exit::Usage;
+use super::robustness::{self, SuiteArgs};
 use super::show::{Show, out, table};
 use crate::base::{Split, Task};
 use crate::config::{Data, Experiment, Labelled};
@@ -29,6 +30,11 @@ pub(crate) struct Args {
     /// Only these splits (may be repeated); without it the suite's, of `clean` validation and test
     #[arg(long, value_enum)]
     split: Vec<SplitArg>,
+    #[command(flatten)]
+    corrupted: SuiteArgs,
+    /// Of `corruptions`: a run to compare with, which was evaluated in the same way
+    #[arg(long, value_name = "RUN")]
+    baseline: Option<PathBuf>,
     /// Labelled images of another data set of the folder; its classes are matched by name
     #[arg(long, value_name = "DATASET", conflicts_with = "classes")]
     images: Option<String>,
@@ -69,6 +75,8 @@ enum SuiteArg {
     Noise,
     /// What the reference evaluates at the end of training, in and out of domain
     Final,
+    /// The test images under fifteen corruptions at five severities
+    Corruptions,
     /// All of these
     All,
 }
@@ -92,6 +100,14 @@ impl SplitArg {
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let tell = |e: &Evaluation| show.line(&format!("{}, {} ({})", e.mode, e.task, e.suite.as_str()));
+    if let Some(baseline) = &args.baseline {
+        // Better known before the evaluation than after it.
+        let splits: Vec<Split> = args.split.iter().map(|split| split.split()).collect();
+        for split in corrupted_splits(&splits) {
+            let suite = args.corrupted.suite(split);
+            robustness::kept(baseline, suite.profile, split, suite.seed)?;
+        }
+    }
     let scored = evaluate_run(args, &tell)?;
     let run = args.run.display().to_string();
     if let Some(folder) = &args.tables {
@@ -99,6 +115,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     }
     let detail = Detail { sessions: args.per_session, neurons: args.per_neuron, classes: args.per_class };
     let mut found: Vec<Value> = scored.iter().flat_map(|(e, scores)| rows(&run, e, scores, detail)).collect();
+    let grids = corrupted(args, &scored, &mut found)?;
     if let Some(dataset) = &args.images {
         for row in &mut found {
             row["dataset"] = json!(dataset);
@@ -111,7 +128,13 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     if let Some(row) = found.iter().find(|row| row["metric"] == "unmatched_classes") {
         show.line(&format!("classes that the network does not know, left out: {}", row["classes"]));
     }
-    out(&score_table(&found))
+    // A grid shows its cells better than a row each.
+    let of_cells = |row: &Value| row["suite"] == Suite::Corruptions.as_str();
+    found.retain(|row| !of_cells(row) || row["metric"] == "left_out");
+    if !found.is_empty() {
+        out(&score_table(&found))?;
+    }
+    grids.iter().try_for_each(|grid| out(grid))
 }
 
 /// Scores on validation and test as they are, with the stable JSON keys.
@@ -121,6 +144,8 @@ pub(crate) fn evaluate(root: &Path, shards: &Path, device: &str) -> anyhow::Resu
         shards: shards.to_path_buf(),
         suite: SuiteArg::Clean,
         split: Vec::new(),
+        corrupted: SuiteArgs::default(),
+        baseline: None,
         images: None,
         classes: None,
         batch_size: None,
@@ -179,11 +204,17 @@ fn evaluations(args: &Args, data: &Data<'_>) -> anyhow::Result<Vec<Evaluation>> 
     let clean = if splits.is_empty() { &[Split::Validation, Split::Test][..] } else { &splits };
     let mut all = data.clean_evaluations(clean);
     all.extend(data.final_evaluations(FinalSettings::default()));
+    if data.tasks().contains(&Task::Classification) {
+        for split in corrupted_splits(&splits) {
+            all.extend(args.corrupted.suite(split).evaluations());
+        }
+    }
     let wanted = |suite: Suite| match args.suite {
         SuiteArg::All => true,
         SuiteArg::Clean => suite == Suite::Clean,
         SuiteArg::Final => suite == Suite::Final,
         SuiteArg::Noise => suite == Suite::Noise,
+        SuiteArg::Corruptions => suite == Suite::Corruptions,
     };
     all.retain(|e| wanted(e.suite) && (splits.is_empty() || splits.contains(&e.split)));
     if args.images.is_some() || args.classes.is_some() {
@@ -194,6 +225,36 @@ fn evaluations(args: &Args, data: &Data<'_>) -> anyhow::Result<Vec<Evaluation>> 
         return Err(Usage(what.to_owned()).into());
     }
     Ok(all)
+}
+
+/// The test images, or those asked for.
+fn corrupted_splits(asked: &[Split]) -> Vec<Split> {
+    if asked.is_empty() { vec![Split::Test] } else { asked.to_vec() }
+}
+
+/// The grids of accuracies of a run under corruptions: kept in the run, shown, and added to `found` as summaries.
+fn corrupted(
+    args: &Args,
+    scored: &[(Evaluation, TaskScores)],
+    found: &mut Vec<Value>,
+) -> anyhow::Result<Vec<String>> {
+    let splits: Vec<Split> = args.split.iter().map(|split| split.split()).collect();
+    let mut tables = Vec::new();
+    for split in corrupted_splits(&splits) {
+        let suite = args.corrupted.suite(split);
+        let of_split: Vec<_> = scored.iter().filter(|(e, _)| e.split == split).cloned().collect();
+        let Some(grid) = suite.grid(&of_split) else { continue };
+        // What is kept is of the run's own images and classes.
+        if args.images.is_none() && args.classes.is_none() {
+            robustness::keep(&args.run, &suite, &grid)?;
+        }
+        let kept = |run: &PathBuf| robustness::kept(run, suite.profile, split, suite.seed);
+        let baseline = args.baseline.as_ref().map(kept).transpose()?;
+        let run = args.run.display().to_string();
+        found.extend(robustness::summary_rows(&run, &suite, &grid, baseline.as_ref()));
+        tables.push(robustness::grid_table(&grid, baseline.as_ref()));
+    }
+    Ok(tables)
 }
 
 /// Scores as a table; those of a part name it.

@@ -17,6 +17,8 @@ mod doctor;
 #[cfg(feature = "torch")]
 mod eval;
 #[cfg(feature = "torch")]
+mod robustness;
+#[cfg(feature = "torch")]
 mod train;
 
 pub use exit::finish;
@@ -48,9 +50,12 @@ enum Command {
     /// Train a network
     #[cfg(feature = "torch")]
     Train(train::Args),
-    /// Evaluate a trained network on clean test sets
+    /// Evaluate a trained network, on images as they are, under noise and under corruptions
     #[cfg(feature = "torch")]
     Eval(eval::Args),
+    /// Compare models under corruptions with a baseline
+    #[cfg(feature = "torch")]
+    Robustness(robustness::Args),
     /// Sample data, shards, training and evaluation in one go
     #[cfg(feature = "torch")]
     Demo(demo::Args),
@@ -78,6 +83,8 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Eval(args) => eval::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Robustness(args) => robustness::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Demo(args) => demo::run(&args, show),
         Command::Synth(args) => synth::run(&args, show),

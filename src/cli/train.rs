@@ -129,7 +129,9 @@ pub(crate) fn train(
     data.check_evaluations(&finals)?;
     let schedule = Arc::new(data.schedule(&sources)?);
     let info = data.info(&sources)?;
-    let net = start::network(experiment, &info, selected.device, resumed.is_none(), show)?;
+    // A run that was killed before its first checkpoint begins anew, in its folder.
+    let begun = resumed.as_ref().is_some_and(|run| run.checkpoint("last").is_file());
+    let net = start::network(experiment, &info, selected.device, !begun, show)?;
     let mut tasks: Vec<Task> = sources.iter().map(|s| s.task).collect();
     tasks.dedup();
     let objective = Objective::new(&experiment.loss, &tasks, selected.device);
@@ -137,8 +139,11 @@ pub(crate) fn train(
         plan::show(experiment, &net, &info, &schedule, &sources, args.json)?;
         return Ok(None);
     }
-    let provenance = provenance(experiment, &selected.note, &data, resumed.is_none())?;
-    let state = resumed.as_ref().map(|run| resumable(run, &provenance)).transpose()?;
+    let provenance = provenance(experiment, &selected.note, &data, !begun)?;
+    let state = match &resumed {
+        Some(run) => resumable(run, &provenance, begun)?,
+        None => None,
+    };
     let run = match resumed {
         Some(run) => run,
         None => Run::create(&args.out, &experiment.name, &experiment.to_toml(), &provenance)?,
@@ -258,8 +263,9 @@ fn provenance(experiment: &Experiment, device: &str, data: &Data<'_>, fresh: boo
     }))
 }
 
-/// The saved state, if the shards are still the same.
-fn resumable(run: &Run, provenance: &Value) -> anyhow::Result<TrainState> {
+/// The saved state, if there is one; the shards must still be the same, and so must the weights of a run that
+/// has yet to begin.
+fn resumable(run: &Run, provenance: &Value, begun: bool) -> anyhow::Result<Option<TrainState>> {
     let path = run.root().join("manifest.json");
     let text = std::fs::read_to_string(&path).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
     let manifest: Value =
@@ -269,7 +275,16 @@ fn resumable(run: &Run, provenance: &Value) -> anyhow::Result<TrainState> {
             format!("{}: the run was trained on other shards; give those with --shards", path.display());
         return Err(Usage(what).into());
     }
-    Ok(TrainState::read(run)?)
+    if begun {
+        return Ok(Some(TrainState::read(run)?));
+    }
+    if manifest["init_blake3"] != provenance["init_blake3"] {
+        let what =
+            format!("{}: the weights of init.from have changed since; begin a new run", path.display());
+        return Err(Usage(what).into());
+    }
+    run.forget_metrics()?;
+    Ok(None)
 }
 
 /// Shows progress and writes curves.

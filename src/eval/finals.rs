@@ -1,9 +1,12 @@
 //! Which evaluations there are, as data, by the reference's names (spec/trainer 4.5).
 
+use super::Parts;
 use super::forward::Network;
+use super::robustness::Grid;
 use super::{EvalError, Evaluator, TaskScores};
 use crate::base::{Split, Task};
-use crate::load::{AugmentSettings, Noise, NoiseLevel};
+use crate::corruption::{Corruption, Profile, Severity};
+use crate::load::{AugmentSettings, DistortSettings, Noise, NoiseLevel};
 
 /// Which of the evaluations at the end of training are made; all, if nothing is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub enum Suite {
     Final,
     /// Levels of noise on the validation split.
     Noise,
+    /// Corruptions at every severity.
+    Corruptions,
 }
 
 impl Suite {
@@ -40,6 +45,7 @@ impl Suite {
             Self::Clean => "clean",
             Self::Final => "final",
             Self::Noise => "noise",
+            Self::Corruptions => "corruptions",
         }
     }
 }
@@ -51,6 +57,17 @@ pub enum Shown {
     Clean,
     /// With a level of this mixture each, or none.
     Noise(Vec<NoiseLevel>),
+    /// All corrupted in one way.
+    Corrupted {
+        /// How.
+        corruption: Corruption,
+        /// Set of parameters.
+        profile: Profile,
+        /// How much.
+        severity: Severity,
+        /// What is drawn depends on this and the image's number.
+        seed: u64,
+    },
 }
 
 impl Shown {
@@ -59,6 +76,10 @@ impl Shown {
         match self {
             Self::Clean => AugmentSettings::NONE,
             Self::Noise(levels) => AugmentSettings { noise: levels.clone(), ..AugmentSettings::NONE },
+            &Self::Corrupted { corruption, profile, severity, seed } => {
+                let distort = DistortSettings::fixed(corruption, profile, severity, seed);
+                AugmentSettings { distort: Some(distort), ..AugmentSettings::NONE }
+            }
         }
     }
 
@@ -75,6 +96,64 @@ impl Shown {
         }
         let level = |std| NoiseLevel { noise: Noise::Std(std), share: 0.1 };
         Self::Noise([0.08, 0.12, 0.18, 0.26, 0.38].map(level).to_vec())
+    }
+}
+
+/// Which corruptions labelled images are shown under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorruptionSuite {
+    /// Set of parameters.
+    pub profile: Profile,
+    /// The corruptions.
+    pub corruptions: Vec<Corruption>,
+    /// The severities.
+    pub severities: Vec<Severity>,
+    /// Seed of what is drawn.
+    pub seed: u64,
+    /// Whose images.
+    pub split: Split,
+}
+
+impl CorruptionSuite {
+    /// The clean images, then every corruption at every severity, by the reference's names (spec/trainer 4.5) for its
+    /// parameters.
+    pub fn evaluations(&self) -> Vec<Evaluation> {
+        let &Self { profile, seed, split, .. } = self;
+        let suite = Suite::Corruptions;
+        let clean =
+            Evaluation { suite, mode: "clean".into(), ..Evaluation::clean(Task::Classification, split) };
+        let mut all = vec![clean];
+        let name = if profile == Profile::ImageNet { "fly_c_test" } else { "tiny_c_regenerated" };
+        for &corruption in &self.corruptions {
+            all.extend(self.severities.iter().map(|&severity| Evaluation {
+                suite,
+                mode: format!("{name} {corruption} {severity}"),
+                task: Task::Classification,
+                split,
+                view: Shown::Corrupted { corruption, profile, severity, seed },
+            }));
+        }
+        all
+    }
+
+    /// The accuracies among `scored`, if the suite's evaluations are all there.
+    pub fn grid(&self, scored: &[(Evaluation, TaskScores)]) -> Option<Grid> {
+        let accuracy = |view: &Shown| {
+            let found = scored.iter().find(|(e, _)| e.suite == Suite::Corruptions && e.view == *view);
+            found.and_then(|(_, scores)| scores.metric("accuracy")).map(|percent| percent / 100.0)
+        };
+        let classes = scored.iter().find_map(|(_, scores)| match &scores.parts {
+            Parts::Classes { scores, .. } => Some(scores.names.len()),
+            Parts::Sessions(_) => None,
+        });
+        let mut grid = Grid::new(classes?, accuracy(&Shown::Clean)?, &self.severities);
+        let &Self { profile, seed, .. } = self;
+        for &corruption in &self.corruptions {
+            let cell = |&severity| accuracy(&Shown::Corrupted { corruption, profile, severity, seed });
+            let row: Option<Vec<f64>> = self.severities.iter().map(cell).collect();
+            grid.cells.insert(corruption.to_string(), row?);
+        }
+        Some(grid)
     }
 }
 

@@ -6,10 +6,13 @@ mod finals;
 mod forward;
 mod heads;
 mod pass;
+pub mod robustness;
 mod rows;
 mod tables;
 
-pub use finals::{Evaluation, FinalSettings, NOISE_STDS, Shown, Suite, evaluate, final_evaluations};
+pub use finals::{
+    CorruptionSuite, Evaluation, FinalSettings, NOISE_STDS, Shown, Suite, evaluate, final_evaluations,
+};
 pub use heads::ClassMap;
 pub use rows::{Detail, rows};
 pub use tables::write_tables;

@@ -1,6 +1,7 @@
 //! Scores as rows with the stable JSON keys.
 
 use super::{Evaluation, Parts, Shown, Suite, TaskScores};
+use crate::corruption::Corruption;
 use crate::load::Noise;
 use crate::objective::score::{NeuronScores, summary};
 use serde_json::{Value, json};
@@ -87,7 +88,18 @@ fn frame(run: &str, evaluation: &Evaluation, scores: &TaskScores) -> Value {
                 Some(Noise::Std(std)) => std,
                 Some(Noise::Snr(_)) | None => f64::NAN,
             },
+            Shown::Corrupted { .. } => f64::NAN,
         });
+    }
+    if let Shown::Corrupted { corruption, profile, severity, seed } = evaluation.view {
+        frame["corruption"] = json!(corruption.as_str());
+        frame["severity"] = json!(severity.get());
+        frame["profile"] = json!(profile.as_str());
+        frame["seed"] = json!(seed);
+        frame["frost_source"] = match corruption {
+            Corruption::Frost => json!("synthetic"),
+            _ => Value::Null,
+        };
     }
     frame
 }

@@ -175,6 +175,11 @@ impl Run {
         write_atomic(&self.root.join(METRICS), kept.as_bytes())
     }
 
+    /// Drops all metrics, of a run that begins anew.
+    pub fn forget_metrics(&self) -> Result<(), RunError> {
+        write_atomic(&self.root.join(METRICS), b"")
+    }
+
     /// Starts a TensorBoard event file.
     pub fn events(&self) -> Result<EventFile, RunError> {
         let now = now_seconds();

@@ -1,0 +1,309 @@
+//! `nct robustness`: scores of models under corruptions relative to a baseline, over seeds; and the files that
+//! `nct eval --suite corruptions` keeps for it.
+
+use super::exit::Usage;
+use super::show::{Show, out, table};
+use crate::base::Split;
+use crate::corruption::{Corruption, Group, Profile, Severity};
+use crate::eval::CorruptionSuite;
+use crate::eval::robustness::{Grid, Relative, Spread, bootstrap};
+use crate::runs::{Run, write_atomic};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Which corruptions, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SuiteArgs {
+    /// Parameters: i, those of ImageNet-C, which the reference applies; or t, those of Tiny-ImageNet-C
+    #[arg(long, default_value = "i", value_name = "t|i")]
+    profile: Profile,
+    /// Only these, such as fog,snow; without it the fifteen of the paper
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    corruptions: Vec<Corruption>,
+    /// Only these of 1 to 5
+    #[arg(long, value_delimiter = ',', value_name = "LEVELS")]
+    severities: Vec<Severity>,
+    /// Seed of what corruptions draw
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl Default for SuiteArgs {
+    fn default() -> Self {
+        Self { profile: Profile::ImageNet, corruptions: Vec::new(), severities: Vec::new(), seed: 0 }
+    }
+}
+
+impl SuiteArgs {
+    pub(crate) fn suite(&self, split: Split) -> CorruptionSuite {
+        let or =
+            |given: &[Corruption]| if given.is_empty() { Corruption::PAPER.to_vec() } else { given.to_vec() };
+        let levels =
+            if self.severities.is_empty() { Severity::ALL.to_vec() } else { self.severities.clone() };
+        let corruptions = or(&self.corruptions);
+        CorruptionSuite { profile: self.profile, corruptions, severities: levels, seed: self.seed, split }
+    }
+}
+
+/// Arguments of `nct robustness`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A model: its name and the folders of its runs, one a seed (may be repeated)
+    #[arg(long, required = true, value_name = "NAME=RUN[,RUN]")]
+    model: Vec<String>,
+    /// Runs of the baseline, one a seed
+    #[arg(long, required = true, value_delimiter = ',', value_name = "RUN[,RUN]")]
+    baseline: Vec<PathBuf>,
+    /// Parameters that the runs were evaluated with
+    #[arg(long, default_value = "i", value_name = "t|i")]
+    profile: Profile,
+    /// Seed that they were evaluated with
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Evaluated on the validation images instead of the test images
+    #[arg(long)]
+    validation: bool,
+    /// Print one JSON object a line and value
+    #[arg(long)]
+    json: bool,
+    /// Write the scores as CSV
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+/// What `nct eval --suite corruptions` found, as it is kept in a run.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    profile: String,
+    split: String,
+    seed: u64,
+    /// Frost is made by our generator, not from photographs.
+    frost_source: String,
+    grid: Grid,
+}
+
+fn file(run: &Path, profile: Profile, split: Split, seed: u64) -> PathBuf {
+    run.join("robustness").join(format!("{profile}-{split}-{seed}.json"))
+}
+
+/// Keeps a grid in its run. One with fewer corruptions does not replace one with more.
+pub(crate) fn keep(run: &Path, suite: &CorruptionSuite, grid: &Grid) -> anyhow::Result<()> {
+    let path = file(run, suite.profile, suite.split, suite.seed);
+    let cells = |grid: &Grid| grid.cells.values().map(Vec::len).sum::<usize>();
+    if read(&path).is_ok_and(|old| cells(&old.grid) > cells(grid)) {
+        return Ok(());
+    }
+    let (profile, split) = (suite.profile.to_string(), suite.split.to_string());
+    let kept =
+        Kept { profile, split, seed: suite.seed, frost_source: "synthetic".into(), grid: grid.clone() };
+    std::fs::create_dir_all(run.join("robustness"))?;
+    Ok(write_atomic(&path, format!("{}\n", serde_json::to_string_pretty(&kept)?).as_bytes())?)
+}
+
+/// The grid that was kept in a run.
+pub(crate) fn kept(run: &Path, profile: Profile, split: Split, seed: u64) -> anyhow::Result<Grid> {
+    Run::open(run)?;
+    let path = file(run, profile, split, seed);
+    match read(&path) {
+        Ok(kept) => Ok(kept.grid),
+        Err(what) => {
+            let how = format!(
+                "{}: {what}; make it with: nct eval {} --suite corruptions --profile {profile} --seed {seed}{}",
+                path.display(),
+                run.display(),
+                if split == Split::Test { "" } else { " --split validation" },
+            );
+            Err(Usage(how).into())
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Kept, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+    let kept: Kept = serde_json::from_str(&text).map_err(|e| format!("is damaged: {e}"))?;
+    let n = kept.grid.severities.len();
+    let known = |name: &String| name.parse::<Corruption>().is_ok();
+    if n == 0 || !kept.grid.cells.iter().all(|(name, row)| known(name) && row.len() == n) {
+        return Err("is damaged: a row has not as many values as there are severities".into());
+    }
+    Ok(kept)
+}
+
+/// Accuracy in percent of every cell, means, and what relates them to a baseline.
+pub(crate) fn grid_table(grid: &Grid, baseline: Option<&Grid>) -> String {
+    let levels: Vec<String> = grid.severities.iter().map(u8::to_string).collect();
+    let mut header: Vec<&str> = vec!["corruption"];
+    header.extend(levels.iter().map(String::as_str));
+    header.push("mean");
+    header.extend(baseline.map_or(&[][..], |_| &["score", "CE", "relative CE"]));
+    let mut table = table(&header);
+    let mut row = |name: String, cells: Vec<String>, mean: f64, relative: Option<Relative>| {
+        let mut row = vec![name];
+        row.extend(cells);
+        row.push(format!("{:.2}", 100.0 * mean));
+        if baseline.is_some() {
+            let text = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"));
+            let of = |value: fn(Relative) -> Option<f64>| text(relative.and_then(value));
+            row.extend([of(|r| Some(r.score)), of(|r| Some(r.error)), of(|r| r.relative_error)]);
+        }
+        table.add_row(row);
+    };
+    let blank = || vec![String::new(); grid.severities.len()];
+    row("clean".into(), blank(), grid.clean, None);
+    for corruption in grid.corruptions() {
+        let Some(cells) = grid.row(corruption) else { continue };
+        let texts = cells.iter().map(|a| format!("{:.2}", 100.0 * a)).collect();
+        let relative = baseline.and_then(|b| grid.relative_to(b, corruption));
+        row(corruption.to_string(), texts, grid.mean_of(corruption).unwrap_or(f64::NAN), relative);
+    }
+    for group in Group::ALL {
+        if let Some(mean) = grid.mean_in(group) {
+            let relative = baseline.and_then(|b| grid.summary_in(b, group));
+            row(format!("{} (mean)", group.as_str()), blank(), mean, relative);
+        }
+    }
+    if let Some(mean) = grid.mean() {
+        row("all (mean)".into(), blank(), mean, baseline.and_then(|b| grid.summary(b)));
+    }
+    table.to_string()
+}
+
+/// Summary lines with stable keys for `--json`.
+pub(crate) fn summary_rows(
+    run: &str,
+    suite: &CorruptionSuite,
+    grid: &Grid,
+    baseline: Option<&Grid>,
+) -> Vec<Value> {
+    let frame = json!({
+        "run": run, "suite": "corruptions", "split": suite.split.as_str(), "task": "img_classification",
+        "profile": suite.profile.as_str(), "seed": suite.seed,
+    });
+    let row = |group: Option<Group>, metric: &str, value: f64| {
+        let mut row = frame.clone();
+        if let Some(group) = group {
+            row["group"] = json!(group.as_str());
+        }
+        (row["metric"], row["value"]) = (json!(metric), json!(value));
+        row
+    };
+    let mut rows = Vec::new();
+    let mut add = |group, mean: Option<f64>, relative: Option<Relative>| {
+        rows.extend(mean.map(|mean| row(group, "mean_accuracy", 100.0 * mean)));
+        if let Some(relative) = relative {
+            rows.extend(named(relative).into_iter().filter_map(|(name, v)| v.map(|v| row(group, name, v))));
+        }
+    };
+    for group in Group::ALL {
+        add(Some(group), grid.mean_in(group), baseline.and_then(|b| grid.summary_in(b, group)));
+    }
+    add(None, grid.mean(), baseline.and_then(|b| grid.summary(b)));
+    rows
+}
+
+fn named(relative: Relative) -> [(&'static str, Option<f64>); 4] {
+    [
+        ("robustness_score", Some(relative.score)),
+        ("ratio_of_means", Some(relative.ratio_of_means)),
+        ("mce", Some(relative.error)),
+        ("relative_mce", relative.relative_error),
+    ]
+}
+
+pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
+    let split = if args.validation { Split::Validation } else { Split::Test };
+    let grids = |runs: &[PathBuf]| -> anyhow::Result<Vec<Grid>> {
+        runs.iter().map(|run| kept(run, args.profile, split, args.seed)).collect()
+    };
+    let baselines = grids(&args.baseline)?;
+    let mut rows = Vec::new();
+    for model in &args.model {
+        let (name, runs) = model.split_once('=').unwrap_or((model.as_str(), model.as_str()));
+        let runs: Vec<PathBuf> = runs.split(',').map(PathBuf::from).collect();
+        let models = grids(&runs)?;
+        rows.extend(scores(name, &models, &baselines).map_err(Usage)?);
+    }
+    if let Some(path) = &args.csv {
+        write_atomic(path, csv(&rows).as_bytes())?;
+        show.line(&format!("scores written to {}", path.display()));
+    }
+    if args.json {
+        return rows.iter().try_for_each(|row| out(&row.to_string()));
+    }
+    let mut table = table(&["model", "seeds", "corruptions", "metric", "value", "bootstrap"]);
+    for row in &rows {
+        let text = |key: &str| row[key].as_str().unwrap_or("all").to_owned();
+        let spread = match (row["bootstrap_mean"].as_f64(), row["bootstrap_std"].as_f64()) {
+            (Some(mean), Some(std)) => format!("{mean:.1} ± {std:.1}"),
+            _ => String::new(),
+        };
+        let of = if row["corruption"].is_string() { text("corruption") } else { text("group") };
+        let value = format!("{:.1}", row["value"].as_f64().unwrap_or(f64::NAN));
+        table.add_row([text("model"), row["seeds"].to_string(), of, text("metric"), value, spread]);
+    }
+    out(&table.to_string())
+}
+
+type Of = fn(Relative) -> Option<f64>;
+
+/// Every score of a model: over all, by group, and the robustness score by corruption.
+fn scores(name: &str, models: &[Grid], baselines: &[Grid]) -> Result<Vec<Value>, String> {
+    let (models, baselines): (Vec<&Grid>, Vec<&Grid>) = (models.iter().collect(), baselines.iter().collect());
+    let (model, baseline) = (Grid::average(&models)?, Grid::average(&baselines)?);
+    if model.severities != baseline.severities || !model.cells.keys().eq(baseline.cells.keys()) {
+        return Err(format!(
+            "{name} and the baseline differ in corruptions or severities; evaluate them alike"
+        ));
+    }
+    let mut rows = Vec::new();
+    let mut add = |place: (&str, &str), metric: &str, score: &dyn Fn(&Grid, &Grid) -> Option<f64>| {
+        let Some(value) = score(&model, &baseline) else { return Ok(()) };
+        let mut row = json!({"model": name, "seeds": models.len(), "metric": metric, "value": value});
+        if !place.1.is_empty() {
+            row[place.0] = json!(place.1);
+        }
+        if models.len() + baselines.len() > 2
+            && let Some(Spread { mean, std }) = bootstrap(&models, &baselines, score)?
+        {
+            (row["bootstrap_mean"], row["bootstrap_std"]) = (json!(mean), json!(std));
+        }
+        rows.push(row);
+        Ok::<(), String>(())
+    };
+    let metrics: [(&str, Of); 4] = [
+        ("robustness_score", |r| Some(r.score)),
+        ("ratio_of_means", |r| Some(r.ratio_of_means)),
+        ("mce", |r| Some(r.error)),
+        ("relative_mce", |r| r.relative_error),
+    ];
+    add(("", ""), "mean_accuracy", &|m, _| m.mean().map(|a| 100.0 * a))?;
+    for (metric, of) in metrics {
+        add(("", ""), metric, &|m, b| m.summary(b).and_then(of))?;
+    }
+    for group in Group::ALL {
+        let score = |m: &Grid, b: &Grid| m.summary_in(b, group).map(|r| r.score);
+        add(("group", group.as_str()), "robustness_score", &score)?;
+    }
+    for corruption in model.corruptions() {
+        let score = |m: &Grid, b: &Grid| m.relative_to(b, corruption).map(|r| r.score);
+        add(("corruption", corruption.as_str()), "robustness_score", &score)?;
+    }
+    Ok(rows)
+}
+
+fn csv(rows: &[Value]) -> String {
+    let keys =
+        ["model", "seeds", "group", "corruption", "metric", "value", "bootstrap_mean", "bootstrap_std"];
+    let mut text = keys.join(",") + "\n";
+    for row in rows {
+        let cell = |key: &&str| match &row[*key] {
+            Value::Null => String::new(),
+            Value::String(s) if s.contains([',', '"']) => format!("\"{}\"", s.replace('"', "\"\"")),
+            Value::String(s) => s.clone(),
+            value => value.to_string(),
+        };
+        text.push_str(&(keys.iter().map(cell).collect::<Vec<_>>().join(",") + "\n"));
+    }
+    text
+}
