@@ -28,6 +28,8 @@ pub enum Purpose {
     Corruption = 8,
     /// Seeds that are drawn anew for the spread of a score.
     Bootstrap = 9,
+    /// Order or choice of responses that are written as a new set.
+    Permute = 10,
 }
 
 /// A key: all randomness of one purpose under one seed.

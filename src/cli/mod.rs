@@ -17,6 +17,8 @@ mod doctor;
 #[cfg(feature = "torch")]
 mod eval;
 #[cfg(feature = "torch")]
+mod respond;
+#[cfg(feature = "torch")]
 mod robustness;
 #[cfg(feature = "torch")]
 mod train;
@@ -53,6 +55,9 @@ enum Command {
     /// Evaluate a trained network, on images as they are, under noise and under corruptions
     #[cfg(feature = "torch")]
     Eval(eval::Args),
+    /// Write a network's responses to images as a neural set in the raw layout
+    #[cfg(feature = "torch")]
+    Respond(respond::Args),
     /// Compare models under corruptions with a baseline
     #[cfg(feature = "torch")]
     Robustness(robustness::Args),
@@ -83,6 +88,8 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Eval(args) => eval::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Respond(args) => respond::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Robustness(args) => robustness::run(&args, show),
         #[cfg(feature = "torch")]

@@ -3,7 +3,7 @@
 use super::{ConfigError, Experiment, LoaderSettings, MixKind};
 use crate::base::{Split, Task};
 use crate::eval::{ClassMap, EvalError, Evaluation, Evaluator, FinalSettings, Shown, final_evaluations};
-use crate::load::{AugmentSettings, Budget, LoadError, LoaderOptions, Source, View};
+use crate::load::{AugmentSettings, Budget, LoadError, LoaderOptions, PixelType, Source, View};
 use crate::model::{DataInfo, SessionData};
 use crate::schedule::{Schedule, StreamSpec};
 use crate::shard::{Dataset, ShardError, ShardSet};
@@ -127,6 +127,19 @@ impl<'a> Data<'a> {
         let data = &self.experiment.data;
         let view = self.view(dataset, &data.mean, &data.std, augment, "")?;
         Ok(View { budget: budget.clone(), ..view })
+    }
+
+    /// How `dataset` is shown as stimuli (with `neural`) or as labelled images, unchanged and as bytes; mean and
+    /// standard deviation are what the network's input is normalised with.
+    pub fn raw_view(&self, dataset: &Dataset, neural: bool) -> Result<View, DataError> {
+        let data = &self.experiment.data;
+        let (mean, std, prefix) = if neural {
+            (&data.neural_mean, &data.neural_std, "neural_")
+        } else {
+            (&data.mean, &data.std, "")
+        };
+        let view = self.view(dataset, mean, std, AugmentSettings::NONE, prefix)?;
+        Ok(View { pixels: PixelType::U8, budget: Budget::new(READ_ONCE_BYTES), ..view })
     }
 
     /// The schedule of training over `sources`.

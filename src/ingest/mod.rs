@@ -7,6 +7,7 @@ pub mod image;
 mod images;
 pub mod pickle;
 mod prepare;
+pub mod raw;
 mod sessions;
 pub mod split;
 mod stats;

@@ -4,10 +4,10 @@
 //! rotations nor conversion to gray destroy. Neurons are complex cells: the local energy of a Gabor
 //! pair, so that responses are a function of the image. Same options, same bytes.
 
-mod pickle;
 mod texture;
 
 use super::error::{IngestError, Result};
+use super::raw::{self, RawSession, RawTrials, save};
 use crate::base::{Purpose, Rng, RngKey};
 use rayon::prelude::*;
 use std::fs;
@@ -181,7 +181,7 @@ fn neural_set(
 ) -> Result<()> {
     stimuli.par_iter().enumerate().try_for_each(|(i, (image, _))| {
         keep_on(tick)?;
-        save(&root.join("images").join(format!("{:06}.npy", i + 1)), &npy(&image.bytes()))
+        raw::save_image(root, i as u64 + 1, &image.bytes(), SIDE, SIDE)
     })?;
     for session in 0..options.sessions {
         let cells: Vec<ComplexCell> = (0..options.neurons)
@@ -210,15 +210,14 @@ fn neural_set(
         };
         let (train_seen, test_seen) = (seen(train, &mut rng), seen(&test, &mut rng));
         let session_id = 3_631_896_544_452 + u64::from(session);
-        let path = root.join("neuronal_data").join(format!("CSRF19_V1_{session_id}.pickle"));
-        let file = pickle::session(&pickle::SessionFile {
-            subject_id: 31,
-            session_id,
+        let session = RawSession {
+            subject_id: "31".to_owned(),
+            session_id: session_id.to_string(),
             training: trials(stimuli, train, responses(&drive, &train_seen, &mut rng)),
             testing: trials(stimuli, &test, responses(&drive, &test_seen, &mut rng)),
             shape: [options.neurons as usize, BINS],
-        });
-        save(&path, &file)?;
+        };
+        raw::save_session(root, &session)?;
     }
     Ok(())
 }
@@ -227,10 +226,10 @@ fn keep_on(tick: &(dyn Fn() -> bool + Sync)) -> Result<()> {
     if tick() { Ok(()) } else { Err(IngestError::Stopped) }
 }
 
-fn trials(stimuli: &[(Gray, u32)], shown: &[usize], responses: Vec<f32>) -> pickle::Trials {
+fn trials(stimuli: &[(Gray, u32)], shown: &[usize], responses: Vec<f32>) -> RawTrials {
     let ids = shown.iter().map(|&i| i as i64 + 1).collect();
     let labels = shown.iter().map(|&i| i64::from(stimuli[i].1)).collect();
-    pickle::Trials { ids, labels, responses }
+    RawTrials { ids, labels, responses }
 }
 
 fn shuffle(values: &mut [usize], rng: &mut Rng) {
@@ -254,21 +253,4 @@ fn responses(drive: &[Vec<f64>], seen: &[usize], rng: &mut Rng) -> Vec<f32> {
         }
     }
     out
-}
-
-/// A `.npy` file of a square image of bytes.
-fn npy(pixels: &[u8]) -> Vec<u8> {
-    let mut header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({SIDE}, {SIDE}), }}");
-    // Magic, version, length and header together fill a multiple of 64 bytes.
-    header.push_str(&" ".repeat((64 - (10 + header.len() + 1) % 64) % 64));
-    header.push('\n');
-    let length = (header.len() as u16).to_le_bytes();
-    [b"\x93NUMPY\x01\0".as_slice(), &length, header.as_bytes(), pixels].concat()
-}
-
-fn save(path: &Path, bytes: &[u8]) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(IngestError::io(folder, "create"))?;
-    }
-    fs::write(path, bytes).map_err(IngestError::io(path, "write"))
 }

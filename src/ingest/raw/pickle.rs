@@ -1,38 +1,29 @@
 //! Writes a session as Python's pickle (protocol 4) with numpy arrays, as the real files are.
 
-/// What a session file holds.
-pub(super) struct SessionFile {
-    pub(super) subject_id: u64,
-    pub(super) session_id: u64,
-    pub(super) training: Trials,
-    pub(super) testing: Trials,
-    /// Neurons and bins.
-    pub(super) shape: [usize; 2],
-}
-
-/// Presentations of images.
-pub(super) struct Trials {
-    pub(super) ids: Vec<i64>,
-    /// Class of each image.
-    pub(super) labels: Vec<i64>,
-    /// `[neurons, bins, trials]`
-    pub(super) responses: Vec<f32>,
-}
+use super::RawSession;
 
 /// The bytes of the file.
-pub(super) fn session(file: &SessionFile) -> Vec<u8> {
+pub(super) fn session(file: &RawSession) -> Vec<u8> {
     let mut out = vec![0x80, 4];
     out.extend(b"}(");
-    for (key, number) in [("subject_id", file.subject_id), ("session_id", file.session_id)] {
+    for (key, name) in [("subject_id", &file.subject_id), ("session_id", &file.session_id)] {
         text(&mut out, key);
-        out.extend([0x8a, 8]);
-        out.extend(number.to_le_bytes());
+        match name.parse::<i64>() {
+            Ok(number) => {
+                out.extend([0x8a, 8]);
+                out.extend(number.to_le_bytes());
+            }
+            Err(_) => text(&mut out, name),
+        }
     }
     for (which, trials) in [("training", &file.training), ("testing", &file.testing)] {
         text(&mut out, &format!("{which}_responses"));
         let bytes: Vec<u8> = trials.responses.iter().flat_map(|r| r.to_le_bytes()).collect();
         array(&mut out, "f4", &[file.shape[0], file.shape[1], trials.ids.len()], &bytes);
         for (what, numbers) in [("image_ids", &trials.ids), ("labels", &trials.labels)] {
+            if numbers.len() < trials.ids.len() {
+                continue;
+            }
             text(&mut out, &format!("{which}_{what}"));
             let bytes: Vec<u8> = numbers.iter().flat_map(|id| id.to_le_bytes()).collect();
             array(&mut out, "i8", &[numbers.len()], &bytes);
