@@ -18,6 +18,8 @@ mod doctor;
 mod eval;
 #[cfg(feature = "torch")]
 mod train;
+#[cfg(feature = "torch")]
+mod weights;
 
 pub use exit::finish;
 
@@ -51,6 +53,9 @@ enum Command {
     /// Evaluate a trained network on clean test sets
     #[cfg(feature = "torch")]
     Eval(eval::Args),
+    /// Show, convert and compare weights files
+    #[cfg(feature = "torch")]
+    Weights(weights::Args),
     /// Sample data, shards, training and evaluation in one go
     #[cfg(feature = "torch")]
     Demo(demo::Args),
@@ -78,6 +83,8 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Eval(args) => eval::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Weights(args) => weights::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Demo(args) => demo::run(&args, show),
         Command::Synth(args) => synth::run(&args, show),
