@@ -1,6 +1,6 @@
 //! Evaluating a run as a user does.
 
-use crate::common::{nct, output, raw, shards, stderr, succeed};
+use crate::common::{files, nct, output, raw, shards, stderr, succeed};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -429,4 +429,48 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
     let itself: Vec<Value> = itself.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let score = itself.iter().find(|r| r["metric"] == "mce").unwrap();
     assert_eq!((score["value"].as_f64(), score["bootstrap_std"].as_f64()), (Some(100.0), Some(0.0)));
+}
+
+#[test]
+fn responses_of_a_network_become_a_neural_set() {
+    let dir = shards();
+    let run = train(dir.path(), "runs", &[]);
+    let respond = |out: &str, more: &[&str]| {
+        succeed(nct(dir.path()).args(["respond", &run, "--device", "cpu", "--out", out]).args(more));
+    };
+    let set = "mtl_monkey_dataset";
+    let images_of = |root: &str| files(&dir.path().join(root).join(set).join("images"));
+    // A network predicts its own responses without error, and those to other images badly.
+    let correlation = |root: &str, more: &[&str]| {
+        respond(&format!("{root}/{set}"), &[&["--images", set], more].concat());
+        assert!(images_of("raw") == images_of(root), "images were changed");
+        let made = format!("{root}-shards");
+        succeed(nct(dir.path()).args(["prepare", root, "--out", &made]));
+        copy(&dir.path().join("shards/tiny-imagenet-200"), &dir.path().join(&made).join("tiny-imagenet-200"));
+        let rows = eval(dir.path(), &run, &["--shards", &made, "--split", "test"]);
+        let row = rows.iter().find(|r| r["metric"] == "correlation" && r["task"] == "v1");
+        row.unwrap()["value"].as_f64().unwrap()
+    };
+    let (own, other) = (correlation("own", &[]), correlation("other", &["--shuffle"]));
+    assert!(own > 0.999 && other < 0.9, "{own} and {other}");
+    // Units of a layer, on labelled images.
+    let layer = ["--layer", "mtl_vgg_core.v1_block.2", "--units", "6"];
+    respond("units/oracle", &[&["--images", "tiny-imagenet-200"], &layer[..]].concat());
+    succeed(nct(dir.path()).args(["prepare", "units", "--out", "units-shards"]));
+    let shards = nct::shard::ShardSet::open(&dir.path().join("units-shards")).unwrap();
+    let manifest = shards.dataset("oracle").unwrap().manifest();
+    let rows: u64 = manifest.shards.iter().filter(|s| s.session.is_some()).map(|s| s.rows).sum();
+    assert_eq!((manifest.sessions.len(), manifest.sessions[0].neurons, rows), (1, 6, 3 * (24 + 4)));
+    let again = ["respond", &run, "--images", set, "--out", "units/oracle", "--device", "cpu"];
+    let told = output(nct(dir.path()).args(again));
+    assert_eq!(told.status.code(), Some(2));
+    assert!(stderr(&told).contains("is there already"), "{}", stderr(&told));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
 }

@@ -14,3 +14,5 @@ mod prepare;
 mod recipes;
 #[cfg(feature = "torch")]
 mod train;
+#[cfg(feature = "torch")]
+mod weights;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Regenerate tests/data/weights-*.pth: small files as torch.save writes them. usage: weights_fixtures.py (needs torch)"""
+"""Regenerate tests/data/weights-*: small files as torch.save writes them. usage: weights_fixtures.py (needs torch)"""
 import os
 from collections import OrderedDict
 
@@ -43,8 +43,43 @@ def tensors():
     return named
 
 
+def filled(shapes):
+    """A state dict of the given shapes, each tensor with values of its own; variances are positive."""
+    named = OrderedDict()
+    for k, (name, shape) in enumerate(shapes):
+        if name.endswith("num_batches_tracked"):
+            named[name] = torch.tensor(40 + k)
+        else:
+            n = torch.Size(shape).numel()
+            values = torch.sin(torch.arange(n) * 0.7 + k).reshape(shape) * 0.3
+            named[name] = values + 1 if name.endswith("running_var") else values
+    return named
+
+
+def vgg(first, second, head, head_shapes):
+    """Names and shapes of the network "bn 4 M 4 M"; its two convolutions are called `first` and `second`."""
+    for (prefix, layer), channels in [(first, 3), (second, 4)]:
+        yield f"{prefix}.{layer}.weight", (4, channels, 3, 3)
+        yield f"{prefix}.{layer}.bias", (4,)
+        for leaf in ["weight", "bias", "running_mean", "running_var"]:
+            yield f"{prefix}.{layer + 1}.{leaf}", (4,)
+        yield f"{prefix}.{layer + 1}.num_batches_tracked", ()
+    for layer, shape in zip([0, 3, 6], head_shapes):
+        yield f"{head}.{layer}.weight", shape
+        yield f"{head}.{layer}.bias", shape[:1]
+
+
+def readouts(sessions, channels, neurons):
+    for session in sessions:
+        yield f"v1_readout.{session}.mu", (1, neurons, 1, 2)
+        yield f"v1_readout.{session}.sigma", (1, neurons, 1, 2)
+        yield f"v1_readout.{session}.features", (1, channels, 1, neurons)
+        yield f"v1_readout.{session}.bias", (neurons,)
+
+
 def save(content, name, zipped=True):
-    torch.save(content, os.path.join(OUT, f"weights-{name}.pth"), _use_new_zipfile_serialization=zipped)
+    name = name if "." in name else f"{name}.pth"
+    torch.save(content, os.path.join(OUT, f"weights-{name}"), _use_new_zipfile_serialization=zipped)
 
 
 if __name__ == "__main__":
@@ -54,3 +89,15 @@ if __name__ == "__main__":
     save({"epoch": 3, "state_dict": a, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "lr": 0.1}}, "nested")
     save({"teacher": a, "student": a}, "several")
     save({"a": torch.ones(2), "b": Evil()}, "evil")
+    # torchvision's names: linear layers on the map averaged to 7 x 7.
+    dense = [(6, 4 * 7 * 7), (6, 6), (3, 6)]
+    save(filled(vgg(("features", 0), ("features", 4), "classifier", dense)), "torchvision")
+    # A checkpoint of data-parallel training in the old format, of a network within another module. The sessions are
+    # those of the sample data.
+    conv = [(6, 4, 1, 1), (6, 6, 1, 1), (3, 6, 1, 1)]
+    core = "mtl_vgg_core"
+    mtl = vgg((f"{core}.v1_block", 0), (f"{core}.unshared_block", 0), "classification_readout", conv)
+    shapes = [*mtl, *readouts(["3631896544452", "3631896544453"], 4, 5)]
+    wrapped = OrderedDict((f"module.net.{name}", value) for name, value in filled(shapes).items())
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    save({"epoch": 3, "state_dict": wrapped, "optimizer": optimizer}, "wrapped.pth.tar", zipped=False)

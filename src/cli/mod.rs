@@ -22,6 +22,8 @@ mod respond;
 mod robustness;
 #[cfg(feature = "torch")]
 mod train;
+#[cfg(feature = "torch")]
+mod weights;
 
 pub use exit::finish;
 
@@ -61,6 +63,9 @@ enum Command {
     /// Compare models under corruptions with a baseline
     #[cfg(feature = "torch")]
     Robustness(robustness::Args),
+    /// Show, convert and compare weights files
+    #[cfg(feature = "torch")]
+    Weights(weights::Args),
     /// Sample data, shards, training and evaluation in one go
     #[cfg(feature = "torch")]
     Demo(demo::Args),
@@ -92,6 +97,8 @@ pub fn main() -> ExitCode {
         Command::Respond(args) => respond::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Robustness(args) => robustness::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Weights(args) => weights::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Demo(args) => demo::run(&args, show),
         Command::Synth(args) => synth::run(&args, show),

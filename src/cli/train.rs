@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Say what would be trained, layer by layer, and what it costs, and stop
     #[arg(long, conflicts_with = "resume")]
     pub(crate) dry_run: bool,
-    /// Write first weights and each update's batches, seed and losses here, for a comparison with other programs
+    /// Write first weights, what they make of the validation data, and each update's batches, seed and losses here, for a comparison with other programs
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub(crate) record: Option<PathBuf>,
 }

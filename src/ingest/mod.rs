@@ -12,6 +12,7 @@ mod sessions;
 pub mod split;
 mod stats;
 pub mod synth;
+mod torch_file;
 mod verify;
 
 pub use error::{IngestError, Result};
@@ -21,6 +22,7 @@ pub use prepare::{
     prepare,
 };
 pub use sessions::{NeuralSet, Session, TimeBins, Trials};
+pub use torch_file::{TorchTensor, torch_tensors};
 pub use verify::verify;
 
 use std::path::{Path, PathBuf};

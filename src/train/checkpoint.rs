@@ -139,9 +139,28 @@ pub fn load_weights(
     net.params().load(&of_net(&Weights::read(&path)?.tensors), &path.display().to_string())
 }
 
+/// What a checkpoint holds beside the network, each behind its name.
+const OTHER_PARTS: [&str; 3] = ["loss", "optimizer", "modules"];
+
+/// The part of a weights file that a tensor belongs to: `network`, and in our own checkpoints also `loss`, `optimizer`
+/// and `modules`.
+pub fn part_of(name: &str, weights: &Weights) -> &'static str {
+    let ours = weights.metadata("state").is_some();
+    other_part(name).filter(|_| ours).unwrap_or("network")
+}
+
+/// The network's tensors in a weights file: of our own checkpoints a part, of other files all.
+pub fn network_weights(weights: &Weights) -> Vec<(String, Tensor)> {
+    select(&weights.tensors, |name| part_of(name, weights) == "network")
+}
+
+fn other_part(name: &str) -> Option<&'static str> {
+    let is_of = |part: &&str| name.strip_prefix(*part).is_some_and(|rest| rest.starts_with('.'));
+    OTHER_PARTS.into_iter().find(is_of)
+}
+
 fn of_net(tensors: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
-    let other = ["loss.", "optimizer.", "modules."];
-    select(tensors, |name| !other.iter().any(|prefix| name.starts_with(prefix)))
+    select(tensors, |name| other_part(name).is_none())
 }
 
 fn of_losses(tensors: &[(String, Tensor)]) -> Vec<(String, Tensor)> {

@@ -13,7 +13,7 @@ mod step;
 
 pub use anneal::{Anneal, AnnealSettings, Decision, RestoreOptimizer, Scheduler, ThresholdMode};
 use checkpoint::BEST;
-pub use checkpoint::{TrainState, load_weights};
+pub use checkpoint::{TrainState, load_weights, network_weights, part_of};
 pub use optim::{Optimizer, OptimizerKind, OptimizerSettings, ParamGroup};
 pub use rate::rate;
 

@@ -1,12 +1,13 @@
 //! Everything that training reads, written down for a comparison with other programs (`tools/parity`): first
-//! weights, each update's batches, torch seed and losses, and the validation data.
+//! weights, each update's batches, torch seed and losses, and the validation data with what the network of the first
+//! weights makes of them.
 
 use super::TrainError;
 use crate::base::{StepIndex, Task};
 use crate::eval::images_of;
 use crate::load::{Batch, Loader, LoaderOptions, Source, Step, Targets};
 use crate::model::weights::encode;
-use crate::model::{Network, Param};
+use crate::model::{Mode, Network, Param};
 use crate::objective::Objective;
 use crate::runs::{RunError, write_atomic};
 use crate::schedule::{Mix, Schedule, StreamSpec};
@@ -23,7 +24,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Makes `folder` and writes first weights and validation data.
+    /// Makes `folder` and writes first weights, and of each validation source images, targets and outputs.
     pub fn start(
         folder: &Path,
         net: &Network,
@@ -42,7 +43,7 @@ impl Recorder {
             neural.map(|s| (s.name.clone(), json!(s.n_neurons()))).collect();
         let about = json!({"sessions": sessions, "classes": classes});
         write_atomic(&folder.join("record.json"), format!("{about:#}\n").as_bytes())?;
-        write_all(folder, validation)?;
+        write_all(folder, net, validation)?;
         Ok(Self { folder: folder.into(), names: sources.iter().map(|s| s.name.clone()).collect() })
     }
 
@@ -71,30 +72,44 @@ impl Recorder {
     }
 }
 
-/// All records of each source, in file order.
-fn write_all(folder: &Path, sources: Vec<Source>) -> Result<(), TrainError> {
+/// All records of each source, in file order, and logits or responses in evaluation mode.
+fn write_all(folder: &Path, net: &Network, sources: Vec<Source>) -> Result<(), TrainError> {
     let names: Vec<(Task, String)> = sources.iter().map(|s| (s.task, s.name.clone())).collect();
     let stream = |s: &Source| StreamSpec::new(s.task, s.n_records(), 256);
     let planned = Schedule::new(sources.iter().map(stream).collect(), Mix::InOrder, 0);
     let schedule = Arc::new(planned.map_err(|e| TrainError::Settings(e.to_string()))?);
     let steps = 0..schedule.steps_per_epoch();
     let loader = Loader::start(&Arc::new(sources), &schedule, 0, steps, LoaderOptions::default())?;
-    let mut parts: Vec<[Vec<Tensor>; 2]> = names.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+    let mut parts: Vec<[Vec<Tensor>; 3]> = names.iter().map(|_| Default::default()).collect();
     for step in loader {
         for batch in &step?.batches {
             let (images, targets) = tensors_of(batch)?;
-            let [all_images, all_targets] = &mut parts[batch.stream.0 as usize];
-            all_images.push(images);
-            all_targets.push(targets);
+            let stream = batch.stream.0 as usize;
+            let session = names[..stream].iter().filter(|(task, _)| task.is_neural()).count();
+            let outputs = outputs(net, &images, names[stream].0, session)?;
+            parts[stream].iter_mut().zip([images, targets, outputs]).for_each(|(all, new)| all.push(new));
         }
     }
-    for ((task, name), [images, targets]) in names.iter().zip(parts) {
-        let what = if task.is_neural() { "responses" } else { "labels" };
-        let tensors =
-            [("images".to_owned(), Tensor::cat(&images, 0)), (what.to_owned(), Tensor::cat(&targets, 0))];
+    for ((task, name), parts) in names.iter().zip(parts) {
+        let targets = if task.is_neural() { "responses" } else { "labels" };
+        let whole = ["images", targets, "outputs"].into_iter().zip(parts);
+        let tensors: Vec<(String, Tensor)> =
+            whole.map(|(what, parts)| (what.to_owned(), Tensor::cat(&parts, 0))).collect();
         write(&folder.join(format!("validation-{name}.safetensors")), &tensors, None)?;
     }
     Ok(())
+}
+
+fn outputs(net: &Network, images: &Tensor, task: Task, session: usize) -> Result<Tensor, TrainError> {
+    let images = images.f_to_device(net.params().device())?;
+    let outputs = tch::no_grad(|| {
+        if task.is_neural() {
+            net.respond(&images, session, Mode::EVAL)
+        } else {
+            net.classify(&images, Mode::EVAL)
+        }
+    });
+    Ok(outputs?.f_to_device(Device::Cpu)?)
 }
 
 fn tensors_of(batch: &Batch) -> Result<(Tensor, Tensor), TrainError> {

@@ -51,6 +51,22 @@ threads = 1
 """
 
 
+def vgg_layers(nn, plan):
+    """Layers of a VGG such as "bn 16 M 32 M", on three channels."""
+    words = plan.split()
+    norm = words[0] == "bn"
+    layers, channels = [], 3
+    for word in words[1:] if norm else words:
+        if word == "M":
+            layers.append(nn.MaxPool2d(2))
+            continue
+        layers.append(nn.Conv2d(channels, int(word), 3, padding=1))
+        channels = int(word)
+        layers += [nn.BatchNorm2d(channels)] if norm else []
+        layers.append(nn.ReLU())
+    return layers
+
+
 def torch_network(nn, torch, config, sessions, classes):
     """The co-training network: a VGG cut after `v1_model_layer` layers, a Gaussian readout a session, a conv head."""
 
@@ -83,17 +99,9 @@ def torch_network(nn, torch, config, sessions, classes):
     class MtlVgg(nn.Module):
         def __init__(self):
             super().__init__()
-            plan, cut = config["model"]["vgg_type"].split(), config["model"]["v1_model_layer"]
-            norm = plan[0] == "bn"
-            layers, channels = [], 3
-            for word in plan[1:] if norm else plan:
-                if word == "M":
-                    layers.append(nn.MaxPool2d(2))
-                    continue
-                layers.append(nn.Conv2d(channels, int(word), 3, padding=1))
-                channels = int(word)
-                layers += [nn.BatchNorm2d(channels)] if norm else []
-                layers.append(nn.ReLU())
+            cut = config["model"]["v1_model_layer"]
+            layers = vgg_layers(nn, config["model"]["vgg_type"])
+            channels = next(layer.out_channels for layer in reversed(layers) if isinstance(layer, nn.Conv2d))
             self.mtl_vgg_core = Core()
             self.mtl_vgg_core.v1_block = nn.Sequential(*layers[:cut])
             self.mtl_vgg_core.unshared_block = nn.Sequential(*layers[cut:])

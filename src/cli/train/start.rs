@@ -6,6 +6,8 @@ use crate::config::Experiment;
 use crate::model::weights::{Weights, renamed};
 use crate::model::{DataInfo, Network, device};
 use crate::runs::Run;
+use crate::train::network_weights;
+use anyhow::Context;
 use std::path::PathBuf;
 use tch::Device;
 
@@ -22,8 +24,8 @@ pub(super) fn network(
     seed(0);
     let net = Network::new(&experiment.model, info, device, experiment.runtime())?;
     if let Some(path) = source(experiment).filter(|_| fresh) {
-        let weights = Weights::read(&path)?;
-        let tensors = renamed(&weights.tensors, &net);
+        let weights = Weights::read(&path).context("init.from")?;
+        let tensors = renamed(&network_weights(&weights), &net);
         let told = if experiment.init.strict {
             net.params().load(&tensors, &path.display().to_string())?;
             "all of it".to_owned()

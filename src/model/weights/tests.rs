@@ -1,6 +1,8 @@
 //! Values, damage and refusals of both kinds of files.
 
 use super::*;
+use crate::base::Task;
+use crate::model::{DataInfo, ModelSettings, Network, Runtime, SessionData};
 
 #[test]
 fn tensors_and_metadata_come_back_and_damage_is_an_error() {
@@ -147,4 +149,57 @@ fn code_is_refused_by_name_and_nested_state_dicts_are_found() {
     assert_eq!(nested.tensors[0].0, "a.weight");
     let several = Weights::parse(include_bytes!("../../../tests/data/weights-several.pth")).unwrap_err();
     assert!(several.contains("student") && several.contains("teacher"), "{several}");
+}
+
+/// Spec/models 1.7 and 5: `DataParallel` and the reference's hooks on intermediate layers leave traces in state dicts.
+#[test]
+fn state_dicts_of_wrapped_networks_load_strictly() {
+    let settings = ModelSettings {
+        vgg_type: "bn 4 M 4".parse().unwrap(),
+        v1_model_layer: 3,
+        hidden: 4,
+        ..ModelSettings::default()
+    };
+    let session =
+        SessionData { task: Task::V1, id: "a".into(), image: [1, 16, 16], mean_response: vec![1.0; 2] };
+    let plain = DataInfo { image: [1, 16, 16], classes: Some(3), sessions: Vec::new() };
+    let both = DataInfo { sessions: vec![session], ..plain.clone() };
+    let network = |info: &DataInfo| Network::new(&settings, info, Device::Cpu, Runtime::default()).unwrap();
+    let net = network(&both);
+    for prefix in ["module.", "_model.", "module._model.", "net.", "module.a.b."] {
+        let mut file = net.params().state();
+        for (name, _) in &mut file {
+            *name = format!("{prefix}{name}");
+        }
+        let block = format!("{prefix}mtl_vgg_core.v1_block");
+        for leaf in ["intermediate_out", "0.intermediate_out"] {
+            file.push((format!("{block}.{leaf}"), Tensor::from(1.0)));
+        }
+        let fitted = renamed(&file, &net);
+        net.params().load(&fitted, prefix).unwrap();
+        // Only that leaf is left out.
+        file.push((format!("{block}.intermediate_output"), Tensor::from(1.0)));
+        let message = net.params().load(&renamed(&file, &net), prefix).unwrap_err().to_string();
+        let named = "unexpected mtl_vgg_core.v1_block.intermediate_output";
+        assert!(message.ends_with(named), "{prefix}: {message}");
+    }
+    // From one kind of network to the other, within another module, both ways.
+    let classifier = network(&plain);
+    for (from, to, n) in [(&classifier, &net, 20), (&net, &classifier, 20)] {
+        let mut file = from.params().state();
+        for (name, _) in &mut file {
+            *name = format!("net.{name}");
+        }
+        assert_eq!(to.params().load_fitting(&renamed(&file, to), "x").unwrap().loaded, n);
+    }
+    // The features alone, whose prefix is needed, and then without it.
+    let features = |prefix: &str| -> Vec<(String, Tensor)> {
+        let state = classifier.params().state().into_iter();
+        let rest = |(name, t): (String, Tensor)| Some((name.strip_prefix("features.")?.to_owned(), t));
+        state.filter_map(rest).map(|(name, t)| (format!("{prefix}{name}"), t)).collect()
+    };
+    for (prefix, loaded) in [("features.", Some(14)), ("net.features.", Some(14)), ("", None)] {
+        let fit = net.params().load_fitting(&renamed(&features(prefix), &net), "x");
+        assert_eq!(fit.ok().map(|fit| fit.loaded), loaded, "{prefix:?}");
+    }
 }

@@ -1,21 +1,50 @@
-//! Files of `torch.save`, zip or old, through the restricted pickle reader: nothing is run.
+//! Files of `torch.save`, zip or old, as a table of tensors, through the restricted pickle reader: nothing is run.
+//!
+//! Absent: torch. What the bytes of a tensor mean is the caller's.
 
-use super::zip;
-use crate::ingest::pickle::{Id, StorageKind, TensorRef, TorchPickle};
+#[cfg(test)]
+mod tests;
+mod zip;
+
+use super::pickle::{Id, StorageKind, TensorRef, TorchPickle};
 use std::collections::{BTreeMap, BTreeSet};
-use tch::{Kind, Tensor};
 
-type Named = Vec<(String, Tensor)>;
+/// A tensor of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TorchTensor {
+    /// Its name in the state dict.
+    pub name: String,
+    /// Element type.
+    pub kind: StorageKind,
+    /// Extent of each axis.
+    pub shape: Vec<usize>,
+    /// Its elements, little-endian, in row-major order.
+    pub bytes: Vec<u8>,
+}
 
 /// How the old format begins: a pickle of a fixed number.
-pub(super) const OLD_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+const OLD_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 /// How a zip archive begins.
-pub(super) const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
+const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 const OLD_VERSION: i64 = 1001;
 
+/// The tensors of the state dict in `file`, in its order; none if `torch.save` did not write it.
+///
+/// # Errors
+/// What is wrong, and the way out. A file's memory is bounded by its length.
+pub fn torch_tensors(file: &[u8]) -> Option<Result<Vec<TorchTensor>, String>> {
+    if file.starts_with(ZIP_MAGIC) {
+        Some(read_zip(file))
+    } else if file.starts_with(OLD_MAGIC) {
+        Some(read_old(file))
+    } else {
+        None
+    }
+}
+
 /// The state dict in a zip archive.
-pub(super) fn read_zip(file: &[u8]) -> Result<Named, String> {
-    let entries = zip::entries(file)?;
+fn read_zip(file: &[u8]) -> Result<Vec<TorchTensor>, String> {
+    let entries = zip::entries(file).map_err(|e| damaged(&e))?;
     let prefix = entries.keys().find_map(|name| name.strip_suffix("data.pkl"));
     let prefix = prefix.ok_or("a zip archive without data.pkl: no file of torch.save")?;
     if entries.get(&format!("{prefix}byteorder")).is_some_and(|order| *order != b"little".as_slice()) {
@@ -31,7 +60,7 @@ pub(super) fn read_zip(file: &[u8]) -> Result<Named, String> {
 }
 
 /// The state dict in a file of the format before PyTorch 1.6.
-pub(super) fn read_old(file: &[u8]) -> Result<Named, String> {
+fn read_old(file: &[u8]) -> Result<Vec<TorchTensor>, String> {
     let (version, at) = TorchPickle::parse(file, OLD_MAGIC.len())?;
     if version.int(version.root()) != Some(OLD_VERSION) {
         return Err("an unknown version of PyTorch's old format".into());
@@ -50,21 +79,26 @@ pub(super) fn read_old(file: &[u8]) -> Result<Named, String> {
     for key in keys {
         let &(kind, elements) = known.get(key).ok_or_else(|| format!("storage {key} is used nowhere"))?;
         let count = file.get(at..).and_then(<[u8]>::first_chunk::<8>);
-        let count = count.ok_or_else(|| format!("cut short at storage {key}"))?;
+        let count = count.ok_or_else(|| damaged(&format!("cut short at storage {key}")))?;
         if u64::from_le_bytes(*count) != elements as u64 {
             return Err(format!("storage {key} has another length than the tensors say"));
         }
         let start = at + 8;
         let end = elements.checked_mul(kind.bytes()).and_then(|n| start.checked_add(n));
         let data = end.and_then(|end| file.get(start..end));
-        let data = data.ok_or_else(|| format!("cut short at storage {key}"))?;
+        let data = data.ok_or_else(|| damaged(&format!("cut short at storage {key}")))?;
         found.insert(key, data);
         at = start + data.len();
     }
     if at != file.len() {
-        return Err(format!("{} bytes follow its end", file.len() - at));
+        return Err(damaged(&format!("{} bytes follow its end", file.len() - at)));
     }
     tensors(&pickle, &|key| found.get(key).copied(), file.len())
+}
+
+/// The fault of a file that was not copied whole, with the way out.
+fn damaged(what: &str) -> String {
+    format!("{what}; copy it again, or save it again with torch.save")
 }
 
 /// Shared storages may be read more than once, up to so many times the file's length in all.
@@ -74,14 +108,15 @@ fn tensors<'a>(
     pickle: &TorchPickle,
     find: &dyn Fn(&str) -> Option<&'a [u8]>,
     file_bytes: usize,
-) -> Result<Named, String> {
+) -> Result<Vec<TorchTensor>, String> {
     let mut left = file_bytes.saturating_mul(COPIES_MAX);
-    let mut named = Vec::new();
+    let mut tensors = Vec::new();
     for (name, view) in state_dict(pickle)? {
-        let tensor = tensor(view, find, &mut left).map_err(|e| format!("{name}: {e}"))?;
-        named.push((name.to_owned(), tensor));
+        let bytes = elements(view, find, &mut left).map_err(|e| format!("{name}: {e}"))?;
+        let shape = view.shape.to_vec();
+        tensors.push(TorchTensor { name: name.to_owned(), kind: view.kind, shape, bytes });
     }
-    Ok(named)
+    Ok(tensors)
 }
 
 /// Where checkpoints keep their state dict.
@@ -127,24 +162,12 @@ fn views(pickle: &TorchPickle, id: usize) -> Option<Views<'_>> {
     entries.into_iter().map(|(key, id)| Some((key, pickle.tensor(id)?))).collect()
 }
 
-fn kind(kind: StorageKind) -> Kind {
-    match kind {
-        StorageKind::F64 => Kind::Double,
-        StorageKind::F32 => Kind::Float,
-        StorageKind::F16 => Kind::Half,
-        StorageKind::Bf16 => Kind::BFloat16,
-        StorageKind::I64 => Kind::Int64,
-        StorageKind::I32 => Kind::Int,
-        StorageKind::U8 => Kind::Uint8,
-        StorageKind::Bool => Kind::Bool,
-    }
-}
-
-fn tensor<'a>(
+/// The bytes of a tensor. `left` is how many more may be copied.
+fn elements<'a>(
     view: TensorRef<'_>,
     find: &dyn Fn(&str) -> Option<&'a [u8]>,
     left: &mut usize,
-) -> Result<Tensor, String> {
+) -> Result<Vec<u8>, String> {
     let data = find(view.key).ok_or_else(|| format!("its storage {} is missing", view.key))?;
     let width = view.kind.bytes();
     if view.elements.checked_mul(width) != Some(data.len()) {
@@ -161,13 +184,11 @@ fn tensor<'a>(
     let left_now = n.checked_mul(width).and_then(|bytes| left.checked_sub(bytes));
     *left = left_now.ok_or("its tensors repeat their storages so often that they are no weights")?;
     let bytes = gather(&view, data, n);
-    let shape: Result<Vec<i64>, _> = view.shape.iter().map(|&axis| i64::try_from(axis)).collect();
-    let shape = shape.map_err(|e| e.to_string())?;
     // torch reads these bytes as truth values, for which others than 0 and 1 are undefined.
     if view.kind == StorageKind::Bool && bytes.iter().any(|&b| b > 1) {
         return Err("a truth value other than 0 and 1".into());
     }
-    Tensor::f_from_data_size(&bytes, &shape, kind(view.kind)).map_err(|e| e.to_string())
+    Ok(bytes)
 }
 
 /// The `n` elements of a view, which lies within `data`, in row-major order.
