@@ -1,7 +1,9 @@
-//! Readers of the raw inputs, and the step from raw folders to shards. Only `prepare` writes shards.
+//! Readers of the raw inputs, and the step from raw folders to shards. Only `prepare` and `corrupt` write
+//! shards.
 //!
 //! Absent: tensors, training. Nothing here changes the user's files.
 
+mod corrupt;
 mod error;
 pub mod image;
 mod images;
@@ -13,6 +15,7 @@ mod stats;
 pub mod synth;
 mod verify;
 
+pub use corrupt::{Cell, CorruptOptions, Layout, corrupt};
 pub use error::{IngestError, Result};
 pub use images::{Class, ImageSet};
 pub use prepare::{
