@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod common;
+mod corrupt;
 #[cfg(feature = "torch")]
 mod eval;
 mod layers;

@@ -4,9 +4,11 @@
 #![expect(clippy::print_stderr, reason = "this is the layer that prints")]
 
 mod bench;
+mod corrupt;
 mod exit;
 mod inspect;
 pub mod prepare;
+mod sheet;
 mod show;
 mod synth;
 mod verify;
@@ -49,6 +51,11 @@ enum Command {
     Inspect(inspect::Args),
     /// Read every byte of shards and check it
     Verify(verify::Args),
+    /// Write corrupted copies of prepared images, or a picture of all corruptions
+    Corrupt(corrupt::Args),
+    /// Corrupt raw bytes: for comparison with other programs
+    #[command(hide = true)]
+    CorruptRaw(corrupt::raw::Args),
     /// Measure throughput on this machine
     Bench(bench::Args),
     /// Train a network
@@ -88,6 +95,8 @@ pub fn main() -> ExitCode {
         Command::Prepare(args) => prepare::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args, show),
+        Command::Corrupt(args) => corrupt::run(&args, show),
+        Command::CorruptRaw(args) => corrupt::raw::run(&args),
         Command::Bench(args) => bench::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Train(args) => train::run(&args, show),

@@ -1,7 +1,9 @@
-//! Readers of the raw inputs, and the step from raw folders to shards. Only `prepare` writes shards.
+//! Readers of the raw inputs, and the step from raw folders to shards. Only `prepare` and `corrupt` write
+//! shards.
 //!
 //! Absent: tensors, training. Nothing here changes the user's files.
 
+mod corrupt;
 mod error;
 pub mod image;
 mod images;
@@ -15,6 +17,7 @@ pub mod synth;
 mod torch_file;
 mod verify;
 
+pub use corrupt::{Cell, CorruptOptions, Layout, corrupt};
 pub use error::{IngestError, Result};
 pub use images::{Class, ImageSet};
 pub use prepare::{

@@ -1,0 +1,107 @@
+//! `nct corrupt` from outside.
+
+use crate::common::{files, nct, output, raw, stderr, succeed};
+use nct::base::Split;
+use nct::corruption::{Corruption, Extent, ImageKey, Jpeg, Profile, Scratch, Severity};
+use nct::shard::ShardSet;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+/// Sample data and shards of its labelled images, in the colours of `color`.
+fn images(color: &str) -> tempfile::TempDir {
+    let dir = raw();
+    let what = ["prepare", "raw", "--only", "tiny-imagenet-200", "--color", color];
+    succeed(nct(dir.path()).args(what));
+    dir
+}
+
+fn corrupt(dir: &Path, args: &str) -> String {
+    succeed(nct(dir).args(["corrupt", "shards"]).args(args.split(' ')))
+}
+
+#[test]
+fn folders_have_the_published_layout_and_do_not_depend_on_threads() {
+    let dir = images("keep");
+    let (dir, cells) = (dir.path(), "--corruptions snow,jpeg_compression --severities 4,1 --seed 3");
+    let lines = corrupt(dir, &format!("--out one --threads 1 --json {cells}"));
+    corrupt(dir, &format!("--out two --threads 2 {cells}"));
+    let (one, two) = (files(&dir.join("one")), files(&dir.join("two")));
+    assert!(one == two);
+    // 3 classes of 4 test images, in 4 cells.
+    assert_eq!(one.len(), 48);
+    let names: Vec<String> = one.iter().map(|(path, _)| path.display().to_string()).collect();
+    assert!(names[0].starts_with("jpeg_compression/1/n1000"), "{names:?}");
+    assert!(names[47].starts_with("snow/4/n1000") && names[47].ends_with(".JPEG"), "{names:?}");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[0]["corruption"], "snow");
+    let bytes: usize = one.iter().map(|(_, file)| file.len()).sum();
+    assert_eq!(lines.iter().map(|line| line["bytes"].as_u64().unwrap()).sum::<u64>(), bytes as u64);
+
+    corrupt(dir, &format!("--out other --seed 4 {}", &cells[..cells.len() - 9]));
+    let other = files(&dir.join("other"));
+    assert!(one[..24] == other[..24] && one[24..] != other[24..], "only snow depends on the seed");
+    assert!(fs::read_dir(dir).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().starts_with('.')));
+}
+
+/// The first test image of a data set, and its id.
+fn first_image(root: &Path) -> (Vec<u8>, u32, [u32; 3]) {
+    let set = ShardSet::open(root).unwrap();
+    let dataset = &set.datasets()[0];
+    let shard = dataset.images(Split::Test).unwrap().remove(0);
+    let column = |name: &str| shard.read_column(shard.field(name).unwrap().0).unwrap();
+    let shape = dataset.manifest().image;
+    let id = u32::from_le_bytes(*column("id").first_chunk().unwrap());
+    (column("image")[..shape.iter().product::<u32>() as usize].to_vec(), id, shape)
+}
+
+#[test]
+fn shards_hold_what_the_library_gives_and_are_sound() {
+    for (color, profile) in [("keep", Profile::ImageNet), ("gray", Profile::Tiny)] {
+        let dir = images(color);
+        let cells = format!("--layout shards --profile {profile} --corruptions fog --severities 2 --seed 9");
+        corrupt(dir.path(), &format!("--out corrupted {cells}"));
+        succeed(nct(dir.path()).args(["verify", "corrupted", "--deep"]));
+        let (before, id, [channels, height, width]) = first_image(&dir.path().join("shards"));
+        let (after, same_id, shape) = first_image(&dir.path().join("corrupted/fog-2"));
+        assert_eq!((id, [channels, height, width]), (same_id, shape));
+        let extent = Extent { channels: 3, height: height as usize, width: width as usize };
+        let mut expected = before.repeat(3 / channels as usize);
+        let key = ImageKey { seed: 9, image: u64::from(id) };
+        let severity = Severity::new(2).unwrap();
+        Corruption::Fog.apply(profile, severity, key, &mut expected, extent, &mut Scratch::new());
+        if profile == Profile::Tiny {
+            Jpeg::default().round_trip(&mut expected, extent, Profile::QUALITY).unwrap();
+        }
+        if channels == 1 {
+            let n = extent.plane();
+            let luma = |i: usize| nct::base::color::luma(expected[i], expected[n + i], expected[2 * n + i]);
+            expected = (0..n).map(luma).collect();
+        }
+        assert!(after == expected, "{color}");
+    }
+}
+
+#[test]
+fn the_sheet_is_a_picture_and_bad_requests_leave_nothing() {
+    let dir = images("gray");
+    corrupt(dir.path(), "--sheet sheet.png --image 2 --profile i");
+    assert!(fs::read(dir.path().join("sheet.png")).unwrap().starts_with(b"\x89PNG"));
+    fs::create_dir(dir.path().join("there")).unwrap();
+    let before = files(dir.path());
+    for (args, part) in [
+        ("--out there", "there: is there already"),
+        ("--out x --corruptions rain", "no corruption \"rain\""),
+        ("--out x --severities 6", "no severity \"6\""),
+        ("--out x --profile tiny", "no profile \"tiny\""),
+        ("--sheet y.png --image 12", "image 12 of test, which has 12 images"),
+        ("", "--out"),
+    ] {
+        let mut command = nct(dir.path());
+        let out = output(command.args(["corrupt", "shards"]).args(args.split_whitespace()));
+        assert_eq!(out.status.code(), Some(2), "{args}");
+        assert!(stderr(&out).contains(part), "{args}: {}", stderr(&out));
+    }
+    assert!(before == files(dir.path()));
+}
