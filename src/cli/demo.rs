@@ -3,6 +3,8 @@
 use super::show::{Show, out, table};
 use super::{eval, prepare, synth, train};
 use crate::config::Experiment;
+use crate::corruption::Group;
+use crate::eval::robustness::Grid;
 use crate::ingest::synth::SynthOptions;
 use crate::ingest::{Color, PrepareOptions};
 use serde_json::Value;
@@ -33,7 +35,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = PrepareOptions { color: Color::Gray, ..PrepareOptions::new(shards.clone(), cores) };
     prepare::make(&raw, &options, show)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut grids) = (Vec::new(), Vec::new());
     for (step, neural) in [("3/4", "mtl_monkey_dataset"), ("4/4", "mtl_shuffled_dataset")] {
         show.line(&format!("{step} co-training on tiny-imagenet-200 and {neural}"));
         let mut overrides =
@@ -42,6 +44,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         let experiment = Experiment::parse(RECIPE, "configs/demo.toml", &overrides)?;
         let args_of_run = train::args(&shards, &runs, &args.device);
         if let Some((run, _)) = train::train(&experiment, &args_of_run, None, show)? {
+            let grid = eval::robustness_of(run.root(), &shards, &args.device)?;
+            grids.extend(grid.map(|grid| (neural, grid)));
             rows.push((neural, eval::evaluate(run.root(), &shards, &args.device)?));
         }
     }
@@ -61,6 +65,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         ]);
     }
     out(&table.to_string())?;
+    out(&robustness_table(&grids))?;
     let shown: Vec<&Value> = rows.iter().filter_map(|(_, scores)| scores.first()).collect();
     let first = shown.first().and_then(|row| row["run"].as_str()).unwrap_or_default();
     show.line(&format!(
@@ -70,4 +75,23 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     ));
     show.line(&format!("evaluate again with: nct eval {first} --shards {}", shards.display()));
     Ok(())
+}
+
+/// Accuracies under corruptions by group, and relative to the last network, whose responses mean nothing.
+fn robustness_table(grids: &[(&str, Grid)]) -> String {
+    let groups = [Group::Noise, Group::Blur, Group::Weather, Group::Digital];
+    let mut header = vec!["accuracy under", "clean"];
+    header.extend(groups.map(Group::as_str));
+    header.extend(["mean", "robustness score"]);
+    let mut table = table(&header);
+    for (neural, grid) in grids {
+        let percent = |v: Option<f64>| v.map_or_else(String::new, |v| format!("{:.1} %", 100.0 * v));
+        let mut row = vec![(*neural).to_owned(), percent(Some(grid.clean))];
+        row.extend(groups.map(|group| percent(grid.mean_in(group))));
+        row.push(percent(grid.mean()));
+        let relative = grids.last().and_then(|(_, baseline)| grid.summary(baseline));
+        row.push(relative.map_or_else(String::new, |r| format!("{:.1}", r.score)));
+        table.add_row(row);
+    }
+    table.to_string()
 }

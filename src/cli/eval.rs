@@ -5,6 +5,7 @@ use super::robustness::{self, SuiteArgs};
 use super::show::{Show, out, table};
 use crate::base::{Split, Task};
 use crate::config::{Data, Experiment, Labelled};
+use crate::eval::robustness::Grid;
 use crate::eval::{
     Detail, Evaluation, FinalSettings, Suite, TaskScores, evaluate as run_evaluations, rows, write_tables,
 };
@@ -88,6 +89,30 @@ enum SplitArg {
     Test,
 }
 
+impl Args {
+    /// All tasks on validation and test as they are.
+    fn plain(root: &Path, shards: &Path, device: &str) -> Self {
+        Self {
+            run: root.to_path_buf(),
+            shards: shards.to_path_buf(),
+            suite: SuiteArg::Clean,
+            split: Vec::new(),
+            corrupted: SuiteArgs::default(),
+            baseline: None,
+            images: None,
+            classes: None,
+            batch_size: None,
+            threads: None,
+            device: device.to_owned(),
+            json: true,
+            per_session: false,
+            per_neuron: false,
+            per_class: false,
+            tables: None,
+        }
+    }
+}
+
 impl SplitArg {
     fn split(self) -> Split {
         match self {
@@ -139,27 +164,23 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
 
 /// Scores on validation and test as they are, with the stable JSON keys.
 pub(crate) fn evaluate(root: &Path, shards: &Path, device: &str) -> anyhow::Result<Vec<Value>> {
-    let args = Args {
-        run: root.to_path_buf(),
-        shards: shards.to_path_buf(),
-        suite: SuiteArg::Clean,
-        split: Vec::new(),
-        corrupted: SuiteArgs::default(),
-        baseline: None,
-        images: None,
-        classes: None,
-        batch_size: None,
-        threads: None,
-        device: device.to_owned(),
-        json: true,
-        per_session: false,
-        per_neuron: false,
-        per_class: false,
-        tables: None,
-    };
+    let args = Args::plain(root, shards, device);
     let run = root.display().to_string();
     let scored = evaluate_run(&args, &|_| ())?;
     Ok(scored.iter().flat_map(|(e, scores)| rows(&run, e, scores, Detail::default())).collect())
+}
+
+/// Accuracies on the test images under corruptions of three severities.
+pub(crate) fn robustness_of(root: &Path, shards: &Path, device: &str) -> anyhow::Result<Option<Grid>> {
+    let args = Args { suite: SuiteArg::Corruptions, ..Args::plain(root, shards, device) };
+    let args = Args { corrupted: SuiteArgs::of_severities(&[1, 3, 5]), ..args };
+    let scored = evaluate_run(&args, &|_| ())?;
+    let suite = args.corrupted.suite(Split::Test);
+    let grid = suite.grid(&scored);
+    if let Some(grid) = &grid {
+        robustness::keep(root, &suite, grid)?;
+    }
+    Ok(grid)
 }
 
 /// The network of a run, with its best weights.

@@ -36,6 +36,14 @@ impl Default for SuiteArgs {
 }
 
 impl SuiteArgs {
+    /// The paper's corruptions at these severities.
+    pub(crate) fn of_severities(levels: &[u8]) -> Self {
+        Self {
+            severities: levels.iter().filter_map(|&level| Severity::new(level)).collect(),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn suite(&self, split: Split) -> CorruptionSuite {
         let or =
             |given: &[Corruption]| if given.is_empty() { Corruption::PAPER.to_vec() } else { given.to_vec() };
