@@ -129,8 +129,14 @@ impl Reader<'_> {
         let (mut shown, mut seen, mut units) = (Shown::default(), BTreeSet::new(), None);
         let n: u64 = dataset.manifest().shards.iter().filter(|s| s.session.is_none()).map(|s| s.rows).sum();
         let bar = show.bar("respond", n, "images");
-        for split in [Split::Train, Split::Validation, Split::Test] {
-            let sources = if dataset.manifest().sessions.is_empty() {
+        let labelled = dataset.manifest().sessions.is_empty();
+        // An image that any session is tested on is a test image of the new set.
+        let splits = match labelled {
+            true => [Split::Train, Split::Validation, Split::Test],
+            false => [Split::Test, Split::Train, Split::Validation],
+        };
+        for split in splits {
+            let sources = if labelled {
                 vec![Source::images(dataset, split, self.view)?]
             } else {
                 Source::sessions(dataset, Task::V1, split, self.view, None)?
