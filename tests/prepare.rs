@@ -49,6 +49,7 @@ fn counts_equal_what_the_raw_folders_hold() {
 #[test]
 fn the_same_input_gives_the_same_bytes_whatever_the_threads() {
     let dir = raw();
+    smooth_images(&dir.path().join("raw/tiny-imagenet-200"));
     for (out, jobs) in [("one", "1"), ("two", "2"), ("five", "5")] {
         succeed(nct(dir.path()).args(["prepare", "raw", "--out", out, "--jobs", jobs]));
     }
@@ -137,10 +138,30 @@ fn python(script: &str, args: &[&str]) -> Option<std::process::Output> {
     Some(out)
 }
 
+/// Puts smooth pictures with a little noise, on which the row filter gains as on photographs, in the place of the
+/// sample images, which are mostly noise.
+fn smooth_images(folder: &Path) {
+    let jpegs = files(folder).into_iter().filter(|(name, _)| name.extension().is_some_and(|e| e == "JPEG"));
+    for (i, (name, _)) in jpegs.enumerate() {
+        let wave = |k: usize, at: usize| ((at as f64) * (0.05 + 0.02 * ((i + k) % 7) as f64)).sin();
+        let value = |p: usize| {
+            let (x, y, c) = (p / 3 % 64, p / 192, p % 3);
+            let noise = (nct::base::rng::mix64((i * 64 * 192 + p) as u64) % 13) as f64;
+            (122.0 + 55.0 * wave(c, x) + 60.0 * wave(2 * c + 1, y) + noise) as u8
+        };
+        let pixels: Vec<u8> = (0..64 * 64 * 3).map(value).collect();
+        let format = turbojpeg::PixelFormat::RGB;
+        let image = turbojpeg::Image { pixels: &pixels[..], width: 64, pitch: 192, height: 64, format };
+        let jpeg = turbojpeg::compress(image, 95, turbojpeg::Subsamp::None).unwrap();
+        fs::write(folder.join(name), &jpeg[..]).unwrap();
+    }
+}
+
 /// `tools/read_shard.py` was written from `FORMAT.md`.
 #[test]
 fn a_reader_in_another_language_agrees_on_every_byte() {
     let dir = raw();
+    smooth_images(&dir.path().join("raw/tiny-imagenet-200"));
     for (out, options) in [("keep", vec![]), ("gray", vec!["--color", "gray", "--responses", "f16"])] {
         succeed(nct(dir.path()).args(["prepare", "raw", "--out", out, "--shard-mb", "1"]).args(options));
     }
@@ -182,6 +203,7 @@ fn a_reader_in_another_language_agrees_on_every_byte() {
 #[test]
 fn an_independent_reader_finds_the_same_pixels_and_responses() {
     let dir = raw();
+    smooth_images(&dir.path().join("raw/tiny-imagenet-200"));
     succeed(nct(dir.path()).args(["prepare", "raw"]));
     let folders = ["raw", "shards"].map(|name| dir.path().join(name).display().to_string());
     let Some(out) = python("check_prepare.py", &[&folders[0], &folders[1]]) else { return };
@@ -218,6 +240,53 @@ fn an_interruption_leaves_nothing_half_written_and_is_continued() {
     succeed(&mut prepare("undisturbed"));
     assert!(files(&dir.path().join("shards")) == files(&dir.path().join("undisturbed")));
     succeed(nct(dir.path()).args(["verify", "--deep"]));
+}
+
+#[test]
+fn a_file_that_changed_after_a_kill_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = "--classes 10 --per-class 400 --neural-images 20";
+    succeed(nct(dir.path()).arg("synth").arg("raw").args(sizes.split(' ')));
+    let prepare = |out: &str| {
+        let mut command = nct(dir.path());
+        command.args(["prepare", "raw/tiny-imagenet-200", "--level", "19", "--shard-mb", "2", "--quiet"]);
+        command.args(["--out", out]);
+        command
+    };
+    let staging = dir.path().join("shards/.preparing-tiny-imagenet-200");
+    let mut child = prepare("shards").spawn().unwrap();
+    while !(0..2).all(|i| staging.join(format!("train-0000{i}.nct.done")).exists()) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success());
+    let written = |folder: &Path, i: u32| {
+        fs::metadata(folder.join(format!("train-0000{i}.nct"))).unwrap().modified().unwrap()
+    };
+    let before = [0, 1].map(|i| written(&staging, i));
+    // Most files of the first class are in the first shard; those of the last class are in none so far.
+    let train = dir.path().join("raw/tiny-imagenet-200/train");
+    let jpeg = |name: &Path| name.extension().is_some_and(|e| e == "JPEG");
+    let jpegs: Vec<_> = files(&train).into_iter().filter(|(name, _)| jpeg(name)).collect();
+    let class = |file: &Path| file.components().next().unwrap().as_os_str().to_owned();
+    let (first, last) = (class(&jpegs[0].0), class(&jpegs[jpegs.len() - 1].0));
+    let other = &jpegs.iter().rfind(|(name, bytes)| class(name) == last && *bytes != jpegs[0].1).unwrap().1;
+    for (name, bytes) in jpegs.iter().filter(|(name, _)| class(name) == first).take(5) {
+        // Trailing bytes make sure that the length differs; decoders do not look at them.
+        let longer = [&other[..], &vec![0; bytes.len() + 1]].concat();
+        fs::write(train.join(name), longer).unwrap();
+    }
+    succeed(&mut prepare("shards"));
+    let shards = dir.path().join("shards/tiny-imagenet-200");
+    assert_ne!(written(&shards, 0), before[0], "a shard of files that changed was taken");
+    assert_eq!(written(&shards, 1), before[1], "a shard of files that did not change was made again");
+    succeed(&mut prepare("undisturbed"));
+    assert!(files(&dir.path().join("shards")) == files(&dir.path().join("undisturbed")));
+    // Without a kill in between it is noticed too.
+    fs::write(train.join(&jpegs[0].0), other).unwrap();
+    let refused = crate::common::output(&mut prepare("shards"));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("from other files"), "{}", stderr(&refused));
 }
 
 #[test]

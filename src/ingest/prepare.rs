@@ -1,6 +1,7 @@
 //! From raw folders to shards. A data set is written to a hidden folder beside its place and renamed
 //! when it is whole; the bytes are a function of the input and the options, whatever the threads.
 
+mod flush;
 mod order;
 mod plan;
 mod staging;
@@ -20,10 +21,14 @@ use crate::shard::{
 };
 use rayon::prelude::*;
 use staging::Staging;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// Files whose names or lengths one task gathers.
+const FILES_AT_ONCE: usize = 256;
 
 /// Which colours are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,12 +179,14 @@ fn choose(data: &Path, found: Vec<Found>, only: &[String]) -> Result<Vec<Found>>
 
 fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) -> Result<Prepared> {
     let target = options.out.join(set.name());
-    let settings = settings(set, options)?;
     if target.exists() && !options.force {
-        return already_there(&target, &settings);
+        return already_there(&target, &settings(set, options)?);
     }
-    let staging = Staging::open(&options.out, set.name(), &settings)?;
-    let name = set.name().to_owned();
+    // Lengths are told by reading; asking for them before would take as long as statistics and filter together.
+    let mut begun = options.settings();
+    begun.push(format!("files = {}", source_fingerprint(set, None)));
+    let staging = Staging::open(&options.out, set.name(), &begun)?;
+    let (name, settings) = (set.name().to_owned(), options.settings());
     let mut job =
         Job { name, options, settings, staging, blocks: options.blocks(), progress, notes: Vec::new() };
     let manifest = match set {
@@ -187,7 +194,9 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
         Found::Neural(set) => job.neural(set),
     };
     match manifest {
-        Ok((manifest, images)) => {
+        Ok((mut manifest, lengths, images)) => {
+            manifest.settings.push(source_setting(set, &lengths));
+            manifest.raw_bytes = lengths.iter().sum();
             Ok(Prepared { manifest: job.staging.finish(manifest)?, images, notes: job.notes })
         }
         Err(e) => {
@@ -202,8 +211,12 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
 /// What the bytes of a data set's shards depend on.
 fn settings(set: &Found, options: &PrepareOptions) -> Result<Vec<String>> {
     let mut settings = options.settings();
-    settings.push(format!("source = {}", source_fingerprint(set)?));
+    settings.push(source_setting(set, &file_lengths(&source_files(set).1)?));
     Ok(settings)
+}
+
+fn source_setting(set: &Found, lengths: &[u64]) -> String {
+    format!("source = {}", source_fingerprint(set, Some(lengths)))
 }
 
 /// A data set of the same files and settings counts as prepared; anything else is not touched.
@@ -221,23 +234,39 @@ fn already_there(target: &Path, settings: &[String]) -> Result<Prepared> {
     Ok(Prepared { manifest, images: 0, notes: vec!["already prepared".to_owned()] })
 }
 
-/// Names and lengths of all files of a data set.
-fn source_fingerprint(set: &Found) -> Result<Fingerprint> {
-    let (root, files): (&Path, Vec<&PathBuf>) = match set {
-        Found::Images(set) => (&set.root, set.train.iter().chain(&set.test).map(|(path, _)| path).collect()),
-        Found::Neural(set) => (&set.root, set.sessions.iter().chain(set.images.values()).collect()),
-    };
-    let lines = |paths: &[&PathBuf]| -> Result<Vec<u8>> {
+/// The folder of a data set and all files that it is made from.
+fn source_files(set: &Found) -> (&Path, Vec<&Path>) {
+    match set {
+        Found::Images(set) => {
+            (&set.root, set.train.iter().chain(&set.test).map(|(path, _)| path.as_path()).collect())
+        }
+        Found::Neural(set) => {
+            (&set.root, set.sessions.iter().chain(set.images.values()).map(PathBuf::as_path).collect())
+        }
+    }
+}
+
+/// Fingerprint of the names of a data set's files and, if they are given, of their lengths.
+fn source_fingerprint(set: &Found, lengths: Option<&[u64]>) -> Fingerprint {
+    let (root, files) = source_files(set);
+    let lines = |(chunk, paths): (usize, &[&Path])| {
         let mut lines = Vec::with_capacity(64 * paths.len());
-        for path in paths {
+        for (i, path) in paths.iter().enumerate() {
             let name = path.strip_prefix(root).unwrap_or(path);
             lines.extend_from_slice(name.as_os_str().as_encoded_bytes());
-            writeln!(lines, "\t{}", file_bytes(path)?).map_err(IngestError::io(path, "name"))?;
+            if let Some(lengths) = lengths {
+                lines.extend_from_slice(format!("\t{}", lengths[chunk * FILES_AT_ONCE + i]).as_bytes());
+            }
+            lines.push(b'\n');
         }
-        Ok(lines)
+        lines
     };
-    let lines: Vec<Vec<u8>> = files.par_chunks(256).map(lines).collect::<Result<_>>()?;
-    Ok(Fingerprint::of(&lines.concat()))
+    let lines: Vec<Vec<u8>> = files.par_chunks(FILES_AT_ONCE).enumerate().map(lines).collect();
+    Fingerprint::of(&lines.concat())
+}
+
+fn file_lengths(paths: &[&Path]) -> Result<Vec<u64>> {
+    paths.par_iter().with_min_len(FILES_AT_ONCE).map(|path| file_bytes(path)).collect()
 }
 
 fn file_bytes(path: &Path) -> Result<u64> {
@@ -261,7 +290,8 @@ type Item<'a> = (&'a Path, u32, u32);
 type Part<'a> = (Option<Split>, Vec<Item<'a>>);
 
 impl Job<'_> {
-    fn images(&mut self, set: &ImageSet) -> Result<(Manifest, u64)> {
+    /// Makes the shards; gives the manifest so far, the lengths of the source files and the number of images.
+    fn images(&mut self, set: &ImageSet) -> Result<(Manifest, Vec<u64>, u64)> {
         let n_images = (set.train.len() + set.test.len()) as u64;
         (self.progress)(Progress::Begin(&set.name, n_images));
         let shape = read_image(&set.train[0].0, self.options.channels(true), &mut Vec::new())?.shape;
@@ -273,27 +303,34 @@ impl Job<'_> {
             let item = |i: usize| (files[i].0.as_path(), i as u32, files[i].1);
             (Some(split), (0..files.len()).filter(wanted).map(item).collect())
         };
-        let written = self.image_shards(&Split::ALL.map(items), &Content::Images, shape, DType::U8)?;
+        let parts = Split::ALL.map(items);
+        let written = self.image_shards(&parts, &Content::Images, shape, DType::U8)?;
         let train = Split::ALL.iter().position(|&split| split == Split::Train).unwrap_or(0);
         let sums = &written[train].0;
-        let raw_bytes = written.iter().map(|(_, bytes)| bytes).sum();
+        let mut lengths = vec![0; n_images as usize];
+        for ((split, items), (_, read)) in parts.iter().zip(&written) {
+            // Files of the test set are numbered on their own, and come last.
+            let first = if *split == Some(Split::Test) { set.train.len() } else { 0 };
+            items.iter().zip(read).for_each(|(item, &bytes)| lengths[first + item.1 as usize] = bytes);
+        }
         let classes =
             set.classes.iter().map(|c| ClassInfo { id: c.id.clone(), words: c.words.clone() }).collect();
-        Ok((self.manifest(raw_bytes, shape, DType::U8, sums, classes, Vec::new()), n_images))
+        Ok((self.manifest(shape, DType::U8, sums, classes, Vec::new()), lengths, n_images))
     }
 
-    fn neural(&mut self, set: &NeuralSet) -> Result<(Manifest, u64)> {
+    /// As [`Job::images`].
+    fn neural(&mut self, set: &NeuralSet) -> Result<(Manifest, Vec<u64>, u64)> {
         let n_images = set.images.len() as u64;
         (self.progress)(Progress::Begin(&set.name, n_images));
         let trains = split::neural_training(set.n_split(), self.options.train_frac, self.options.split_seed);
         // Sessions first: they are small, and most of what can be wrong is in them.
         let mut infos = Vec::new();
-        let mut raw_bytes = 0;
+        let mut lengths = Vec::new();
         let rows: Vec<u32> = set.images.keys().copied().collect();
         let mut ids = BTreeSet::new();
         for path in &set.sessions {
             let session = set.read(path, &self.options.bins)?;
-            raw_bytes += file_bytes(path)?;
+            lengths.push(file_bytes(path)?);
             if !ids.insert(session.id.clone()) {
                 return Err(IngestError::bad(
                     path,
@@ -310,13 +347,13 @@ impl Job<'_> {
             self.notes.push("images are floating-point: they are not divided by 255".to_owned());
         }
         let written = self.image_shards(&[(None, items)], &Content::Stimuli, first.shape, first.dtype)?;
-        let (sums, bytes) = &written[0];
-        Ok((self.manifest(raw_bytes + bytes, first.shape, first.dtype, sums, Vec::new(), infos), n_images))
+        let (sums, read) = &written[0];
+        lengths.extend_from_slice(read);
+        Ok((self.manifest(first.shape, first.dtype, sums, Vec::new(), infos), lengths, n_images))
     }
 
     fn manifest(
         &self,
-        raw_bytes: u64,
         image: [u32; 3],
         pixels: DType,
         sums: &PixelSums,
@@ -329,7 +366,7 @@ impl Job<'_> {
             dataset: self.name.clone(),
             writer: format!("nct {}", env!("CARGO_PKG_VERSION")),
             settings: self.settings.clone(),
-            raw_bytes,
+            raw_bytes: 0,
             image,
             pixels,
             mean,
@@ -359,6 +396,11 @@ pub fn decode_all(data: &Path, jobs: usize) -> Result<u64> {
     pool.install(|| files.par_iter().map_init(Vec::new, decode).sum())
 }
 
+thread_local! {
+    /// An image file as it is.
+    static FILE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// What was read from an image file.
 struct ImageFile {
     shape: [u32; 3],
@@ -368,14 +410,34 @@ struct ImageFile {
 
 /// Reads an image, `.npy` or JPEG by its name, and appends it to `out` as shards store it.
 fn read_image(path: &Path, channels: Channels, out: &mut Vec<u8>) -> Result<ImageFile> {
-    let file = fs::read(path).map_err(IngestError::io(path, "read"))?;
-    let file_bytes = file.len() as u64;
-    if path.extension().is_none_or(|e| e != "npy") {
-        let shape = append_jpeg(&file, path, channels, out)?;
-        return Ok(ImageFile { shape, dtype: DType::U8, file_bytes });
+    FILE.with_borrow_mut(|buffer| {
+        let file = read_file(path, buffer).map_err(IngestError::io(path, "read"))?;
+        let file_bytes = file.len() as u64;
+        if path.extension().is_none_or(|e| e != "npy") {
+            let shape = append_jpeg(file, path, channels, out)?;
+            return Ok(ImageFile { shape, dtype: DType::U8, file_bytes });
+        }
+        let image = decode_npy(file, path)?.with(channels);
+        image.pixels.append_to(out);
+        let dtype = if matches!(image.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 };
+        Ok(ImageFile { shape: image.shape(), dtype, file_bytes })
+    })
+}
+
+/// Reads a file into a buffer that keeps its length. Small files take one read and one that finds the end,
+/// without asking for their length before.
+fn read_file<'a>(path: &Path, buffer: &'a mut Vec<u8>) -> std::io::Result<&'a [u8]> {
+    let mut file = fs::File::open(path)?;
+    let mut n = 0;
+    loop {
+        if n == buffer.len() {
+            buffer.resize((2 * n).max(64 << 10), 0);
+        }
+        match file.read(&mut buffer[n..]) {
+            Ok(0) => return Ok(&buffer[..n]),
+            Ok(more) => n += more,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
-    let image = decode_npy(&file, path)?.with(channels);
-    image.pixels.append_to(out);
-    let dtype = if matches!(image.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 };
-    Ok(ImageFile { shape: image.shape(), dtype, file_bytes })
 }

@@ -4,16 +4,21 @@
 //! replaces each byte by its difference from the byte one line before, as PNG's filter "up" does;
 //! differences are small numbers, and undoing it is an addition of whole lines.
 
+use super::entropy;
 use super::layout::Codec;
+use multiversion::multiversion;
 use std::cell::RefCell;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, ParamSwitch, Strategy};
 
+/// Level of entropy coding alone.
+const ENTROPY: i32 = 0;
 /// The codecs are tried on so many pieces of a block, of about so many bytes; the better one gets the whole.
 const TRIAL_PIECES: usize = 4;
 const TRIAL_BYTES: usize = 4 << 10;
 
 thread_local! {
+    static FILTERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
@@ -21,18 +26,24 @@ thread_local! {
 /// Stores `raw`, whose lines have `line_bytes`, in the smallest of the codecs' forms. A block that does
 /// not shrink by at least 1/64 stays as it is: reading it must be worth something.
 pub fn encode(raw: &[u8], line_bytes: usize, level: i32) -> std::io::Result<(Codec, Vec<u8>)> {
-    let mut filtered = Vec::new();
-    let trial = sample(raw, line_bytes);
-    filter_lines(&trial, line_bytes, &mut filtered);
-    let filters = compress(&filtered, level)?.len() < compress(&trial, level)?.len();
-    let (codec, packed) = if filters {
-        filter_lines(raw, line_bytes, &mut filtered);
-        (Codec::ZstdLines, compress(&filtered, level)?)
-    } else {
-        (Codec::Zstd, compress(raw, level)?)
-    };
-    let shrinks = packed.len() + raw.len().div_ceil(64) <= raw.len();
-    Ok(if shrinks { (codec, packed) } else { (Codec::Raw, raw.to_vec()) })
+    FILTERED.with_borrow_mut(|filtered| {
+        let filters = if level == ENTROPY {
+            filter_lines(raw, line_bytes, filtered);
+            entropy::trial(filtered) < entropy::trial(raw)
+        } else {
+            let trial = sample(raw, line_bytes);
+            filter_lines(&trial, line_bytes, filtered);
+            let filters = compress(filtered, level)?.len() < compress(&trial, level)?.len();
+            if filters {
+                filter_lines(raw, line_bytes, filtered);
+            }
+            filters
+        };
+        let (codec, content) = if filters { (Codec::ZstdLines, &filtered[..]) } else { (Codec::Zstd, raw) };
+        let packed = compress(content, level)?;
+        let shrinks = packed.len() + raw.len().div_ceil(64) <= raw.len();
+        Ok(if shrinks { (codec, packed) } else { (Codec::Raw, raw.to_vec()) })
+    })
 }
 
 /// Whole lines from evenly spread places.
@@ -64,6 +75,11 @@ pub fn decode(codec: Codec, line_bytes: usize, stored: &[u8], out: &mut [u8]) ->
 }
 
 fn compress(raw: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
+    if level == ENTROPY
+        && let Some(frame) = entropy::frame(raw)
+    {
+        return Ok(frame);
+    }
     COMPRESSOR.with_borrow_mut(|slot| {
         let compressor = match slot {
             Some((at, compressor)) if *at == level => compressor,
@@ -74,10 +90,11 @@ fn compress(raw: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
 }
 
 /// zstd at `level`. Level 0 is entropy coding alone: after the row filter nearly all of what zstd gains on
-/// photographs is Huffman coding, and looking for repeated strings takes longer than that.
+/// photographs is Huffman coding, and looking for repeated strings takes longer than that. Most blocks of
+/// that level come from [`entropy::frame`], which is faster; the library gets the others.
 fn compressor(level: i32) -> std::io::Result<Compressor<'static>> {
-    let mut compressor = Compressor::new(if level == 0 { 1 } else { level })?;
-    if level == 0 {
+    let mut compressor = Compressor::new(if level == ENTROPY { 1 } else { level })?;
+    if level == ENTROPY {
         compressor.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast))?;
         // Such a stride between looks passes over all but the plainest repeats.
         compressor.set_parameter(CParameter::TargetLength(1000))?;
@@ -98,6 +115,7 @@ fn decompress(stored: &[u8], out: &mut [u8]) -> std::io::Result<usize> {
 }
 
 /// Each byte less the one `line_bytes` before; the first line stays.
+#[multiversion(targets("x86_64+avx2", "x86_64+sse4.1"))]
 fn filter_lines(raw: &[u8], line_bytes: usize, out: &mut Vec<u8>) {
     let first = line_bytes.clamp(1, raw.len().max(1)).min(raw.len());
     out.clear();

@@ -4,6 +4,7 @@
 //! Absent: threads, clocks, knowledge of particular data sets.
 
 pub mod codec;
+mod entropy;
 mod error;
 pub mod layout;
 mod meta;
@@ -23,4 +24,4 @@ pub use schema::{Field, Schema};
 pub use set::{
     ClassInfo, Dataset, MANIFEST, MANIFEST_VERSION, Manifest, MappedShard, SessionInfo, ShardInfo, ShardSet,
 };
-pub use writer::{BlockOptions, PackedBlock, ShardWriter, block_rows, pack};
+pub use writer::{BlockOptions, PackedBlock, Sealed, ShardWriter, block_rows, pack};

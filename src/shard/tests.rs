@@ -40,7 +40,11 @@ fn build(n_rows: u32, n_neurons: u32, target_bytes: u32) -> Vec<u8> {
     for (field, column) in columns(n_rows, n_neurons).iter().enumerate() {
         writer.append_column(field, column, options.level).unwrap();
     }
-    writer.finish().unwrap().into_inner()
+    let (out, sealed) = writer.finish().unwrap();
+    let bytes = out.into_inner();
+    assert_eq!(sealed.blake3, crate::base::Fingerprint::of(&bytes));
+    assert_eq!((sealed.bytes, sealed.checksum), (bytes.len() as u64, open(&bytes).unwrap().checksum()));
+    bytes
 }
 
 fn open(bytes: &[u8]) -> Result<Shard<&[u8]>, super::ShardError> {

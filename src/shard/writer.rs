@@ -5,7 +5,8 @@
 use super::error::ShardError;
 use super::layout::{ALIGN, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES};
 use super::{codec, meta::ShardMeta};
-use crate::base::digest;
+use crate::base::digest::LateStart;
+use crate::base::{Fingerprint, digest};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,7 @@ pub struct PackedBlock {
     codec: super::layout::Codec,
     stored: Vec<u8>,
     raw_bytes: u32,
+    checksum: u32,
 }
 
 impl PackedBlock {
@@ -55,7 +57,8 @@ pub fn pack(raw: &[u8], line_bytes: usize, level: i32) -> Result<PackedBlock, Sh
         .ok_or_else(|| ShardError::Misuse(format!("a block of {} bytes is too large", raw.len())))?;
     let (codec, stored) = codec::encode(raw, line_bytes, level)
         .map_err(|e| ShardError::Misuse(format!("zstd level {level}: {e}")))?;
-    Ok(PackedBlock { codec, stored, raw_bytes })
+    let checksum = digest::crc32c(&stored);
+    Ok(PackedBlock { codec, stored, raw_bytes, checksum })
 }
 
 /// Writes a shard to any seekable output.
@@ -67,6 +70,18 @@ pub struct ShardWriter<W: Write + Seek> {
     meta: ShardMeta,
     index: Vec<Vec<Entry>>,
     rows: Vec<u64>,
+    digest: LateStart,
+}
+
+/// What a finished shard is told by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Length of the file.
+    pub bytes: u64,
+    /// Its header's checksum.
+    pub checksum: u32,
+    /// Digest of what was written. Bytes that the disk changes later do not have it.
+    pub blake3: Fingerprint,
 }
 
 impl<W: Write + Seek> ShardWriter<W> {
@@ -83,8 +98,9 @@ impl<W: Write + Seek> ShardWriter<W> {
                 return Err(ShardError::Misuse(what));
             }
         }
+        let (path, digest) = (path.to_path_buf(), LateStart::default());
         let mut writer =
-            Self { out, path: path.to_path_buf(), at: 0, meta, index: vec![Vec::new(); n], rows: vec![0; n] };
+            Self { out, path, at: 0, meta, index: vec![Vec::new(); n], rows: vec![0; n], digest };
         writer.write(&[0; HEADER_BYTES])?;
         Ok(writer)
     }
@@ -105,7 +121,7 @@ impl<W: Write + Seek> ShardWriter<W> {
             at: self.at,
             stored_bytes: block.stored.len() as u32,
             raw_bytes: block.raw_bytes,
-            checksum: digest::crc32c(&block.stored),
+            checksum: block.checksum,
             codec: block.codec,
         });
         self.rows[field] += rows;
@@ -123,7 +139,7 @@ impl<W: Write + Seek> ShardWriter<W> {
     }
 
     /// Writes index, metadata and header, and gives the output back.
-    pub fn finish(mut self) -> Result<W, ShardError> {
+    pub fn finish(mut self) -> Result<(W, Sealed), ShardError> {
         let n_rows = self.rows.first().copied().unwrap_or(0);
         if self.rows.iter().any(|&rows| rows != n_rows) {
             return Err(ShardError::Misuse(format!("fields of different length: {:?} records", self.rows)));
@@ -146,9 +162,11 @@ impl<W: Write + Seek> ShardWriter<W> {
         self.write(&index)?;
         self.write(&meta)?;
         self.out.seek(SeekFrom::Start(0)).map_err(ShardError::io(&self.path, "seek"))?;
-        self.write(&header.encode())?;
-        self.out.flush().map_err(ShardError::io(&self.path, "write"))?;
-        Ok(self.out)
+        let encoded = header.encode();
+        let written = self.out.write_all(&encoded).and_then(|()| self.out.flush());
+        written.map_err(ShardError::io(&self.path, "write"))?;
+        let blake3 = self.digest.finish(&encoded);
+        Ok((self.out, Sealed { bytes: header.file_bytes, checksum: header.checksum, blake3 }))
     }
 
     fn pad(&mut self) -> Result<(), ShardError> {
@@ -158,6 +176,7 @@ impl<W: Write + Seek> ShardWriter<W> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ShardError> {
         self.at += bytes.len() as u64;
+        self.digest.update(bytes);
         self.out.write_all(bytes).map_err(ShardError::io(&self.path, "write"))
     }
 }

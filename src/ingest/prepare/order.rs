@@ -2,61 +2,81 @@
 
 use super::Result;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+/// So many results a thread may wait for their turn before their makers wait for the taker.
+const WAITING: usize = 8;
+
 /// Results that wait for their turn.
-struct Queue<T, F> {
+struct Queue<T> {
     next: usize,
     waiting: BTreeMap<usize, T>,
-    take: F,
+    /// Whether a thread is taking.
+    taken: bool,
     /// The first error by place.
     error: Option<(usize, super::IngestError)>,
 }
 
-impl<T, F: FnMut(T) -> Result<()>> Queue<T, F> {
-    fn put(&mut self, i: usize, made: Result<T>) {
-        match made {
-            Ok(made) => drop(self.waiting.insert(i, made)),
-            Err(e) => self.fail(i, e),
-        }
-        while self.error.is_none()
-            && let Some(made) = self.waiting.remove(&self.next)
-        {
-            if let Err(e) = (self.take)(made) {
-                self.fail(self.next, e);
-            }
-            self.next += 1;
-        }
-    }
-
+impl<T> Queue<T> {
     fn fail(&mut self, i: usize, e: super::IngestError) {
         if self.error.as_ref().is_none_or(|(first, _)| i < *first) {
             self.error = Some((i, e));
         }
     }
+
+    /// The next result, if it is there and none before it failed.
+    fn pop(&mut self) -> Option<T> {
+        if self.error.is_some() { None } else { self.waiting.remove(&self.next) }
+    }
 }
 
 /// Makes things 0 to `n` on all threads of the pool and takes them in order, each by the thread that made
-/// the one that was missing: no thread waits for a round of others. The error given is the first by place,
-/// whatever the threads.
+/// the one that was missing, while the others go on: no thread waits for a round of others. The error given is
+/// the first by place, whatever the threads.
 pub(super) fn in_order<T: Send>(
     n: usize,
     make: impl Fn(usize) -> Result<T> + Sync,
     take: impl FnMut(T) -> Result<()> + Send,
 ) -> Result<()> {
-    let queue = Mutex::new(Queue { next: 0, waiting: BTreeMap::new(), take, error: None });
-    let (begun, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    rayon::broadcast(|_| {
-        while !failed.load(Ordering::Relaxed) {
+    let queue = Mutex::new(Queue { next: 0, waiting: BTreeMap::new(), taken: false, error: None });
+    let take = Mutex::new(take);
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    // Takes what can be taken, unless another thread is at it.
+    let take_all = || {
+        let mut now = lock();
+        if std::mem::replace(&mut now.taken, true) {
+            return;
+        }
+        let mut take = take.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(made) = now.pop() {
+            drop(now);
+            let taken = take(made);
+            now = lock();
+            let at = now.next;
+            now.next += 1;
+            taken.unwrap_or_else(|e| now.fail(at, e));
+        }
+        now.taken = false;
+    };
+    let begun = AtomicUsize::new(0);
+    rayon::broadcast(|threads| {
+        while lock().error.is_none() {
             let i = begun.fetch_add(1, Ordering::Relaxed);
             if i >= n {
                 break;
             }
-            let made = make(i);
-            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.put(i, made);
-            failed.fetch_or(queue.error.is_some(), Ordering::Relaxed);
+            match make(i) {
+                Ok(made) => drop(lock().waiting.insert(i, made)),
+                Err(e) => lock().fail(i, e),
+            }
+            take_all();
+            let full =
+                |queue: &Queue<T>| queue.taken && queue.waiting.len() >= WAITING * threads.num_threads();
+            if full(&lock()) {
+                // Until the taker has done.
+                drop(take.lock());
+            }
         }
     });
     match queue.into_inner().unwrap_or_else(PoisonError::into_inner).error {

@@ -21,8 +21,8 @@ pub(super) struct Finished {
     pub(super) info: ShardInfo,
     /// Sums of its images' pixels.
     pub(super) sums: PixelSums,
-    /// Bytes of the raw files it was made from.
-    pub(super) raw_bytes: u64,
+    /// Of the lengths of the raw files it was made from; their names are among the settings.
+    pub(super) source: Fingerprint,
 }
 
 /// A data set on its way. Dropped before [`Staging::finish`], it removes itself, unless it is to be kept.
@@ -50,15 +50,24 @@ impl Staging {
         let path = root.join(SETTINGS);
         if fs::read_to_string(&path).ok().as_deref() != Some(&text) {
             clear(&root)?;
-            write_durably(&path, text.as_bytes())?;
+            // Not flushed: settings that a loss of power has cut are other settings.
+            fs::write(&path, text).map_err(IngestError::io(&path, "write"))?;
         }
         Ok(Self { root, target: out.join(name), shards: Vec::new(), keep: false, _lock: lock })
     }
 
-    /// The record of shard `file` if it was finished before and is sound.
-    pub(super) fn finished(&mut self, file: &str) -> Option<Finished> {
+    /// Whether there is a record of shard `file`.
+    pub(super) fn recorded(&self, file: &str) -> bool {
+        record(&self.root, file).is_file()
+    }
+
+    /// The record of shard `file` if it was finished before from `source` and is sound.
+    pub(super) fn finished(&mut self, file: &str, source: &Fingerprint) -> Option<Finished> {
         let record = fs::read(record(&self.root, file)).ok()?;
         let finished: Finished = serde_json::from_slice(&record).ok()?;
+        if finished.source != *source {
+            return None;
+        }
         let bytes = Mapped::open(&self.root.join(file)).ok()?;
         let sound = finished.info.file == file
             && finished.info.bytes == bytes.as_ref().len() as u64
@@ -126,27 +135,28 @@ impl Drop for Staging {
     }
 }
 
-/// Flushes a written shard in folder `root` and records it. `info` is completed with length, checksum and digest.
+/// Flushes a written shard in folder `root` and records it. The record itself need not be flushed: a record that
+/// a loss of power has cut is none, and one that stayed is believed only if the shard has its digest.
 pub(super) fn close(
     root: &Path,
     out: &File,
     info: ShardInfo,
     sums: PixelSums,
-    raw_bytes: u64,
+    source: Fingerprint,
 ) -> Result<ShardInfo> {
     let path = root.join(&info.file);
     out.sync_all().map_err(IngestError::io(&path, "flush"))?;
     let bytes = Mapped::open(&path).map_err(IngestError::io(&path, "read back"))?;
-    let bytes = bytes.as_ref();
-    let info = ShardInfo {
-        bytes: bytes.len() as u64,
-        checksum: Shard::open(bytes, &path)?.checksum(),
-        blake3: Fingerprint::of_large(bytes),
-        ..info
-    };
-    let finished = Finished { info, sums, raw_bytes };
+    if Shard::open(bytes.as_ref(), &path)?.checksum() != info.checksum {
+        return Err(IngestError::bad(
+            &path,
+            "is not as it was written: another program or the disk changed it",
+        ));
+    }
+    let finished = Finished { info, sums, source };
     let text = serde_json::to_vec(&finished).expect("a record has only plain values");
-    write_durably(&record(root, &finished.info.file), &text)?;
+    let record = record(root, &finished.info.file);
+    fs::write(&record, text).map_err(IngestError::io(&record, "write"))?;
     Ok(finished.info)
 }
 
@@ -176,13 +186,16 @@ fn lock(root: &Path) -> Result<File> {
     }
 }
 
-/// Removes what an earlier `prepare` with other settings left.
+/// Removes what an earlier `prepare` with other settings left, for good: no loss of power may bring it back
+/// beside the new settings.
 fn clear(root: &Path) -> Result<()> {
-    for entry in list(root)?.into_iter().filter(|entry| entry.file_name().is_none_or(|name| name != LOCK)) {
-        let removed = if entry.is_dir() { fs::remove_dir_all(&entry) } else { fs::remove_file(&entry) };
-        removed.map_err(IngestError::io(&entry, "remove"))?;
+    let mut entries = list(root)?;
+    entries.retain(|entry| entry.file_name().is_none_or(|name| name != LOCK));
+    for entry in &entries {
+        let removed = if entry.is_dir() { fs::remove_dir_all(entry) } else { fs::remove_file(entry) };
+        removed.map_err(IngestError::io(entry, "remove"))?;
     }
-    Ok(())
+    if entries.is_empty() { Ok(()) } else { sync_folder(root).map_err(IngestError::io(root, "flush")) }
 }
 
 fn list(root: &Path) -> Result<Vec<PathBuf>> {
@@ -190,14 +203,13 @@ fn list(root: &Path) -> Result<Vec<PathBuf>> {
     entries.map_err(IngestError::io(root, "list"))
 }
 
-/// Writes a small file so that after any crash it is there whole or not at all.
+/// Writes a small file so that after any crash it is there whole or not at all, once the folder is flushed too.
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        sync_folder(folder)
+        file.persist(path).map(drop).map_err(|e| e.error)
     });
     written.map_err(IngestError::io(path, "write"))
 }

@@ -2,16 +2,26 @@
 
 use super::{
     Content, DType, Field, Fingerprint, IngestError, Item, Job, Part, PixelSums, Progress, Responses, Result,
-    Session, SessionMeta, Split, neuron_statistics, order::in_order, read_image, staging,
+    Session, SessionMeta, Split, file_lengths, flush::Flusher, neuron_statistics, order::in_order,
+    read_image, staging,
 };
 use crate::ingest::Trials;
-use crate::shard::{PackedBlock, Schema, ShardInfo, ShardMeta, ShardWriter, block_rows, pack};
+use crate::shard::{PackedBlock, Schema, Sealed, ShardInfo, ShardMeta, ShardWriter, block_rows, pack};
 use half::{bf16, f16};
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 use std::thread::ScopedJoinHandle;
+
+/// Shards that may be on their way to disk beside the one that is made.
+const CLOSING: usize = 3;
+
+thread_local! {
+    /// Decoded pixels of a block: memory that comes new from the system for each costs as much as the row filter.
+    static RAW: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// How a shard is listed in the manifest.
 struct Listed {
@@ -19,40 +29,49 @@ struct Listed {
     split: Option<Split>,
     session: Option<String>,
     rows: u64,
+    /// Lengths of the raw files.
+    source: Vec<u64>,
 }
 
 /// A shard all of whose bytes were handed to the system.
 struct Written {
     out: File,
+    flusher: Flusher,
     info: ShardInfo,
     sums: PixelSums,
-    raw_bytes: u64,
+    source: Vec<u64>,
 }
 
 impl Written {
     fn new(
         writer: ShardWriter<BufWriter<File>>,
+        flusher: Flusher,
         listed: Listed,
         sums: PixelSums,
-        raw_bytes: u64,
     ) -> Result<Self> {
-        let Listed { file, split, session, rows } = listed;
+        let Listed { file, split, session, rows, source } = listed;
         let path = Path::new(&file);
-        let out =
-            writer.finish()?.into_inner().map_err(|e| IngestError::io(path, "write")(e.into_error()))?;
-        let (bytes, checksum, blake3) = (0, 0, Fingerprint::of(&[]));
+        let (out, Sealed { bytes, checksum, blake3 }) = writer.finish()?;
+        let out = out.into_inner().map_err(|e| IngestError::io(path, "write")(e.into_error()))?;
         let info = ShardInfo { file, split, session, rows, bytes, checksum, blake3 };
-        Ok(Self { out, info, sums, raw_bytes })
+        Ok(Self { out, flusher, info, sums, source })
     }
 
     /// Brings the shard to disk and records it in the journal at `root`.
     fn close(self, root: &Path) -> Result<ShardInfo> {
-        staging::close(root, &self.out, self.info, self.sums, self.raw_bytes)
+        self.flusher.finish().map_err(IngestError::io(&root.join(&self.info.file), "flush"))?;
+        staging::close(root, &self.out, self.info, self.sums, source_of(&self.source))
     }
 }
 
-/// A block of images, the sums of its pixels, and the bytes of the files.
-type ImageBlock = (PackedBlock, PixelSums, u64);
+/// A block of images, the sums of its pixels, and the lengths of the files.
+type ImageBlock = (PackedBlock, PixelSums, Vec<u64>);
+
+/// What a journal's record says of the raw files of a shard.
+fn source_of(lengths: &[u64]) -> Fingerprint {
+    let bytes: Vec<u8> = lengths.iter().flat_map(|n| n.to_le_bytes()).collect();
+    Fingerprint::of(&bytes)
+}
 
 impl Job<'_> {
     /// Begins a shard with the given fields.
@@ -62,7 +81,7 @@ impl Job<'_> {
         content: Content,
         split: Option<Split>,
         fields: Vec<Field>,
-    ) -> Result<ShardWriter<BufWriter<File>>> {
+    ) -> Result<(ShardWriter<BufWriter<File>>, Flusher)> {
         let rows = |field: &Field| block_rows(field.row_bytes().unwrap_or(1), self.blocks);
         let meta = ShardMeta {
             dataset: self.name.clone(),
@@ -72,45 +91,51 @@ impl Job<'_> {
             schema: Schema(fields),
         };
         let (path, out) = self.staging.create(file)?;
-        Ok(ShardWriter::new(BufWriter::new(out), &path, meta)?)
+        let flusher = Flusher::new(&out).map_err(IngestError::io(&path, "write"))?;
+        Ok((ShardWriter::new(BufWriter::new(out), &path, meta)?, flusher))
     }
 
-    /// Writes the images of each part as one or more shards; gives the sums of their pixels and the bytes
-    /// read. While a shard is brought to disk and digested, the next is made.
+    /// Writes the images of each part as one or more shards; gives the sums of their pixels and the
+    /// lengths of the files. While shards are brought to disk, the next is made.
     pub(super) fn image_shards(
         &mut self,
         parts: &[Part<'_>],
         content: &Content,
         shape: [u32; 3],
         dtype: DType,
-    ) -> Result<Vec<(PixelSums, u64)>> {
+    ) -> Result<Vec<(PixelSums, Vec<u64>)>> {
         let field = Field::new("image", dtype, &shape);
         let rows_per_block = block_rows(field.row_bytes().unwrap_or(1), self.blocks) as usize;
         let block_bytes = u64::from(field.row_bytes().unwrap_or(1)) * rows_per_block as u64;
         let blocks_per_shard = (self.options.shard_bytes / block_bytes).max(1) as usize;
         let root = self.staging.root().to_path_buf();
-        let mut all = vec![(PixelSums::default(), 0); parts.len()];
+        let mut all = vec![(PixelSums::default(), Vec::new()); parts.len()];
         std::thread::scope(|scope| {
-            let mut closing = None;
-            for ((split, items), (sums, raw_bytes)) in parts.iter().zip(&mut all) {
+            let mut closing = VecDeque::new();
+            for ((split, items), (sums, lengths)) in parts.iter().zip(&mut all) {
                 let prefix = split.map_or("stimuli", Split::as_str);
                 for (number, items) in items.chunks(rows_per_block * blocks_per_shard).enumerate() {
                     let file = format!("{prefix}-{number:05}.nct");
-                    if let Some(finished) = self.staging.finished(&file) {
-                        self.tell(items.len())?;
-                        sums.add(&finished.sums);
-                        *raw_bytes += finished.raw_bytes;
-                        continue;
+                    if self.staging.recorded(&file) {
+                        let found = file_lengths(&items.iter().map(|item| item.0).collect::<Vec<_>>())?;
+                        if let Some(finished) = self.staging.finished(&file, &source_of(&found)) {
+                            self.tell(items.len())?;
+                            sums.add(&finished.sums);
+                            lengths.extend(found);
+                            continue;
+                        }
                     }
                     let written = self.image_shard(file, items, content, *split, &field, rows_per_block)?;
                     sums.add(&written.sums);
-                    *raw_bytes += written.raw_bytes;
+                    lengths.extend_from_slice(&written.source);
                     let root = &root;
-                    let next = scope.spawn(move || written.close(root));
-                    self.closed(closing.replace(next))?;
+                    closing.push_back(scope.spawn(move || written.close(root)));
+                    if closing.len() > CLOSING {
+                        self.closed(closing.pop_front())?;
+                    }
                 }
             }
-            self.closed(closing)
+            closing.into_iter().try_for_each(|closing| self.closed(Some(closing)))
         })?;
         Ok(all)
     }
@@ -136,32 +161,44 @@ impl Job<'_> {
         if labelled {
             fields.push(Field::new("label", DType::U32, &[]));
         }
-        let mut writer = self.shard(&file, content.clone(), split, fields)?;
-        let (mut sums, mut raw_bytes) = (PixelSums::default(), 0);
+        let (mut writer, mut flusher) = self.shard(&file, content.clone(), split, fields)?;
+        let (mut sums, mut source) = (PixelSums::default(), Vec::with_capacity(items.len()));
         let blocks: Vec<&[Item<'_>]> = items.chunks(rows_per_block).collect();
         let make = |i: usize| self.image_block(blocks[i], labelled, field);
-        in_order(blocks.len(), make, |(block, block_sums, bytes): ImageBlock| {
+        in_order(blocks.len(), make, |(block, block_sums, lengths): ImageBlock| {
             writer.append(0, &block)?;
+            flusher.wrote(block.stored_bytes());
             sums.add(&block_sums);
-            raw_bytes += bytes;
+            source.extend(lengths);
             Ok(())
         })?;
         writer.append_column(1, &words(items.iter().map(|item| item.1)), self.options.level)?;
         if labelled {
             writer.append_column(2, &words(items.iter().map(|item| item.2)), self.options.level)?;
         }
-        let listed = Listed { file, split, session: None, rows: items.len() as u64 };
-        Written::new(writer, listed, sums, raw_bytes)
+        let listed = Listed { file, split, session: None, rows: items.len() as u64, source };
+        Written::new(writer, flusher, listed, sums)
     }
 
     fn image_block(&self, items: &[Item<'_>], labelled: bool, field: &Field) -> Result<ImageBlock> {
-        let row_bytes = field.row_bytes().unwrap_or(1) as usize;
+        RAW.with_borrow_mut(|raw| {
+            raw.clear();
+            self.image_block_in(raw, items, labelled, field)
+        })
+    }
+
+    fn image_block_in(
+        &self,
+        raw: &mut Vec<u8>,
+        items: &[Item<'_>],
+        labelled: bool,
+        field: &Field,
+    ) -> Result<ImageBlock> {
         let channels = self.options.channels(labelled);
-        let mut raw = Vec::with_capacity(items.len() * row_bytes);
-        let (mut sums, mut bytes) = (PixelSums::default(), 0);
+        let (mut sums, mut lengths) = (PixelSums::default(), Vec::with_capacity(items.len()));
         for &(path, _, _) in items {
             let at = raw.len();
-            let found = read_image(path, channels, &mut raw)?;
+            let found = read_image(path, channels, raw)?;
             if found.shape[..] != field.shape.0 || found.dtype != field.dtype {
                 let what = format!(
                     "{:?} of {}, and the images before are {:?} of {}",
@@ -170,10 +207,10 @@ impl Job<'_> {
                 return Err(IngestError::bad(path, what));
             }
             sums.add(&PixelSums::of(&raw[at..], found.shape[0], found.dtype));
-            bytes += found.file_bytes;
+            lengths.push(found.file_bytes);
         }
         self.tell(items.len())?;
-        Ok((pack(&raw, field.line_bytes(), self.options.level)?, sums, bytes))
+        Ok((pack(raw, field.line_bytes(), self.options.level)?, sums, lengths))
     }
 
     fn tell(&self, images: usize) -> Result<()> {
@@ -230,7 +267,8 @@ impl Job<'_> {
     ) -> Result<()> {
         let (dtype, responses) = self.encode_responses(&trials.responses, path)?;
         let file = format!("session-{}-{split}.nct", meta.id);
-        if self.staging.finished(&file).is_some() {
+        let source = vec![super::file_bytes(path)?];
+        if self.staging.finished(&file, &source_of(&source)).is_some() {
             return Ok(());
         }
         let mut fields = vec![
@@ -241,7 +279,7 @@ impl Job<'_> {
         if trials.labels.is_some() {
             fields.push(Field::new("label", DType::U32, &[]));
         }
-        let mut writer = self.shard(&file, Content::Session(meta.clone()), Some(split), fields)?;
+        let (mut writer, flusher) = self.shard(&file, Content::Session(meta.clone()), Some(split), fields)?;
         let row_of =
             |id: &u32| rows.binary_search(id).expect("the reader checked that every id has an image") as u32;
         let level = self.options.level;
@@ -252,8 +290,8 @@ impl Job<'_> {
             writer.append_column(3, &words(labels.iter().copied()), level)?;
         }
         let rows = trials.image_ids.len() as u64;
-        let listed = Listed { file, split: Some(split), session: Some(meta.id.clone()), rows };
-        let written = Written::new(writer, listed, PixelSums::default(), 0)?;
+        let listed = Listed { file, split: Some(split), session: Some(meta.id.clone()), rows, source };
+        let written = Written::new(writer, flusher, listed, PixelSums::default())?;
         self.staging.add(written.close(self.staging.root())?);
         Ok(())
     }
