@@ -135,6 +135,7 @@ const LANES: usize = 16;
 
 /// The blocks of `counter` and the ones after it. Whole numbers only: every version gives the same words.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+#[expect(clippy::needless_range_loop, reason = "the four words of a lane are changed together")]
 fn philox_blocks(counter: [u32; 4], key: [u32; 2], out: &mut [[u32; 4 * LANES]]) {
     for (n, out) in out.iter_mut().enumerate() {
         let first = counter[0].wrapping_add((n * LANES) as u32);

@@ -11,6 +11,8 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &m
         let sum: u64 =
             plane.chunks(1024).map(|part| part.iter().map(|&v| v as i32).sum::<i32>() as u64).sum();
         let mean = (sum as f64 / plane.len() as f64) as f32;
-        plane.iter_mut().for_each(|value| *value = (*value - mean) * factor + mean);
+        for value in plane.iter_mut() {
+            *value = (*value - mean) * factor + mean;
+        }
     }
 }

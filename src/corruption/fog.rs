@@ -68,5 +68,7 @@ pub(super) fn plasma(
     let least = cloud.iter().fold(f32::INFINITY, |least, &value| least.min(value));
     let most = cloud.iter().fold(f32::NEG_INFINITY, |most, &value| most.max(value));
     let range = if most > least { most - least } else { 1.0 };
-    cloud.iter_mut().for_each(|value| *value = (*value - least) / range);
+    for value in cloud.iter_mut() {
+        *value = (*value - least) / range;
+    }
 }

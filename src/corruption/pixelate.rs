@@ -32,7 +32,9 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &m
             for row in spare.chunks_exact(columns).take(down[small].end).skip(down[small].start) {
                 padded.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
             }
-            padded.iter_mut().for_each(|sum| *sum = mean(*sum, down[small].len()));
+            for sum in padded.iter_mut() {
+                *sum = mean(*sum, down[small].len());
+            }
             let out = &mut values[y * plane.width..][..plane.width];
             out.iter_mut().zip(&shown).for_each(|(out, &x)| *out = padded[x]);
         }

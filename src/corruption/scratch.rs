@@ -117,5 +117,7 @@ pub(super) fn truncate(values: &[f32], bytes: &mut [u8]) {
 /// Rounds half up. Values are not negative.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 pub(super) fn round(values: &mut [f32]) {
-    values.iter_mut().for_each(|value| *value = (*value + 0.5) as i32 as f32);
+    for value in values.iter_mut() {
+        *value = (*value + 0.5) as i32 as f32;
+    }
 }

@@ -61,7 +61,9 @@ pub(super) fn at_angle(
     let Scratch { values, padded, layers: [drawn, layer, gray], turned, .. } = s;
     drawn.resize(n, 0.0);
     draws.normals(drawn);
-    drawn.iter_mut().for_each(|value| *value = flakes.mean + flakes.std * *value);
+    for value in drawn.iter_mut() {
+        *value = flakes.mean + flakes.std * *value;
+    }
     // Profile I blurs all of the enlarged layer, and then keeps its first rows and columns.
     let trim = profile == Profile::Tiny;
     let axis = |n: usize| Axis::new(n, flakes.zoom, trim, if trim { n } else { usize::MAX });

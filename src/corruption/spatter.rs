@@ -44,7 +44,9 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, draws
     let Scratch { extent, values, padded, layers: [layer, distance, _], .. } = s;
     layer.resize(n, 0.0);
     draws.normals(layer);
-    layer.iter_mut().for_each(|value| *value = drops.mean + drops.std * *value);
+    for value in layer.iter_mut() {
+        *value = drops.mean + drops.std * *value;
+    }
     gaussian(layer, plane, drops.sigma, 4.0, Border::Nearest, padded);
     let sound = if drops.mud {
         mud(layer, plane, drops, padded);
@@ -69,9 +71,13 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, draws
 
 /// Turns the layer into the share of mud.
 fn mud(layer: &mut [f32], plane: Plane, drops: Drops, padded: &mut Vec<f32>) {
-    layer.iter_mut().for_each(|value| *value = if *value > drops.threshold { 1.0 } else { 0.0 });
+    for value in layer.iter_mut() {
+        *value = if *value > drops.threshold { 1.0 } else { 0.0 };
+    }
     gaussian(layer, plane, f64::from(drops.gain), 4.0, Border::Nearest, padded);
-    layer.iter_mut().for_each(|value| *value = if *value < 0.8 { 0.0 } else { *value });
+    for value in layer.iter_mut() {
+        *value = if *value < 0.8 { 0.0 } else { *value };
+    }
 }
 
 /// Turns the layer into the share of water; false if there is none.
@@ -79,7 +85,9 @@ fn water(layer: &mut [f32], plane: Plane, drops: Drops, distance: &mut Vec<f32>)
     let byte = |&value: &f32| if value < drops.threshold { 0 } else { (255.0 * value) as u8 };
     let shown: Vec<u8> = layer.iter().map(byte).collect();
     canny::distances(&canny::edges(&shown, plane), plane, distance);
-    distance.iter_mut().for_each(|value| *value = value.min(20.0));
+    for value in distance.iter_mut() {
+        *value = value.min(20.0);
+    }
     let mut rims: Vec<u8> = Vec::with_capacity(shown.len());
     correlate(|at| distance[at], plane, &[[1.0 / 9.0; 3]; 3], |value| rims.push((value + 1e-4) as u8));
     equalize(&mut rims);
@@ -94,7 +102,9 @@ fn water(layer: &mut [f32], plane: Plane, drops: Drops, distance: &mut Vec<f32>)
         *share = f32::from(shown) * *distance;
         most = most.max(*share);
     }
-    layer.iter_mut().for_each(|share| *share *= drops.gain / most.max(1.0));
+    for share in layer.iter_mut() {
+        *share *= drops.gain / most.max(1.0);
+    }
     most > 0.0
 }
 
@@ -117,7 +127,9 @@ fn correlate(value: impl Fn(usize) -> f32, plane: Plane, kernel: &[[f32; 3]; 3],
 /// OpenCV's equalisation of the histogram.
 fn equalize(values: &mut [u8]) {
     let mut counts = [0usize; 256];
-    values.iter().for_each(|&value| counts[usize::from(value)] += 1);
+    for &value in values.iter() {
+        counts[usize::from(value)] += 1;
+    }
     let Some(first) = counts.iter().position(|&n| n > 0) else { return };
     let rest = values.len() - counts[first];
     if rest == 0 {
@@ -129,5 +141,7 @@ fn equalize(values: &mut [u8]) {
         sum += n;
         *entry = (sum as f32 * scale).round_ties_even() as u8;
     }
-    values.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+    for value in values.iter_mut() {
+        *value = table[usize::from(*value)];
+    }
 }

@@ -21,7 +21,9 @@ impl Golden {
 
 impl Draws for Golden {
     fn words(&mut self, out: &mut [u32]) {
-        out.iter_mut().for_each(|word| *word = (self.unit() * (1u64 << 32) as f64) as u32);
+        for word in out.iter_mut() {
+            *word = (self.unit() * (1u64 << 32) as f64) as u32;
+        }
     }
 
     fn normals(&mut self, out: &mut [f32]) {

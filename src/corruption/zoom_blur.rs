@@ -21,7 +21,9 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &m
         .collect();
     for (values, sum) in values.chunks_exact(size).zip(spare.chunks_exact_mut(size)) {
         turned.set(values, plane.width);
-        axes.iter().for_each(|[down, across]| turned.add_to([down, across], sum));
+        for [down, across] in &axes {
+            turned.add_to([down, across], sum);
+        }
     }
     let share = 1.0 / (n + 1) as f32;
     values.iter_mut().zip(spare).for_each(|(value, sum)| *value = *sum * share);

@@ -20,6 +20,9 @@ pub(crate) struct Args {
     shape: Vec<u32>,
     #[arg(long, default_value_t = Profile::Tiny)]
     profile: Profile,
+    /// Only these, by commas
+    #[arg(long, value_delimiter = ',', default_values_t = Corruption::ALL)]
+    corruptions: Vec<Corruption>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[arg(long, default_value_t = 1)]
@@ -39,7 +42,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build()?;
     let mut all = Vec::new();
-    for corruption in Corruption::ALL {
+    for &corruption in &args.corruptions {
         for severity in Severity::ALL {
             let one = |scratch: &mut Scratch, (number, image): (usize, &mut [u8])| {
                 let key = ImageKey { seed: args.seed, image: number as u64 };
