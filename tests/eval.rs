@@ -402,6 +402,23 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
     let first = loss(&[]);
     assert!(first == loss(&[]) && first != loss(&["--seed", "1"]) && first != loss(&["--profile", "t"]));
 
+    // Written as shards first, the images are the same.
+    for profile in ["i", "t"] {
+        let name = format!("made-{profile}");
+        let made = ["corrupt", "shards", "--out", &name, "--layout", "shards", "--profile", profile];
+        succeed(nct(dir.path()).args(made).args(["--corruptions", "gaussian_noise", "--severities", "5"]));
+        let set = dir.path().join("shards/gaussian_noise-5");
+        copy(&dir.path().join(&name).join("gaussian_noise-5"), &set);
+        let stored = eval(dir.path(), &run, &["--images", "gaussian_noise-5", "--split", "test"]);
+        let stored = stored.iter().find(|r| r["metric"] == "loss").unwrap()["value"].as_f64().unwrap();
+        let fly = eval(dir.path(), &run, &[&grid[..], &["--profile", profile]].concat());
+        let cell =
+            |r: &&Value| r["corruption"] == "gaussian_noise" && r["severity"] == 5 && r["metric"] == "loss";
+        let fly = fly.iter().find(cell).unwrap()["value"].as_f64().unwrap();
+        assert!((stored - fly).abs() < 1e-6, "profile {profile}: {stored} stored and {fly} on the fly");
+        fs::remove_dir_all(set).unwrap();
+    }
+
     let (model, baseline) = (format!("m={run}"), base.as_str());
     let compared = succeed(nct(dir.path()).args([
         "robustness",

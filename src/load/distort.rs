@@ -57,14 +57,14 @@ impl DistortSettings {
         Ok(())
     }
 
-    /// Draws what becomes of the image of record `record`.
-    pub(super) fn draw(&self, rng: &mut Rng, record: u64) -> Option<Distortion> {
+    /// Draws what becomes of image number `image`.
+    pub(super) fn draw(&self, rng: &mut Rng, image: u64) -> Option<Distortion> {
         let pick = |rng: &mut Rng, n: usize| if n > 1 { rng.below(n as u32) as usize } else { 0 };
         let hit = rng.unit() < self.share;
         let corruption = self.kinds[pick(rng, self.kinds.len())];
         let severity = self.severities[pick(rng, self.severities.len())];
         let key = match self.fixed_seed {
-            Some(seed) => ImageKey { seed, image: record },
+            Some(seed) => ImageKey { seed, image },
             None => ImageKey { seed: rng.next_u64(), image: 0 },
         };
         // The published set is one of JPEGs, and so has passed their compression too.

@@ -217,7 +217,8 @@ impl Source {
                 let placement = rng.as_mut().map_or(Placement::IDENTITY, |rng| augment.draw(rng));
                 let noise = rng.as_mut().and_then(|rng| augment.draw_noise(rng));
                 let distort = augment.distort.as_ref().zip(rng.as_mut());
-                let distortion = distort.and_then(|(distort, rng)| distort.draw(rng, record as u64));
+                let distortion =
+                    distort.and_then(|(distort, rng)| distort.draw(rng, u64::from(self.ids[record])));
                 let (image, placement) = match distortion {
                     Some(how) => {
                         render::place(&image, [height, width], placement, render, &mut distort_memory.pixels);
