@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Proves that weights go from nct to PyTorch and back.
 
-nct trains a small network; PyTorch loads its weights strictly into an independent network of the same description, and
-both see the validation images. PyTorch changes the weights and writes them in each of its formats; nct begins a run with
-each, and the run's weights are compared bit for bit. Networks with torchvision's names are loaded into both kinds of
-networks. One line a check; the exit code is 1 if one fails.
+nct trains a small network; PyTorch loads its weights strictly into an independent network of the same description,
+and both see the validation images. PyTorch changes the weights and writes them in each of its formats; nct begins a run
+with each, and the run's weights are compared bit for bit. Networks with torchvision's names are loaded into both kinds
+of networks. One line a check; the exit code is 1 if one fails.
 
 usage: tools/exchange.py --nct target/release/nct [--shards DIR]
 (needs torch, safetensors and numpy; without --shards, sample data is made)
@@ -163,7 +163,8 @@ def torch_to_nct(bench, net):
     save_file(state, files["torch.safetensors"])
     for name, file in files.items():
         what = f"PyTorch to nct, {name}"
-        run, record, said = bench.train(f"from-{name}", [f"init.from={file}", "init.strict=true", "schedule.max_iter=0"])
+        sets = [f"init.from={file}", "init.strict=true", "schedule.max_iter=0"]
+        run, record, said = bench.train(f"from-{name}", sets)
         bench.check(said.endswith(": all of it"), f"{what}, strict", said.rsplit(": ", 1)[-1])
         arrived = bench.network(run)
         equal = [k for k, v in state.items() if k in arrived and same_bits(v, arrived[k])]
@@ -186,10 +187,12 @@ def torchvision_to_nct(bench, about):
             return net(images)
 
         common = [f"init.from={file}", f"model.vgg_type={name}", "schedule.max_iter=0", *DENSE]
-        run, record, said = bench.train(f"{name}-plain", [*common, *PLAIN, "init.strict=true", "model.v1_model_layer=0"])
+        plain = [*common, *PLAIN, "init.strict=true", "model.v1_model_layer=0"]
+        run, record, _ = bench.train(f"{name}-plain", plain)
         arrived = bench.network(run)
         equal = sum(same_bits(v, arrived[k]) for k, v in state.items())
-        bench.check(equal == len(state) == len(arrived), f"torchvision's {name} to plain VGG", f"{equal} of {len(state)} tensors bit for bit")
+        detail = f"{equal} of {len(state)} tensors bit for bit"
+        bench.check(equal == len(state) == len(arrived), f"torchvision's {name} to plain VGG", detail)
         bench.check_outputs(f"torchvision's {name} to plain VGG", record, forward)
         run, record, said = bench.train(f"{name}-mtl", [*common, f"model.v1_model_layer={cut}"])
         arrived = bench.network(run)
@@ -204,7 +207,8 @@ def torchvision_to_nct(bench, about):
         equal = sum(same_bits(v, arrived[place(k)]) for k, v in state.items())
         fresh = [k for k in arrived if k not in {place(k) for k in state}]
         readouts = all(k.startswith("v1_readout.") for k in fresh) and f": {len(state)} tensors taken" in said
-        bench.check(equal == len(state) and readouts, f"torchvision's {name} to MTL VGG", f"{equal} of {len(state)} tensors bit for bit; fresh: {len(fresh)} of the readouts")
+        detail = f"{equal} of {len(state)} tensors bit for bit; fresh: {len(fresh)} of the readouts"
+        bench.check(equal == len(state) and readouts, f"torchvision's {name} to MTL VGG", detail)
         bench.check_outputs(f"torchvision's {name} to MTL VGG", record, forward, tasks=("labels",))
 
 
