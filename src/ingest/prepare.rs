@@ -4,6 +4,7 @@
 mod flush;
 mod order;
 mod plan;
+mod source;
 mod staging;
 mod write;
 
@@ -20,15 +21,13 @@ use crate::shard::{
     SessionMeta,
 };
 use rayon::prelude::*;
+use source::{file_bytes, file_lengths, source_files, source_fingerprint, source_setting};
 use staging::Staging;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// Files whose names or lengths one task gathers.
-const FILES_AT_ONCE: usize = 256;
 
 /// Which colours are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,10 +214,6 @@ fn settings(set: &Found, options: &PrepareOptions) -> Result<Vec<String>> {
     Ok(settings)
 }
 
-fn source_setting(set: &Found, lengths: &[u64]) -> String {
-    format!("source = {}", source_fingerprint(set, Some(lengths)))
-}
-
 /// A data set of the same files and settings counts as prepared; anything else is not touched.
 fn already_there(target: &Path, settings: &[String]) -> Result<Prepared> {
     let way_out = "; give `--force` to replace it, or another folder with `--out`";
@@ -232,45 +227,6 @@ fn already_there(target: &Path, settings: &[String]) -> Result<Prepared> {
         return Err(IngestError::bad(target, what));
     }
     Ok(Prepared { manifest, images: 0, notes: vec!["already prepared".to_owned()] })
-}
-
-/// The folder of a data set and all files that it is made from.
-fn source_files(set: &Found) -> (&Path, Vec<&Path>) {
-    match set {
-        Found::Images(set) => {
-            (&set.root, set.train.iter().chain(&set.test).map(|(path, _)| path.as_path()).collect())
-        }
-        Found::Neural(set) => {
-            (&set.root, set.sessions.iter().chain(set.images.values()).map(PathBuf::as_path).collect())
-        }
-    }
-}
-
-/// Fingerprint of the names of a data set's files and, if they are given, of their lengths.
-fn source_fingerprint(set: &Found, lengths: Option<&[u64]>) -> Fingerprint {
-    let (root, files) = source_files(set);
-    let lines = |(chunk, paths): (usize, &[&Path])| {
-        let mut lines = Vec::with_capacity(64 * paths.len());
-        for (i, path) in paths.iter().enumerate() {
-            let name = path.strip_prefix(root).unwrap_or(path);
-            lines.extend_from_slice(name.as_os_str().as_encoded_bytes());
-            if let Some(lengths) = lengths {
-                lines.extend_from_slice(format!("\t{}", lengths[chunk * FILES_AT_ONCE + i]).as_bytes());
-            }
-            lines.push(b'\n');
-        }
-        lines
-    };
-    let lines: Vec<Vec<u8>> = files.par_chunks(FILES_AT_ONCE).enumerate().map(lines).collect();
-    Fingerprint::of(&lines.concat())
-}
-
-fn file_lengths(paths: &[&Path]) -> Result<Vec<u64>> {
-    paths.par_iter().with_min_len(FILES_AT_ONCE).map(|path| file_bytes(path)).collect()
-}
-
-fn file_bytes(path: &Path) -> Result<u64> {
-    Ok(fs::metadata(path).map_err(IngestError::io(path, "read"))?.len())
 }
 
 struct Job<'a> {
