@@ -62,8 +62,9 @@ class Bench:
         self.nct, self.folder = Path(nct).resolve(), folder
         self.shards = Path(shards).resolve() if shards else self.sample()
         self.recipe = folder / "recipe.toml"
-        # Small batches, so that the running statistics get somewhere.
+        # Small batches, so that the running statistics get somewhere, and a rate that suits them.
         recipe = RECIPE.replace("EPOCHS", "3").replace("batch_size = 64", "batch_size = 8")
+        recipe = recipe.replace("lr = 0.02", "lr = 0.0005")
         self.recipe.write_text(recipe)
         self.failed = 0
 
