@@ -1,10 +1,10 @@
 //! One corruption and severity as a data set of its own.
 
 use super::{IngestError, Job, Memory, Result};
-use crate::base::{DType, Fingerprint};
+use crate::base::DType;
 use crate::shard::{
-    BlockOptions, Content, Field, MANIFEST, MANIFEST_VERSION, Manifest, Mapped, Schema, Shard, ShardInfo,
-    ShardMeta, ShardWriter, block_rows, pack,
+    BlockOptions, Content, Field, MANIFEST, MANIFEST_VERSION, Manifest, Schema, Sealed, ShardInfo, ShardMeta,
+    ShardWriter, block_rows, pack,
 };
 use rayon::prelude::*;
 use std::fs::{self, File};
@@ -63,20 +63,11 @@ impl Job<'_> {
             let raw: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
             writer.append_column(field, &raw, options.level)?;
         }
-        let out = writer.finish()?.into_inner();
-        let flushed = out.map_err(std::io::IntoInnerError::into_error).and_then(|out| out.sync_all());
+        let (out, Sealed { bytes, checksum, blake3 }) = writer.finish()?;
+        let flushed =
+            out.into_inner().map_err(std::io::IntoInnerError::into_error).and_then(|out| out.sync_all());
         flushed.map_err(IngestError::io(&path, "write"))?;
-        let bytes = Mapped::open(&path).map_err(IngestError::io(&path, "read back"))?;
-        let bytes = bytes.as_ref();
-        Ok(ShardInfo {
-            file,
-            split,
-            session: None,
-            rows: numbers.len() as u64,
-            bytes: bytes.len() as u64,
-            checksum: Shard::open(bytes, &path)?.checksum(),
-            blake3: Fingerprint::of_large(bytes),
-        })
+        Ok(ShardInfo { file, split, session: None, rows: numbers.len() as u64, bytes, checksum, blake3 })
     }
 
     /// As that of the set the images came from, whose statistics a network was trained with.
