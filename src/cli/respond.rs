@@ -131,9 +131,10 @@ impl Reader<'_> {
         let bar = show.bar("respond", n, "images");
         let labelled = dataset.manifest().sessions.is_empty();
         // An image that any session is tested on is a test image of the new set.
-        let splits = match labelled {
-            true => [Split::Train, Split::Validation, Split::Test],
-            false => [Split::Test, Split::Train, Split::Validation],
+        let splits = if labelled {
+            [Split::Train, Split::Validation, Split::Test]
+        } else {
+            [Split::Test, Split::Train, Split::Validation]
         };
         for split in splits {
             let sources = if labelled {

@@ -96,7 +96,7 @@ impl Grid {
                 && g.classes == first.classes
                 && g.cells.keys().eq(first.cells.keys())
         };
-        if !rest.iter().all(|g| same(&g)) {
+        if !rest.iter().all(same) {
             return Err("runs differ in corruptions, severities or classes; evaluate them alike".into());
         }
         let over =
@@ -210,7 +210,7 @@ mod tests {
             grid(0.6, &[("fog", [0.4, 0.2]), ("gaussian_noise", [0.5, 0.1]), ("saturate", [0.1, 0.1])]);
         let model =
             grid(0.5, &[("fog", [0.4, 0.3]), ("gaussian_noise", [0.25, 0.2]), ("saturate", [0.5, 0.5])]);
-        near(model.mean().unwrap(), (0.35 + 0.225) / 2.0);
+        near(model.mean().unwrap(), f64::midpoint(0.35, 0.225));
         near(model.mean_in(Group::Extra).unwrap(), 0.5);
         assert_eq!(model.mean_in(Group::Blur), None);
         let fog = model.relative_to(&base, Corruption::Fog).unwrap();
