@@ -110,6 +110,13 @@ impl Rng {
         }
     }
 
+    /// Puts values into random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, values: &mut [T]) {
+        for i in (1..values.len()).rev() {
+            values.swap(i, self.below(i as u32 + 1) as usize);
+        }
+    }
+
     /// Uniform over [0, 1) with 53 bits.
     pub fn unit(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64

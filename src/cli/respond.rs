@@ -6,7 +6,7 @@ use super::show::{Bar, Show, count};
 use crate::base::{Purpose, RngKey, Split, Task};
 use crate::config::{Data, Experiment};
 use crate::ingest::raw::{RawSession, RawTrials, save_image, save_session};
-use crate::load::{Batch, Loader, LoaderOptions, PixelType, Pixels, Source, Targets, View};
+use crate::load::{Batch, Loader, LoaderOptions, Pixels, Source, Targets, View};
 use crate::model::{Mode, Network, device};
 use crate::runs::Run;
 use crate::schedule::{Mix, Schedule, StreamSpec};
@@ -187,7 +187,7 @@ impl Reader<'_> {
         shown: &mut Shown,
         seen: &mut BTreeSet<i64>,
     ) -> anyhow::Result<Vec<i64>> {
-        let Pixels::U8(pixels) = &batch.pixels else { return Ok(Vec::new()) };
+        let Pixels::U8(pixels) = &batch.pixels else { anyhow::bail!("images came not as bytes") };
         let labels = if let Targets::Labels(labels) = batch.targets() { Some(labels) } else { None };
         let [c, h, w] = batch.image.map(|n| n as usize);
         let mut rows = Vec::new();
@@ -212,8 +212,7 @@ impl Reader<'_> {
 
     /// The chosen rows of a batch, normalised.
     fn input(&self, batch: &Batch, rows: &[i64]) -> anyhow::Result<Tensor> {
-        debug_assert_eq!(self.view.pixels, PixelType::U8);
-        let Pixels::U8(pixels) = &batch.pixels else { return Ok(Tensor::new()) };
+        let Pixels::U8(pixels) = &batch.pixels else { anyhow::bail!("images came not as bytes") };
         let [c, h, w] = batch.image.map(i64::from);
         let bytes = Tensor::f_from_slice(pixels)?.f_view([-1, c, h, w])?;
         let bytes = bytes.f_index_select(0, &Tensor::f_from_slice(rows)?)?.f_to_device(self.device)?;
@@ -293,10 +292,6 @@ fn session(args: &Args, shown: &Shown, answers: &Answers) -> RawSession {
     }
 }
 
-/// Fisher and Yates.
 fn permute<T>(values: &mut [T], seed: u64, lane: u32) {
-    let mut rng = RngKey::new(seed, Purpose::Permute, lane).stream(0, 0);
-    for i in (1..values.len()).rev() {
-        values.swap(i, rng.below(i as u32 + 1) as usize);
-    }
+    RngKey::new(seed, Purpose::Permute, lane).stream(0, 0).shuffle(values);
 }

@@ -198,13 +198,13 @@ fn neural_set(
         let mut rng = rng(options, NOISE, lane, u64::from(session));
         let n_test = (stimuli.len() / 10).max(4);
         let mut order: Vec<usize> = (0..stimuli.len()).collect();
-        shuffle(&mut order, &mut rng);
+        rng.shuffle(&mut order);
         let (test, train) = order.split_at(n_test);
         let test: Vec<usize> = test.iter().flat_map(|&i| [i; REPEATS]).collect();
         let seen = |shown: &[usize], rng: &mut Rng| {
             let mut seen = shown.to_vec();
             if shuffled {
-                shuffle(&mut seen, rng);
+                rng.shuffle(&mut seen);
             }
             seen
         };
@@ -230,12 +230,6 @@ fn trials(stimuli: &[(Gray, u32)], shown: &[usize], responses: Vec<f32>) -> RawT
     let ids = shown.iter().map(|&i| i as i64 + 1).collect();
     let labels = shown.iter().map(|&i| i64::from(stimuli[i].1)).collect();
     RawTrials { ids, labels, responses }
-}
-
-fn shuffle(values: &mut [usize], rng: &mut Rng) {
-    for i in (1..values.len()).rev() {
-        values.swap(i, rng.below(i as u32 + 1) as usize);
-    }
 }
 
 /// Responses `[neurons, bins, trials]` to the images `seen`, with a transient time course and mild noise.
