@@ -146,9 +146,8 @@ impl<'a> Data<'a> {
     pub fn schedule(&self, sources: &[Source]) -> Result<Schedule, DataError> {
         let (data, mix) = (&self.experiment.data, &self.experiment.mix);
         let n_sessions = |task| sources.iter().filter(|s| s.task == task).count().max(1) as f64;
-        if mix.weights.is_some_and(|w| w.v4.is_some()) != sources.iter().any(|s| s.task == Task::V4)
-            && mix.weights.is_some()
-        {
+        let has_v4 = sources.iter().any(|s| s.task == Task::V4);
+        if mix.weights.is_some_and(|weights| weights.v4.is_some() != has_v4) {
             let what = "mix.weights has a share v4 if there are V4 responses, and only then";
             return Err(ConfigError::new("mix", what).into());
         }

@@ -96,10 +96,9 @@ fn frame(run: &str, evaluation: &Evaluation, scores: &TaskScores) -> Value {
         frame["severity"] = json!(severity.get());
         frame["profile"] = json!(profile.as_str());
         frame["seed"] = json!(seed);
-        frame["frost_source"] = match corruption {
-            Corruption::Frost => json!("synthetic"),
-            _ => Value::Null,
-        };
+        if corruption == Corruption::Frost {
+            frame["frost_source"] = json!("synthetic");
+        }
     }
     frame
 }
