@@ -342,13 +342,22 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
         output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--baseline", &base]).args(&grid));
     assert_eq!(early.status.code(), Some(2), "{}", stderr(&early));
     assert!(stderr(&early).contains(&format!("nct eval {base} --suite corruptions")), "{}", stderr(&early));
+    // What only this suite heeds is not passed over by another.
+    let idle = output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--severities", "1"]));
+    assert_eq!(idle.status.code(), Some(2));
+    assert!(stderr(&idle).contains("belong to --suite corruptions"), "{}", stderr(&idle));
     eval(dir.path(), &base, &grid);
+    let other =
+        ["--suite", "corruptions", "--corruptions", "fog", "--severities", "1,5", "--baseline", &base];
+    let other = output(nct(dir.path()).args(["eval", &run, "--device", "cpu"]).args(other));
+    assert_eq!(other.status.code(), Some(2));
+    assert!(stderr(&other).contains("its grid has no fog"), "{}", stderr(&other));
     let with_base = [&grid[..], &["--baseline", &base]].concat();
     let rows = eval(dir.path(), &run, &with_base);
     assert_eq!(rows, eval(dir.path(), &run, &[&with_base[..], &["--threads", "4"]].concat()));
     let modes: Vec<&str> =
         rows.iter().filter(|r| r["metric"] == "accuracy").map(|r| r["mode"].as_str().unwrap()).collect();
-    assert_eq!(modes[..3], ["clean", "fly_c_test brightness 1", "fly_c_test brightness 5"]);
+    assert_eq!(modes[..3], ["clean", "fly_c_test gaussian_noise 1", "fly_c_test gaussian_noise 5"]);
     assert_eq!(modes.len(), 1 + 3 * 2);
     let cell = |mode: &str| whole(&rows, mode)["accuracy"];
     let of_paper = ["brightness 1", "brightness 5", "gaussian_noise 1", "gaussian_noise 5"];
@@ -395,6 +404,12 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
     let score = itself.iter().find(|r| r["metric"] == "mce").unwrap();
     let of = |key: &str| score[key].as_f64().unwrap();
     assert!((of("value") - 100.0).abs() < 1e-9 && of("bootstrap_std") < 1e-9, "{score}");
+    // A run that went on has other weights than its grid.
+    let best = dir.path().join(&base).join("checkpoints/best.safetensors");
+    fs::copy(dir.path().join(&run).join("checkpoints/best.safetensors"), best).unwrap();
+    let old = output(nct(dir.path()).args(["robustness", "--model", &model, "--baseline", baseline]));
+    assert_eq!(old.status.code(), Some(2));
+    assert!(stderr(&old).contains("is of other weights"), "{}", stderr(&old));
 }
 
 #[test]

@@ -4,7 +4,7 @@ pub(super) mod raw;
 
 use super::exit::{Usage, stop_flag};
 use super::sheet::{Sheet, TEXT};
-use super::show::{Show, bytes, count, out};
+use super::show::{Show, SplitArg, bytes, count, out};
 use crate::base::Split;
 use crate::corruption::{Corruption, Extent, ImageKey, Profile, Scratch, Severity};
 use crate::ingest::{Cell, CorruptOptions, Layout, corrupt};
@@ -57,13 +57,6 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum SplitArg {
-    Train,
-    Validation,
-    Test,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum LayoutArg {
     Folders,
     Shards,
@@ -72,11 +65,7 @@ enum LayoutArg {
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let set = ShardSet::open(&args.shards)?;
     let dataset = labelled(&set)?;
-    let split = match args.split {
-        SplitArg::Train => Split::Train,
-        SplitArg::Validation => Split::Validation,
-        SplitArg::Test => Split::Test,
-    };
+    let split = args.split.split();
     if let Some(path) = &args.sheet {
         return draw(dataset, split, args, path);
     }
@@ -127,7 +116,7 @@ fn report(args: &Args, options: &CorruptOptions, cells: &[Cell], show: Show) -> 
 }
 
 /// What was asked for, once each and in the order of tables, or all of `default`.
-fn chosen<T: Copy + Ord>(asked: &[T], default: &[T]) -> Vec<T> {
+pub(super) fn chosen<T: Copy + Ord>(asked: &[T], default: &[T]) -> Vec<T> {
     let mut chosen = if asked.is_empty() { default.to_vec() } else { asked.to_vec() };
     chosen.sort_unstable();
     chosen.dedup();

@@ -2,7 +2,7 @@
 
 use super::exit::Usage;
 use super::robustness::{self, SuiteArgs};
-use super::show::{Show, out, table};
+use super::show::{Show, SplitArg, out, table};
 use crate::base::{Split, Task};
 use crate::config::{Data, Experiment, Labelled};
 use crate::eval::robustness::Grid;
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     corrupted: SuiteArgs,
     /// Of `corruptions`: a run to compare with, which was evaluated in the same way
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["images", "classes"])]
     baseline: Option<PathBuf>,
     /// Labelled images of another data set of the folder; its classes are matched by name
     #[arg(long, value_name = "DATASET", conflicts_with = "classes")]
@@ -82,13 +82,6 @@ enum SuiteArg {
     All,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum SplitArg {
-    Train,
-    Validation,
-    Test,
-}
-
 impl Args {
     /// All tasks on validation and test as they are.
     fn plain(root: &Path, shards: &Path, device: &str) -> Self {
@@ -113,24 +106,18 @@ impl Args {
     }
 }
 
-impl SplitArg {
-    fn split(self) -> Split {
-        match self {
-            Self::Train => Split::Train,
-            Self::Validation => Split::Validation,
-            Self::Test => Split::Test,
-        }
-    }
-}
-
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let tell = |e: &Evaluation| show.line(&format!("{}, {} ({})", e.mode, e.task, e.suite.as_str()));
-    if let Some(baseline) = &args.baseline {
+    let corrupts = matches!(args.suite, SuiteArg::Corruptions | SuiteArg::All);
+    if !corrupts && (args.baseline.is_some() || args.corrupted.given()) {
+        let what =
+            "--baseline, --profile, --corruptions, --severities and --seed belong to --suite corruptions";
+        return Err(Usage(what.to_owned()).into());
+    }
+    if let Some(run) = &args.baseline {
         // Better known before the evaluation than after it.
-        let splits: Vec<Split> = args.split.iter().map(|split| split.split()).collect();
-        for split in corrupted_splits(&splits) {
-            let suite = args.corrupted.suite(split);
-            robustness::kept(baseline, suite.profile, split, suite.seed)?;
+        for split in corrupted_splits(&args.split) {
+            robustness::baseline(run, &args.corrupted.suite(split))?;
         }
     }
     let scored = evaluate_run(args, &tell)?;
@@ -226,7 +213,7 @@ fn evaluations(args: &Args, data: &Data<'_>) -> anyhow::Result<Vec<Evaluation>> 
     let mut all = data.clean_evaluations(clean);
     all.extend(data.final_evaluations(FinalSettings::default()));
     if data.tasks().contains(&Task::Classification) {
-        for split in corrupted_splits(&splits) {
+        for split in corrupted_splits(&args.split) {
             all.extend(args.corrupted.suite(split).evaluations());
         }
     }
@@ -249,8 +236,8 @@ fn evaluations(args: &Args, data: &Data<'_>) -> anyhow::Result<Vec<Evaluation>> 
 }
 
 /// The test images, or those asked for.
-fn corrupted_splits(asked: &[Split]) -> Vec<Split> {
-    if asked.is_empty() { vec![Split::Test] } else { asked.to_vec() }
+fn corrupted_splits(asked: &[SplitArg]) -> Vec<Split> {
+    if asked.is_empty() { vec![Split::Test] } else { asked.iter().map(|split| split.split()).collect() }
 }
 
 /// The grids of accuracies of a run under corruptions: kept in the run, shown, and added to `found` as summaries.
@@ -259,9 +246,8 @@ fn corrupted(
     scored: &[(Evaluation, TaskScores)],
     found: &mut Vec<Value>,
 ) -> anyhow::Result<Vec<String>> {
-    let splits: Vec<Split> = args.split.iter().map(|split| split.split()).collect();
     let mut tables = Vec::new();
-    for split in corrupted_splits(&splits) {
+    for split in corrupted_splits(&args.split) {
         let suite = args.corrupted.suite(split);
         let of_split: Vec<_> = scored.iter().filter(|(e, _)| e.split == split).cloned().collect();
         let Some(grid) = suite.grid(&of_split) else { continue };
@@ -269,8 +255,7 @@ fn corrupted(
         if args.images.is_none() && args.classes.is_none() {
             robustness::keep(&args.run, &suite, &grid)?;
         }
-        let kept = |run: &PathBuf| robustness::kept(run, suite.profile, split, suite.seed);
-        let baseline = args.baseline.as_ref().map(kept).transpose()?;
+        let baseline = args.baseline.as_ref().map(|run| robustness::baseline(run, &suite)).transpose()?;
         let run = args.run.display().to_string();
         found.extend(robustness::summary_rows(&run, &suite, &grid, baseline.as_ref()));
         tables.push(robustness::grid_table(&grid, baseline.as_ref()));

@@ -1,9 +1,10 @@
 //! `nct robustness`: scores of models under corruptions relative to a baseline, over seeds; and the files that
 //! `nct eval --suite corruptions` keeps for it.
 
+use super::corrupt::chosen;
 use super::exit::Usage;
 use super::show::{Show, out, table};
-use crate::base::Split;
+use crate::base::{Fingerprint, Split};
 use crate::corruption::{Corruption, Group, Profile, Severity};
 use crate::eval::CorruptionSuite;
 use crate::eval::robustness::{Grid, Relative, Spread, bootstrap};
@@ -13,26 +14,21 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Which corruptions, and how.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct SuiteArgs {
-    /// Parameters: i, those of ImageNet-C, which the reference applies; or t, those of Tiny-ImageNet-C
-    #[arg(long, default_value = "i", value_name = "t|i")]
-    profile: Profile,
+    /// Of `corruptions`: i for the parameters of ImageNet-C, which the reference applies and which are the default; t for
+    /// those of Tiny-ImageNet-C
+    #[arg(long, value_name = "t|i")]
+    profile: Option<Profile>,
     /// Only these, such as fog,snow; without it the fifteen of the paper
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     corruptions: Vec<Corruption>,
     /// Only these of 1 to 5
     #[arg(long, value_delimiter = ',', value_name = "LEVELS")]
     severities: Vec<Severity>,
-    /// Seed of what corruptions draw
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-}
-
-impl Default for SuiteArgs {
-    fn default() -> Self {
-        Self { profile: Profile::ImageNet, corruptions: Vec::new(), severities: Vec::new(), seed: 0 }
-    }
+    /// Seed of what corruptions draw; 0 if not given
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 impl SuiteArgs {
@@ -44,13 +40,20 @@ impl SuiteArgs {
         }
     }
 
+    /// Whether anything was asked for that only the suite of corruptions heeds.
+    pub(crate) fn given(&self) -> bool {
+        let Self { profile, corruptions, severities, seed } = self;
+        profile.is_some() || seed.is_some() || !corruptions.is_empty() || !severities.is_empty()
+    }
+
     pub(crate) fn suite(&self, split: Split) -> CorruptionSuite {
-        let or =
-            |given: &[Corruption]| if given.is_empty() { Corruption::PAPER.to_vec() } else { given.to_vec() };
-        let levels =
-            if self.severities.is_empty() { Severity::ALL.to_vec() } else { self.severities.clone() };
-        let corruptions = or(&self.corruptions);
-        CorruptionSuite { profile: self.profile, corruptions, severities: levels, seed: self.seed, split }
+        CorruptionSuite {
+            profile: self.profile.unwrap_or(Profile::ImageNet),
+            corruptions: chosen(&self.corruptions, &Corruption::PAPER),
+            severities: chosen(&self.severities, &Severity::ALL),
+            seed: self.seed.unwrap_or(0),
+            split,
+        }
     }
 }
 
@@ -86,6 +89,8 @@ struct Kept {
     profile: String,
     split: String,
     seed: u64,
+    /// Digest of the weights it is of.
+    weights: String,
     /// Frost is made by our generator, not from photographs.
     frost_source: String,
     grid: Grid,
@@ -95,36 +100,59 @@ fn file(run: &Path, profile: Profile, split: Split, seed: u64) -> PathBuf {
     run.join("robustness").join(format!("{profile}-{split}-{seed}.json"))
 }
 
-/// Keeps a grid in its run. One with fewer corruptions does not replace one with more.
+/// Keeps a grid in its run. One with fewer cells does not replace one with more, if it is of the same weights.
 pub(crate) fn keep(run: &Path, suite: &CorruptionSuite, grid: &Grid) -> anyhow::Result<()> {
     let path = file(run, suite.profile, suite.split, suite.seed);
+    let weights = weights_of(run)?;
     let cells = |grid: &Grid| grid.cells.values().map(Vec::len).sum::<usize>();
-    if read(&path).is_ok_and(|old| cells(&old.grid) > cells(grid)) {
+    if read(&path).is_ok_and(|old| old.weights == weights && cells(&old.grid) > cells(grid)) {
         return Ok(());
     }
     let (profile, split) = (suite.profile.to_string(), suite.split.to_string());
-    let kept =
-        Kept { profile, split, seed: suite.seed, frost_source: "synthetic".into(), grid: grid.clone() };
+    let (seed, frost_source, grid) = (suite.seed, "synthetic".into(), grid.clone());
+    let kept = Kept { profile, split, seed, weights, frost_source, grid };
     std::fs::create_dir_all(run.join("robustness"))?;
     Ok(write_atomic(&path, format!("{}\n", serde_json::to_string_pretty(&kept)?).as_bytes())?)
 }
 
-/// The grid that was kept in a run.
+/// Digest of the best weights, which a run that is gone on with replaces.
+fn weights_of(run: &Path) -> anyhow::Result<String> {
+    let path = Run::open(run)?.checkpoint("best");
+    let bytes = std::fs::read(&path).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
+    Ok(Fingerprint::of_large(&bytes).to_string())
+}
+
+/// The grid that was kept in a run, of its present weights.
 pub(crate) fn kept(run: &Path, profile: Profile, split: Split, seed: u64) -> anyhow::Result<Grid> {
-    Run::open(run)?;
+    let weights = weights_of(run)?;
     let path = file(run, profile, split, seed);
-    match read(&path) {
-        Ok(kept) => Ok(kept.grid),
-        Err(what) => {
-            let how = format!(
-                "{}: {what}; make it with: nct eval {} --suite corruptions --profile {profile} --seed {seed}{}",
-                path.display(),
-                run.display(),
-                if split == Split::Test { "" } else { " --split validation" },
-            );
-            Err(Usage(how).into())
-        }
-    }
+    let found = read(&path).and_then(|kept| {
+        let same = kept.weights == weights;
+        same.then_some(kept.grid).ok_or_else(|| "is of other weights: the run has gone on since".to_owned())
+    });
+    found.map_err(|what| {
+        let how = format!(
+            "{}: {what}; make it with: nct eval {} --suite corruptions --profile {profile} --seed {seed}{}",
+            path.display(),
+            run.display(),
+            if split == Split::Test { "" } else { " --split validation" },
+        );
+        Usage(how).into()
+    })
+}
+
+/// The baseline's grid for `suite`: it must have all of its cells.
+pub(crate) fn baseline(run: &Path, suite: &CorruptionSuite) -> anyhow::Result<Grid> {
+    let grid = kept(run, suite.profile, suite.split, suite.seed)?;
+    let levels: Vec<u8> = suite.severities.iter().map(|s| s.get()).collect();
+    let lacks = suite.corruptions.iter().find(|&&c| grid.row(c).is_none());
+    let what = match lacks {
+        None if grid.severities == levels => return Ok(grid),
+        None => format!("severities {:?}, not {levels:?}", grid.severities),
+        Some(corruption) => format!("no {corruption}"),
+    };
+    let how = "evaluate both runs with the same --corruptions and --severities";
+    Err(Usage(format!("{}: its grid has {what}; {how}", run.display())).into())
 }
 
 fn read(path: &Path) -> Result<Kept, String> {

@@ -1,5 +1,6 @@
-//! Progress, tables and number formats.
+//! Progress, tables, number formats, and words that several commands take.
 
+use crate::base::Split;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -45,6 +46,24 @@ impl Show {
             unit,
             started: Instant::now(),
             told: Mutex::new(Instant::now()),
+        }
+    }
+}
+
+/// A split as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SplitArg {
+    Train,
+    Validation,
+    Test,
+}
+
+impl SplitArg {
+    pub(crate) fn split(self) -> Split {
+        match self {
+            Self::Train => Split::Train,
+            Self::Validation => Split::Validation,
+            Self::Test => Split::Test,
         }
     }
 }
