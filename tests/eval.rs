@@ -342,16 +342,7 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
         output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--baseline", &base]).args(&grid));
     assert_eq!(early.status.code(), Some(2), "{}", stderr(&early));
     assert!(stderr(&early).contains(&format!("nct eval {base} --suite corruptions")), "{}", stderr(&early));
-    // What only this suite heeds is not passed over by another.
-    let idle = output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--severities", "1"]));
-    assert_eq!(idle.status.code(), Some(2));
-    assert!(stderr(&idle).contains("belong to --suite corruptions"), "{}", stderr(&idle));
     eval(dir.path(), &base, &grid);
-    let other =
-        ["--suite", "corruptions", "--corruptions", "fog", "--severities", "1,5", "--baseline", &base];
-    let other = output(nct(dir.path()).args(["eval", &run, "--device", "cpu"]).args(other));
-    assert_eq!(other.status.code(), Some(2));
-    assert!(stderr(&other).contains("its grid has no fog"), "{}", stderr(&other));
     let with_base = [&grid[..], &["--baseline", &base]].concat();
     let rows = eval(dir.path(), &run, &with_base);
     assert_eq!(rows, eval(dir.path(), &run, &[&with_base[..], &["--threads", "4"]].concat()));
@@ -410,6 +401,21 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
     let old = output(nct(dir.path()).args(["robustness", "--model", &model, "--baseline", baseline]));
     assert_eq!(old.status.code(), Some(2));
     assert!(stderr(&old).contains("is of other weights"), "{}", stderr(&old));
+}
+
+#[test]
+fn what_cannot_be_compared_under_corruptions_is_refused() {
+    let dir = shards();
+    let run = train(dir.path(), "runs", &[]);
+    // What only this suite heeds is not passed over by another.
+    let idle = output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--severities", "1"]));
+    assert_eq!(idle.status.code(), Some(2));
+    assert!(stderr(&idle).contains("belong to --suite corruptions"), "{}", stderr(&idle));
+    eval(dir.path(), &run, &["--suite", "corruptions", "--corruptions", "saturate", "--severities", "1,5"]);
+    let other = ["--suite", "corruptions", "--corruptions", "fog", "--severities", "1,5", "--baseline", &run];
+    let other = output(nct(dir.path()).args(["eval", &run, "--device", "cpu"]).args(other));
+    assert_eq!(other.status.code(), Some(2));
+    assert!(stderr(&other).contains("its grid has no fog"), "{}", stderr(&other));
 }
 
 #[test]
