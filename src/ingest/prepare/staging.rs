@@ -135,8 +135,9 @@ impl Drop for Staging {
     }
 }
 
-/// Flushes a written shard in folder `root` and records it. The record itself need not be flushed: a record that
-/// a loss of power has cut is none, and one that stayed is believed only if the shard has its digest.
+/// Flushes a written shard in folder `root` and records it. The record is whole or not there, whenever `prepare`
+/// is killed. It need not be flushed: one that a loss of power has cut is none, and one that stayed is believed
+/// only if the shard has its digest.
 pub(super) fn close(
     root: &Path,
     out: &File,
@@ -156,7 +157,9 @@ pub(super) fn close(
     let finished = Finished { info, sums, source };
     let text = serde_json::to_vec(&finished).expect("a record has only plain values");
     let record = record(root, &finished.info.file);
-    fs::write(&record, text).map_err(IngestError::io(&record, "write"))?;
+    let part = record.with_extension("part");
+    let written = fs::write(&part, text).and_then(|()| fs::rename(&part, &record));
+    written.map_err(IngestError::io(&record, "write"))?;
     Ok(finished.info)
 }
 
