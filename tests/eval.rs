@@ -1,6 +1,6 @@
 //! Evaluating a run as a user does.
 
-use crate::common::{files, nct, output, raw, shards, stderr, succeed};
+use crate::common::{files, imagenet, nct, output, raw, shards, stderr, succeed};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -438,6 +438,81 @@ fn corrupted_images_written_as_shards_give_the_same_scores() {
         assert!((stored - fly).abs() < 1e-6, "profile {profile}: {stored} stored and {fly} on the fly");
         fs::remove_dir_all(set).unwrap();
     }
+}
+
+#[test]
+fn prepared_copies_give_a_grid_of_their_own() {
+    let dir = shards();
+    let run = train(dir.path(), "runs", &[]);
+    let cells = ["--corruptions", "fog,pixelate", "--severities", "2,5"];
+    let made = ["corrupt", "shards", "--out", "copies/C", "--layout", "shards"];
+    succeed(nct(dir.path()).args(made).args(cells));
+    let grid = |more: &[&str]| {
+        let rows = eval(dir.path(), &run, &[&["--suite", "corruptions"], more].concat());
+        let cell = |r: &&Value| r["metric"] == "accuracy" && !r["corruption"].is_null();
+        let cells = rows.iter().filter(cell);
+        let key = |r: &Value| format!("{} {}", r["corruption"], r["severity"]);
+        let values: BTreeMap<String, f64> = cells.map(|r| (key(r), r["value"].as_f64().unwrap())).collect();
+        (values, rows)
+    };
+    let (stored, rows) = grid(&["--stored", "copies/C"]);
+    let (fly, _) = grid(&[&cells[..], &["--profile", "t"]].concat());
+    assert_eq!((stored.len(), &stored), (4, &fly));
+    assert!(rows.iter().any(|r| r["mode"] == "c_test fog 2"), "{rows:?}");
+    let mean = |r: &&Value| r["metric"] == "mean_accuracy" && r["group"].is_null() && r["stored"] == "C";
+    let mean = rows.iter().find(mean).unwrap()["value"].as_f64().unwrap();
+    assert!((mean - stored.values().sum::<f64>() / 4.0).abs() < 1e-9);
+    // It is kept, and compared with as any other.
+    let model = format!("own={run}");
+    let compared = ["robustness", "--model", &model, "--baseline", &run, "--json"];
+    let rows = succeed(nct(dir.path()).args(compared).args(["--stored", "C"]));
+    assert!(rows.lines().next().unwrap().contains("mean_accuracy"), "{rows}");
+    for (more, what) in [
+        (["--stored", "copies/C", "--severities", "1"], "not every corruption and severity"),
+        (["--stored", "copies/C", "--corruptions", "snow"], "not every corruption and severity"),
+        (["--stored", "copies/C", "--split", "validation"], "of test images"),
+        (["--stored", "copies/C", "--classes", "2"], "leave out --images and --classes"),
+        (["--stored", "copies", "--seed", "2"], "cannot be used with"),
+    ] {
+        let eval = ["eval", &run, "--device", "cpu", "--suite", "corruptions"];
+        let told = output(nct(dir.path()).args(eval).args(more));
+        assert_eq!(told.status.code(), Some(2));
+        assert!(stderr(&told).contains(what), "{}", stderr(&told));
+    }
+}
+
+#[test]
+fn imagenet_s_transforms_train_and_evaluate() {
+    let dir = imagenet();
+    // The test images again, as a set of their own.
+    let (val, own) = (dir.path().join("raw/imagenet/val"), dir.path().join("raw/imagenet_val/images"));
+    for class in fs::read_dir(val).unwrap().map(|e| e.unwrap().path()) {
+        fs::create_dir_all(&own).unwrap();
+        copy(&class, &own.join(class.file_name().unwrap()));
+    }
+    let color = ["--color", "gray", "--valid-size", "0.25"];
+    succeed(nct(dir.path()).args(["prepare", "raw", "--resize", "40"]).args(color));
+    let sets = ["data.images=\"imagenet\"", "data.neural=\"\"", "data.input_size=32", "mix.kind=\"long\""];
+    let augment = [
+        "data.augment={random_resized_crop={scale=[0.5,1.0]},crop_padding=0,rotation_degrees=0.0}",
+        "schedule.max_iter=8",
+    ];
+    let run = train(dir.path(), "runs", &[&sets[..], &augment[..]].concat());
+    let own = eval(dir.path(), &run, &["--split", "test"]);
+    let value = |rows: &[Value], metric: &str| {
+        rows.iter().find(|r| r["metric"] == metric).unwrap()["value"].as_f64().unwrap()
+    };
+    assert!(value(&own, "accuracy") > 80.0, "{own:?}");
+    let other = eval(dir.path(), &run, &["--split", "test", "--images", "imagenet_val"]);
+    assert_eq!(value(&own, "loss"), value(&other, "loss"));
+    let corrupted = ["--suite", "corruptions", "--corruptions", "fog", "--severities", "3"];
+    assert!(eval(dir.path(), &run, &corrupted).iter().any(|r| r["corruption"] == "fog"));
+    let plan = succeed(
+        nct(dir.path())
+            .args(["train", "--dry-run", "--config", "tiny.toml"])
+            .args(sets.iter().flat_map(|s| ["--set", s])),
+    );
+    assert!(plan.contains("32"), "{plan}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod corrupt;
 #[cfg(feature = "torch")]
 mod eval;
 mod layers;
+mod layouts;
 mod loader;
 #[cfg(feature = "torch")]
 mod loop_parts;

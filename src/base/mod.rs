@@ -5,6 +5,7 @@ pub mod color;
 pub mod digest;
 pub mod dtype;
 pub mod ids;
+pub mod resample;
 pub mod rng;
 
 pub use digest::Fingerprint;

@@ -7,7 +7,8 @@ use crate::base::{Split, Task};
 use crate::config::{Data, Experiment, Labelled};
 use crate::eval::robustness::Grid;
 use crate::eval::{
-    Detail, Evaluation, FinalSettings, Suite, TaskScores, evaluate as run_evaluations, rows, write_tables,
+    Detail, Evaluation, FinalSettings, Shown, Suite, TaskScores, evaluate as run_evaluations, rows,
+    write_tables,
 };
 use crate::model::{Network, device};
 use crate::runs::Run;
@@ -110,14 +111,18 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let tell = |e: &Evaluation| show.line(&format!("{}, {} ({})", e.mode, e.task, e.suite.as_str()));
     let corrupts = matches!(args.suite, SuiteArg::Corruptions | SuiteArg::All);
     if !corrupts && (args.baseline.is_some() || args.corrupted.given()) {
-        let what =
-            "--baseline, --profile, --corruptions, --severities and --seed belong to --suite corruptions";
+        let what = "--baseline, --profile, --corruptions, --severities, --seed and --stored belong to --suite corruptions";
         return Err(Usage(what.to_owned()).into());
+    }
+    if args.corrupted.stored()?.is_some() && (args.images.is_some() || args.classes.is_some()) {
+        return Err(
+            Usage("--stored shows the run's own classes; leave out --images and --classes".into()).into()
+        );
     }
     if let Some(run) = &args.baseline {
         // Better known before the evaluation than after it.
         for split in corrupted_splits(&args.split) {
-            robustness::baseline(run, &args.corrupted.suite(split))?;
+            robustness::baseline(run, &args.corrupted.suite(split)?)?;
         }
     }
     let scored = evaluate_run(args, &tell)?;
@@ -162,7 +167,7 @@ pub(crate) fn robustness_of(root: &Path, shards: &Path, device: &str) -> anyhow:
     let args = Args { suite: SuiteArg::Corruptions, ..Args::plain(root, shards, device) };
     let args = Args { corrupted: SuiteArgs::of_severities(&[1, 3, 5]), ..args };
     let scored = evaluate_run(&args, &|_| ())?;
-    let suite = args.corrupted.suite(Split::Test);
+    let suite = args.corrupted.suite(Split::Test)?;
     let grid = suite.grid(&scored);
     if let Some(grid) = &grid {
         robustness::keep(root, &suite, grid)?;
@@ -199,7 +204,16 @@ fn evaluate_run(args: &Args, tell: &dyn Fn(&Evaluation)) -> anyhow::Result<Vec<(
     let info = data.info(&data.sources(Split::Train)?)?;
     let net = Network::new(&experiment.model, &info, selected.device, experiment.runtime())?;
     load_weights(&run, "best", &net)?;
-    let open = |e: &Evaluation| Ok(data.evaluator_of(e, labelled)?);
+    let stored = args.corrupted.stored()?;
+    let open = |e: &Evaluation| {
+        let copies = match (&e.view, &stored) {
+            (Shown::Stored { corruption, severity }, Some(set)) => {
+                Labelled::Other(set.dataset(&format!("{corruption}-{severity}"))?)
+            }
+            _ => labelled,
+        };
+        Ok(data.evaluator_of(e, copies)?)
+    };
     run_evaluations(&evaluations, &net, open, |e| {
         tell(e);
         Ok(())
@@ -214,7 +228,7 @@ fn evaluations(args: &Args, data: &Data<'_>) -> anyhow::Result<Vec<Evaluation>> 
     all.extend(data.final_evaluations(FinalSettings::default()));
     if data.tasks().contains(&Task::Classification) {
         for split in corrupted_splits(&args.split) {
-            all.extend(args.corrupted.suite(split).evaluations());
+            all.extend(args.corrupted.suite(split)?.evaluations());
         }
     }
     let wanted = |suite: Suite| match args.suite {
@@ -248,7 +262,7 @@ fn corrupted(
 ) -> anyhow::Result<Vec<String>> {
     let mut tables = Vec::new();
     for split in corrupted_splits(&args.split) {
-        let suite = args.corrupted.suite(split);
+        let suite = args.corrupted.suite(split)?;
         let of_split: Vec<_> = scored.iter().filter(|(e, _)| e.split == split).cloned().collect();
         let Some(grid) = suite.grid(&of_split) else { continue };
         // What is kept is of the run's own images and classes.

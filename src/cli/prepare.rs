@@ -3,8 +3,10 @@
 use super::exit::stop_flag;
 use super::show::{Bar, Show, bytes, count, out, table};
 use crate::base::Split;
-use crate::ingest::{self, Action, Color, Planned, PrepareOptions, Prepared, Progress, Responses, TimeBins};
-use crate::shard::BlockOptions;
+use crate::ingest::{
+    self, Action, Color, Cut, Planned, PrepareOptions, Prepared, Progress, Resize, Responses, TimeBins,
+};
+use crate::shard::{BlockOptions, Manifest};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -24,6 +26,20 @@ pub struct Args {
     /// Colours to store: `gray` is what the co-training recipes use, and a third of the bytes
     #[arg(long, value_enum, default_value_t = ColorArg::Keep)]
     color: ColorArg,
+    /// Size of labelled images: the side of the square in the middle after the shorter side was brought to it (256 for
+    /// networks that see 224 pixels), or height and width, as in 64x64
+    #[arg(long, value_name = "SIZE")]
+    resize: Option<Resize>,
+    /// Pixels to cut off stimuli: of all sides, or above, below, left and right by commas. The reference cuts 36 off
+    /// recorded images
+    #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = Cut::parse_crop)]
+    crop: Crop,
+    /// Keep every so many-th pixel of stimuli
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    subsample: u32,
+    /// Factor by which stimuli are scaled after that; the reference scales recorded images by 0.4
+    #[arg(long, default_value_t = 1.0, value_parser = scale)]
+    scale: f64,
     /// Compression level of zstd: 0 codes bytes by their frequency, 1 to 22 also look for repeats, ever longer;
     /// below 0 is faster and smaller only for plain pictures
     #[arg(long, allow_hyphen_values = true, default_value_t = BlockOptions::default().level, value_parser = clap::value_parser!(i32).range(-50..=22))]
@@ -46,6 +62,12 @@ pub struct Args {
     /// Seed of the train/validation splits; 1000 gives the reference's
     #[arg(long, default_value_t = 1000)]
     split_seed: u32,
+    /// Share of the labelled images of train/ that validate; the reference has 0.1, of ImageNet 0.01
+    #[arg(long, default_value_t = 0.1, value_parser = share)]
+    valid_size: f64,
+    /// Share of the stimuli that train; the others validate
+    #[arg(long, default_value_t = 0.8, value_parser = share)]
+    train_frac: f64,
     /// Threads; 0 is one a core
     #[arg(long, default_value_t = 0)]
     jobs: usize,
@@ -67,6 +89,19 @@ enum ResponsesArg {
     Bf16,
 }
 
+/// Pixels above, below, left and right. By its own name, since clap takes an array for many values.
+type Crop = [u32; 4];
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a share from 0 to 1".to_owned())
+}
+
+fn scale(text: &str) -> Result<f64, String> {
+    let scale = text.parse().ok().filter(|scale| (0.001..=16.0).contains(scale));
+    scale.ok_or_else(|| "expected a factor from 0.001 to 16, such as 0.4".to_owned())
+}
+
 /// Runs `nct prepare`.
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let show = Show::new(quiet);
@@ -85,7 +120,11 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     options.level = args.level;
     options.bins = TimeBins { first: args.time_bins_sum.max(1), average: args.avg };
     options.split_seed = args.split_seed;
+    options.valid_size = args.valid_size;
+    options.train_frac = args.train_frac;
     options.force = args.force;
+    options.resize = args.resize;
+    options.cut = Cut { crop: args.crop, subsample: args.subsample, scale: args.scale };
     options.shard_bytes = u64::from(args.shard_mb) << 20;
     if args.dry_run {
         return out(&planned(&ingest::plan(&args.data, &options)?));
@@ -122,20 +161,37 @@ pub(crate) fn make(data: &Path, options: &PrepareOptions, show: Show) -> anyhow:
 
 fn planned(sets: &[Planned]) -> String {
     let mut table = table(&["data set", "images", "sessions", "to read", "to write, about", "what"]);
-    for set in sets {
-        let what = match &set.action {
-            Action::Make => "is made".to_owned(),
-            Action::Continue => "is continued where it was stopped".to_owned(),
-            Action::Replace => "is replaced".to_owned(),
-            Action::Nothing => "is there already".to_owned(),
-            Action::Refuse(why) => format!("is refused: {why}"),
-        };
-        let [images, sessions] = [set.images, set.sessions].map(count);
-        let [read, written] = [set.raw_bytes, set.shard_bytes].map(bytes);
-        table.add_row(vec![set.dataset.clone(), images, sessions, read, written, what]);
+    for sets in groups(sets, |set| set.group.as_deref()) {
+        let mut actions: Vec<&Action> = sets.iter().map(|set| &set.action).collect();
+        actions.dedup();
+        let what: Vec<String> = actions.into_iter().map(action).collect();
+        let total = |of: fn(&Planned) -> u64| sets.iter().map(of).sum();
+        let [images, sessions] = [total(|s| s.images), total(|s| s.sessions)].map(count);
+        let [read, written] = [total(|s| s.raw_bytes), total(|s| s.shard_bytes)].map(bytes);
+        let name = name(sets.len(), sets[0].group.as_deref(), &sets[0].dataset);
+        table.add_row(vec![name, images, sessions, read, written, what.join(", ")]);
     }
     let total: u64 = sets.iter().filter(|s| s.action != Action::Nothing).map(|s| s.shard_bytes).sum();
     format!("{table}\nabout {} to write; nothing was written", bytes(total))
+}
+
+fn action(action: &Action) -> String {
+    match action {
+        Action::Make => "is made".to_owned(),
+        Action::Continue => "is continued where it was stopped".to_owned(),
+        Action::Replace => "is replaced".to_owned(),
+        Action::Nothing => "is there already".to_owned(),
+        Action::Refuse(why) => format!("is refused: {why}"),
+    }
+}
+
+/// Sets of one group together, the others one by one; both are in the order of their names.
+fn groups<T>(sets: &[T], group: impl Fn(&T) -> Option<&str>) -> impl Iterator<Item = &[T]> {
+    sets.chunk_by(move |a, b| matches!((group(a), group(b)), (Some(a), Some(b)) if a == b))
+}
+
+fn name(sets: usize, group: Option<&str>, dataset: &str) -> String {
+    group.map_or_else(|| dataset.to_owned(), |group| format!("{group}, {sets} sets"))
 }
 
 fn summary(prepared: &[Prepared], elapsed: Duration) -> String {
@@ -151,18 +207,20 @@ fn summary(prepared: &[Prepared], elapsed: Duration) -> String {
         "written",
         "ratio",
     ]);
-    for Prepared { manifest, .. } in prepared {
-        let rows = |split| -> u64 {
+    for sets in groups(prepared, |set| set.group.as_deref()) {
+        let rows = |manifest: &Manifest, split| -> u64 {
             let sessions: u64 = manifest.sessions.iter().map(|s| manifest.rows(split, Some(&s.id))).sum();
             manifest.rows(split, None) + sessions
         };
-        let written: u64 = manifest.shards.iter().map(|s| s.bytes).sum();
-        let neurons: u64 = manifest.sessions.iter().map(|s| u64::from(s.neurons)).sum();
-        let mut row: Vec<String> = vec![manifest.dataset.clone()];
-        row.extend(Split::ALL.map(|split| count(rows(split))));
-        row.extend([manifest.classes.len() as u64, manifest.sessions.len() as u64, neurons].map(count));
-        let ratio = format!("{:.2}", manifest.raw_bytes as f64 / written.max(1) as f64);
-        row.extend([bytes(manifest.raw_bytes), bytes(written), ratio]);
+        let total = |of: &dyn Fn(&Manifest) -> u64| sets.iter().map(|set| of(&set.manifest)).sum::<u64>();
+        let first = &sets[0].manifest;
+        let mut row = vec![name(sets.len(), sets[0].group.as_deref(), &first.dataset)];
+        row.extend(Split::ALL.map(|split| count(total(&|m| rows(m, split)))));
+        let neurons: u64 = first.sessions.iter().map(|s| u64::from(s.neurons)).sum();
+        row.extend([first.classes.len() as u64, first.sessions.len() as u64, neurons].map(count));
+        let (read, written) = (total(&|m| m.raw_bytes), total(&|m| m.shards.iter().map(|s| s.bytes).sum()));
+        let ratio = format!("{:.2}", read as f64 / written.max(1) as f64);
+        row.extend([bytes(read), bytes(written), ratio]);
         table.add_row(row);
     }
     let images: u64 = prepared.iter().map(|set| set.images).sum();

@@ -6,9 +6,10 @@ use super::exit::Usage;
 use super::show::{Show, out, table};
 use crate::base::{Fingerprint, Split};
 use crate::corruption::{Corruption, Group, Profile, Severity};
-use crate::eval::CorruptionSuite;
 use crate::eval::robustness::{Grid, Relative, Spread, bootstrap};
+use crate::eval::{CorruptionSuite, Origin};
 use crate::runs::{Run, write_atomic};
+use crate::shard::{Dataset, ShardSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ pub(crate) struct SuiteArgs {
     /// Seed of what corruptions draw; 0 if not given
     #[arg(long)]
     seed: Option<u64>,
+    /// Show copies that were corrupted before: the folder of their shards, such as shards/Tiny-ImageNet-C
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["profile", "seed"])]
+    stored: Option<PathBuf>,
 }
 
 impl SuiteArgs {
@@ -42,19 +46,60 @@ impl SuiteArgs {
 
     /// Whether anything was asked for that only the suite of corruptions heeds.
     pub(crate) fn given(&self) -> bool {
-        let Self { profile, corruptions, severities, seed } = self;
-        profile.is_some() || seed.is_some() || !corruptions.is_empty() || !severities.is_empty()
+        let Self { profile, corruptions, severities, seed, stored } = self;
+        let made = profile.is_some() || seed.is_some() || stored.is_some();
+        made || !corruptions.is_empty() || !severities.is_empty()
     }
 
-    pub(crate) fn suite(&self, split: Split) -> CorruptionSuite {
-        CorruptionSuite {
-            profile: self.profile.unwrap_or(Profile::ImageNet),
-            corruptions: chosen(&self.corruptions, &Corruption::PAPER),
-            severities: chosen(&self.severities, &Severity::ALL),
-            seed: self.seed.unwrap_or(0),
-            split,
+    pub(crate) fn suite(&self, split: Split) -> anyhow::Result<CorruptionSuite> {
+        let corruptions = chosen(&self.corruptions, &Corruption::PAPER);
+        let severities = chosen(&self.severities, &Severity::ALL);
+        let Some(folder) = &self.stored else {
+            let profile = self.profile.unwrap_or(Profile::ImageNet);
+            let origin = Origin::Made { profile, seed: self.seed.unwrap_or(0) };
+            return Ok(CorruptionSuite { origin, corruptions, severities, split });
+        };
+        if split != Split::Test {
+            let what = "stored copies are of test images; leave out --split, or say --split test";
+            return Err(Usage(what.to_owned()).into());
         }
+        let there = cells(&ShardSet::open(folder)?);
+        let of = |list: &[Corruption]| -> Vec<Corruption> {
+            list.iter().copied().filter(|&c| there.iter().any(|&(other, _)| other == c)).collect()
+        };
+        // Those that are there, unless some were asked for.
+        let corruptions = if self.corruptions.is_empty() { of(&Corruption::PAPER) } else { corruptions };
+        let whole = |level: &Severity| corruptions.iter().all(|&c| there.contains(&(c, *level)));
+        let severities = match self.severities[..] {
+            [] => severities.into_iter().filter(whole).collect(),
+            _ => severities,
+        };
+        if corruptions.is_empty() || severities.is_empty() || !severities.iter().all(whole) {
+            let what = format!(
+                "{}: not every corruption and severity asked for is there; a data set each, such as fog-3, comes from `nct prepare` of Tiny-ImageNet-C or `nct corrupt --layout shards`",
+                folder.display()
+            );
+            return Err(Usage(what).into());
+        }
+        let name = std::path::absolute(folder).ok();
+        let name = name.as_ref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy());
+        let origin = Origin::Stored(name.unwrap_or_default().into_owned());
+        Ok(CorruptionSuite { origin, corruptions, severities, split })
     }
+
+    /// The stored copies, if those are shown.
+    pub(crate) fn stored(&self) -> anyhow::Result<Option<ShardSet>> {
+        Ok(self.stored.as_ref().map(|folder| ShardSet::open(folder)).transpose()?)
+    }
+}
+
+/// The corruptions and severities that data sets of `set` are named after.
+fn cells(set: &ShardSet) -> Vec<(Corruption, Severity)> {
+    let cell = |dataset: &Dataset| {
+        let (corruption, severity) = dataset.manifest().dataset.rsplit_once('-')?;
+        Some((corruption.parse().ok()?, severity.parse().ok()?))
+    };
+    set.datasets().iter().filter_map(cell).collect()
 }
 
 /// Arguments of `nct robustness`.
@@ -72,6 +117,9 @@ pub(crate) struct Args {
     /// Seed that they were evaluated with
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Name of the folder of stored copies that they were evaluated with instead
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["profile", "seed", "validation"])]
+    stored: Option<String>,
     /// Evaluated on the validation images instead of the test images
     #[arg(long)]
     validation: bool,
@@ -86,30 +134,40 @@ pub(crate) struct Args {
 /// What `nct eval --suite corruptions` found, as it is kept in a run.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
+    /// Set of parameters, or the name of the stored copies.
     profile: String,
     split: String,
-    seed: u64,
+    /// Of copies that were made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
     /// Digest of the weights it is of.
     weights: String,
-    /// Frost is made by our generator, not from photographs.
+    /// Frost is made by our generator, not from photographs; that of stored copies is theirs.
     frost_source: String,
     grid: Grid,
 }
 
-fn file(run: &Path, profile: Profile, split: Split, seed: u64) -> PathBuf {
-    run.join("robustness").join(format!("{profile}-{split}-{seed}.json"))
+fn file(run: &Path, origin: &Origin, split: Split) -> PathBuf {
+    let name = match origin {
+        Origin::Made { profile, seed } => format!("{profile}-{split}-{seed}.json"),
+        Origin::Stored(name) => format!("stored-{name}-{split}.json"),
+    };
+    run.join("robustness").join(name)
 }
 
 /// Keeps a grid in its run. One with fewer cells does not replace one with more, if it is of the same weights.
 pub(crate) fn keep(run: &Path, suite: &CorruptionSuite, grid: &Grid) -> anyhow::Result<()> {
-    let path = file(run, suite.profile, suite.split, suite.seed);
+    let path = file(run, &suite.origin, suite.split);
     let weights = weights_of(run)?;
     let cells = |grid: &Grid| grid.cells.values().map(Vec::len).sum::<usize>();
     if read(&path).is_ok_and(|old| old.weights == weights && cells(&old.grid) > cells(grid)) {
         return Ok(());
     }
-    let (profile, split) = (suite.profile.to_string(), suite.split.to_string());
-    let (seed, frost_source, grid) = (suite.seed, "synthetic".into(), grid.clone());
+    let (profile, seed, frost_source) = match &suite.origin {
+        Origin::Made { profile, seed } => (profile.to_string(), Some(*seed), "synthetic"),
+        Origin::Stored(name) => (name.clone(), None, "stored"),
+    };
+    let (split, frost_source, grid) = (suite.split.to_string(), frost_source.to_owned(), grid.clone());
     let kept = Kept { profile, split, seed, weights, frost_source, grid };
     std::fs::create_dir_all(run.join("robustness"))?;
     Ok(write_atomic(&path, format!("{}\n", serde_json::to_string_pretty(&kept)?).as_bytes())?)
@@ -123,16 +181,20 @@ fn weights_of(run: &Path) -> anyhow::Result<String> {
 }
 
 /// The grid that was kept in a run, of its present weights.
-pub(crate) fn kept(run: &Path, profile: Profile, split: Split, seed: u64) -> anyhow::Result<Grid> {
+pub(crate) fn kept(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<Grid> {
     let weights = weights_of(run)?;
-    let path = file(run, profile, split, seed);
+    let path = file(run, origin, split);
     let found = read(&path).and_then(|kept| {
         let same = kept.weights == weights;
         same.then_some(kept.grid).ok_or_else(|| "is of other weights: the run has gone on since".to_owned())
     });
     found.map_err(|what| {
+        let flags = match origin {
+            Origin::Made { profile, seed } => format!("--profile {profile} --seed {seed}"),
+            Origin::Stored(name) => format!("--stored shards/{name}"),
+        };
         let how = format!(
-            "{}: {what}; make it with: nct eval {} --suite corruptions --profile {profile} --seed {seed}{}",
+            "{}: {what}; make it with: nct eval {} --suite corruptions {flags}{}",
             path.display(),
             run.display(),
             if split == Split::Test { "" } else { " --split validation" },
@@ -143,7 +205,7 @@ pub(crate) fn kept(run: &Path, profile: Profile, split: Split, seed: u64) -> any
 
 /// The baseline's grid for `suite`: it must have all of its cells.
 pub(crate) fn baseline(run: &Path, suite: &CorruptionSuite) -> anyhow::Result<Grid> {
-    let grid = kept(run, suite.profile, suite.split, suite.seed)?;
+    let grid = kept(run, &suite.origin, suite.split)?;
     let levels: Vec<u8> = suite.severities.iter().map(|s| s.get()).collect();
     let lacks = suite.corruptions.iter().find(|&&c| grid.row(c).is_none());
     let what = match lacks {
@@ -212,10 +274,15 @@ pub(crate) fn summary_rows(
     grid: &Grid,
     baseline: Option<&Grid>,
 ) -> Vec<Value> {
-    let frame = json!({
+    let mut frame = json!({
         "run": run, "suite": "corruptions", "split": suite.split.as_str(), "task": "img_classification",
-        "profile": suite.profile.as_str(), "seed": suite.seed,
     });
+    match &suite.origin {
+        Origin::Made { profile, seed } => {
+            (frame["profile"], frame["seed"]) = (json!(profile.as_str()), json!(seed));
+        }
+        Origin::Stored(name) => frame["stored"] = json!(name),
+    }
     let row = |group: Option<Group>, metric: &str, value: f64| {
         let mut row = frame.clone();
         if let Some(group) = group {
@@ -249,8 +316,10 @@ fn named(relative: Relative) -> [(&'static str, Option<f64>); 4] {
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let split = if args.validation { Split::Validation } else { Split::Test };
+    let made = Origin::Made { profile: args.profile, seed: args.seed };
+    let origin = args.stored.clone().map_or(made, Origin::Stored);
     let grids = |runs: &[PathBuf]| -> anyhow::Result<Vec<Grid>> {
-        runs.iter().map(|run| kept(run, args.profile, split, args.seed)).collect()
+        runs.iter().map(|run| kept(run, &origin, split)).collect()
     };
     let baselines = grids(&args.baseline)?;
     let mut rows = Vec::new();

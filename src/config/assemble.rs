@@ -126,7 +126,7 @@ impl<'a> Data<'a> {
     ) -> Result<View, DataError> {
         let data = &self.experiment.data;
         let view = self.view(dataset, &data.mean, &data.std, augment, "")?;
-        Ok(View { budget: budget.clone(), ..view })
+        Ok(View { size: data.input_size.map(|side| [side; 2]), budget: budget.clone(), ..view })
     }
 
     /// How `dataset` is shown as stimuli (with `neural`) or as labelled images, unchanged and as bytes; mean and
@@ -139,7 +139,8 @@ impl<'a> Data<'a> {
             (&data.mean, &data.std, "")
         };
         let view = self.view(dataset, mean, std, AugmentSettings::NONE, prefix)?;
-        Ok(View { pixels: PixelType::U8, budget: Budget::new(READ_ONCE_BYTES), ..view })
+        let size = data.input_size.filter(|_| !neural).map(|side| [side; 2]);
+        Ok(View { size, pixels: PixelType::U8, budget: Budget::new(READ_ONCE_BYTES), ..view })
     }
 
     /// The schedule of training over `sources`.
@@ -237,7 +238,7 @@ impl<'a> Data<'a> {
         }
         let trained = self.images.ok_or_else(other_task)?;
         let view = self.image_view(trained, evaluation.view.augment(), &Budget::new(READ_ONCE_BYTES))?;
-        let (dataset, classes) = labelled.of(trained)?;
+        let (dataset, classes) = labelled.of(trained, self.experiment.data.input_size)?;
         let sources = vec![Source::images(dataset, split, &view)?];
         Ok(Evaluator::new(sources, classes, batch_size, self.loader())?)
     }
@@ -299,18 +300,20 @@ fn budget(experiment: &Experiment) -> Budget {
 const READ_ONCE_BYTES: u64 = 64 << 20;
 
 impl<'a> Labelled<'a> {
-    /// The set to show, and the classes to score, of a network trained on `trained`.
-    fn of(self, trained: &'a Dataset) -> Result<(&'a Dataset, ClassMap), DataError> {
+    /// The set to show, and the classes to score, of a network trained on `trained`. With `input_size`, a part of
+    /// that size is shown of any images.
+    fn of(self, trained: &'a Dataset, input_size: Option<u32>) -> Result<(&'a Dataset, ClassMap), DataError> {
         let names = class_names(trained);
         match self {
             Labelled::Own => Ok((trained, ClassMap::same(names))),
             Labelled::First(m) => Ok((trained, ClassMap::first(&names, m)?)),
             Labelled::Other(dataset) => {
                 let (of_training, found) = (trained.manifest(), dataset.manifest());
-                if of_training.image[1..] != found.image[1..] {
+                let [_, height, width] = of_training.image;
+                if input_size.is_none() && of_training.image[1..] != found.image[1..] {
                     let what = format!(
-                        "images of {} x {}, and the run was trained on {} x {}; prepare them in that size",
-                        found.image[1], found.image[2], of_training.image[1], of_training.image[2]
+                        "images of {} x {}, and the run was trained on {height} x {width}; prepare them with `--resize {height}x{width}`",
+                        found.image[1], found.image[2]
                     );
                     return Err(ConfigError::new(&found.dataset, what).into());
                 }

@@ -176,6 +176,10 @@ pub struct DataSettings {
     pub neural_labels: bool,
     /// Show one gray channel.
     pub gray: bool,
+    /// Side of the square that is shown of labelled images: of training images what `augment` makes of them, of
+    /// others the middle. All of what is stored if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_size: Option<u32>,
     /// Labelled images per batch.
     pub batch_size: u32,
     /// Stimuli per batch.
@@ -207,6 +211,7 @@ impl Default for DataSettings {
             neural_v4: String::new(),
             neural_labels: false,
             gray: true,
+            input_size: None,
             batch_size: 128,
             neural_batch_size: 128,
             mean: Vec::new(),

@@ -68,13 +68,20 @@ pub enum Shown {
         /// What is drawn depends on this and the image's number.
         seed: u64,
     },
+    /// Images of another data set as they are: copies that were corrupted before.
+    Stored {
+        /// How.
+        corruption: Corruption,
+        /// How much.
+        severity: Severity,
+    },
 }
 
 impl Shown {
     /// The loader's settings for it.
     pub fn augment(&self) -> AugmentSettings {
         match self {
-            Self::Clean => AugmentSettings::NONE,
+            Self::Clean | Self::Stored { .. } => AugmentSettings::NONE,
             Self::Noise(levels) => AugmentSettings { noise: levels.clone(), ..AugmentSettings::NONE },
             &Self::Corrupted { corruption, profile, severity, seed } => {
                 let distort = DistortSettings::fixed(corruption, profile, severity, seed);
@@ -99,17 +106,29 @@ impl Shown {
     }
 }
 
+/// Where corrupted images come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// They are made while they are shown.
+    Made {
+        /// Set of parameters.
+        profile: Profile,
+        /// Seed of what is drawn.
+        seed: u64,
+    },
+    /// They are data sets `corruption-severity` in the folder of this name.
+    Stored(String),
+}
+
 /// Which corruptions labelled images are shown under.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorruptionSuite {
-    /// Set of parameters.
-    pub profile: Profile,
+    /// Where the images come from.
+    pub origin: Origin,
     /// The corruptions.
     pub corruptions: Vec<Corruption>,
     /// The severities.
     pub severities: Vec<Severity>,
-    /// Seed of what is drawn.
-    pub seed: u64,
     /// Whose images.
     pub split: Split,
 }
@@ -118,22 +137,33 @@ impl CorruptionSuite {
     /// The clean images, then every corruption at every severity, by the reference's names (spec/trainer 4.5) for its
     /// parameters.
     pub fn evaluations(&self) -> Vec<Evaluation> {
-        let &Self { profile, seed, split, .. } = self;
+        let split = self.split;
         let suite = Suite::Corruptions;
         let clean =
             Evaluation { suite, mode: "clean".into(), ..Evaluation::clean(Task::Classification, split) };
         let mut all = vec![clean];
-        let name = if profile == Profile::ImageNet { "fly_c_test" } else { "tiny_c_regenerated" };
+        let name = match self.origin {
+            Origin::Made { profile: Profile::ImageNet, .. } => "fly_c_test",
+            Origin::Made { profile: Profile::Tiny, .. } => "tiny_c_regenerated",
+            Origin::Stored(_) => "c_test",
+        };
         for &corruption in &self.corruptions {
             all.extend(self.severities.iter().map(|&severity| Evaluation {
                 suite,
                 mode: format!("{name} {corruption} {severity}"),
                 task: Task::Classification,
                 split,
-                view: Shown::Corrupted { corruption, profile, severity, seed },
+                view: self.view(corruption, severity),
             }));
         }
         all
+    }
+
+    fn view(&self, corruption: Corruption, severity: Severity) -> Shown {
+        match self.origin {
+            Origin::Made { profile, seed } => Shown::Corrupted { corruption, profile, severity, seed },
+            Origin::Stored(_) => Shown::Stored { corruption, severity },
+        }
     }
 
     /// The accuracies among `scored`, if the suite's evaluations are all there.
@@ -147,9 +177,8 @@ impl CorruptionSuite {
             Parts::Sessions(_) => None,
         });
         let mut grid = Grid::new(classes?, accuracy(&Shown::Clean)?, &self.severities);
-        let &Self { profile, seed, .. } = self;
         for &corruption in &self.corruptions {
-            let cell = |&severity| accuracy(&Shown::Corrupted { corruption, profile, severity, seed });
+            let cell = |&severity| accuracy(&self.view(corruption, severity));
             let row: Option<Vec<f64>> = self.severities.iter().map(cell).collect();
             grid.cells.insert(corruption.to_string(), row?);
         }

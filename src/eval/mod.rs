@@ -11,7 +11,7 @@ mod rows;
 mod tables;
 
 pub use finals::{
-    CorruptionSuite, Evaluation, FinalSettings, NOISE_STDS, Shown, Suite, evaluate, final_evaluations,
+    CorruptionSuite, Evaluation, FinalSettings, NOISE_STDS, Origin, Shown, Suite, evaluate, final_evaluations,
 };
 pub use heads::ClassMap;
 pub use rows::{Detail, rows};

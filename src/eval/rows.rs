@@ -88,7 +88,7 @@ fn frame(run: &str, evaluation: &Evaluation, scores: &TaskScores) -> Value {
                 Some(Noise::Std(std)) => std,
                 Some(Noise::Snr(_)) | None => f64::NAN,
             },
-            Shown::Corrupted { .. } => f64::NAN,
+            Shown::Corrupted { .. } | Shown::Stored { .. } => f64::NAN,
         });
     }
     if let Shown::Corrupted { corruption, profile, severity, seed } = evaluation.view {
@@ -99,6 +99,10 @@ fn frame(run: &str, evaluation: &Evaluation, scores: &TaskScores) -> Value {
         if corruption == Corruption::Frost {
             frame["frost_source"] = json!("synthetic");
         }
+    }
+    if let Shown::Stored { corruption, severity } = evaluation.view {
+        frame["corruption"] = json!(corruption.as_str());
+        frame["severity"] = json!(severity.get());
     }
     frame
 }

@@ -136,17 +136,53 @@ impl Decoder {
         }
         let (format, channels) = match header.colorspace {
             Colorspace::Gray => (PixelFormat::GRAY, 1),
-            Colorspace::CMYK | Colorspace::YCCK => {
-                return Err("a CMYK JPEG; gray and RGB are read".to_owned());
-            }
+            Colorspace::CMYK | Colorspace::YCCK => (PixelFormat::CMYK, 4),
             _ => (PixelFormat::RGB, 3),
         };
         self.pixels.resize(width * height * channels, 0);
         let pixels = &mut self.pixels[..];
         let image = turbojpeg::Image { pixels, width, pitch: width * channels, height, format };
         decoder.decompress(file, image).map_err(damaged)?;
-        Ok([channels as u32, height as u32, width as u32])
+        if channels == 4 {
+            cmyk_to_rgb(&mut self.pixels);
+        }
+        Ok([channels.min(3) as u32, height as u32, width as u32])
     }
+}
+
+/// As Pillow: inks are stored inverted, and black takes from each colour.
+fn cmyk_to_rgb(pixels: &mut Vec<u8>) {
+    let product = |a: u8, b: u8| {
+        let product = u32::from(a) * u32::from(b) + 128;
+        ((product + (product >> 8)) >> 8) as u8
+    };
+    for i in 0..pixels.len() / 4 {
+        let white = pixels[4 * i + 3];
+        for c in 0..3 {
+            pixels[3 * i + c] = white - product(255 - pixels[4 * i + c], white);
+        }
+    }
+    pixels.truncate(pixels.len() / 4 * 3);
+}
+
+/// Decodes a PNG file; 16 bits become 8, and what is transparent is shown.
+pub fn decode_png(file: &[u8], path: &Path) -> Result<Image> {
+    let bad = |what: String| IngestError::bad(path, format!("{what}; replace or remove this file"));
+    let damaged = |e: png::DecodingError| bad(format!("damaged PNG: {e}"));
+    let mut decoder = png::Decoder::new(std::io::Cursor::new(file));
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info().map_err(damaged)?;
+    let (width, height) = (reader.info().width, reader.info().height);
+    if width > 1 << 14 || height > 1 << 14 {
+        return Err(bad(format!("a PNG of {width} x {height} pixels")));
+    }
+    let mut interleaved = vec![0; reader.output_buffer_size().unwrap_or(0)];
+    let info = reader.next_frame(&mut interleaved).map_err(damaged)?;
+    let samples = info.color_type.samples();
+    let channels = if samples < 3 { 1 } else { 3 };
+    let plane = |c: usize| interleaved.iter().skip(c).step_by(samples).copied();
+    let pixels = Pixels::U8((0..channels).flat_map(plane).collect());
+    Ok(Image { channels: channels as u32, height, width, pixels })
 }
 
 /// Appends interleaved red, green and blue as planes.
@@ -312,6 +348,61 @@ mod tests {
             assert_eq!(kept.pixels, Pixels::U8(planes.collect()));
             for channels in [Channels::Gray, Channels::Rgb] {
                 assert_eq!(decoded(&file, channels).unwrap(), kept.clone().with(channels));
+            }
+        }
+    }
+
+    /// Checksum and first pixels of what Pillow 13.0 makes of the same file.
+    #[test]
+    fn cmyk_equals_pillow() {
+        let mut planes = Vec::new();
+        let file = include_bytes!("../../tests/vectors/cmyk.jpg");
+        let shape = append_jpeg(file, Path::new("a.JPEG"), Channels::Kept, &mut planes).unwrap();
+        assert_eq!(shape, [3, 16, 24]);
+        let n = 16 * 24;
+        let interleaved: Vec<u8> =
+            (0..n).flat_map(|i| (0..3).map(|c| planes[c * n + i]).collect::<Vec<_>>()).collect();
+        assert_eq!(interleaved[..9], [255, 255, 255, 245, 255, 252, 235, 255, 249]);
+        assert_eq!(
+            interleaved.iter().zip((1..=251).cycle()).map(|(&v, i)| u64::from(v) * i).sum::<u64>(),
+            16_802_778
+        );
+    }
+
+    #[test]
+    fn pngs_of_all_kinds_become_planes_of_bytes() {
+        use png::{BitDepth, ColorType};
+        let write = |color: ColorType, depth: BitDepth, data: &[u8], palette: Option<&[u8]>| {
+            let mut file = Vec::new();
+            let mut encoder = png::Encoder::new(&mut file, 2, 1);
+            encoder.set_color(color);
+            encoder.set_depth(depth);
+            if let Some(palette) = palette {
+                encoder.set_palette(palette.to_vec());
+            }
+            encoder.write_header().unwrap().write_image_data(data).unwrap();
+            file
+        };
+        for (color, depth, data, palette, channels, expected) in [
+            (ColorType::Grayscale, BitDepth::Eight, &[7, 9][..], None, 1, &[7, 9][..]),
+            (ColorType::Grayscale, BitDepth::Sixteen, &[7, 1, 9, 255], None, 1, &[7, 9]),
+            (ColorType::GrayscaleAlpha, BitDepth::Eight, &[7, 0, 9, 128], None, 1, &[7, 9]),
+            (ColorType::Rgb, BitDepth::Eight, &[1, 2, 3, 4, 5, 6], None, 3, &[1, 4, 2, 5, 3, 6]),
+            (ColorType::Rgba, BitDepth::Eight, &[1, 2, 3, 0, 4, 5, 6, 9], None, 3, &[1, 4, 2, 5, 3, 6]),
+            (
+                ColorType::Indexed,
+                BitDepth::Eight,
+                &[1, 0],
+                Some(&[1, 2, 3, 4, 5, 6][..]),
+                3,
+                &[4, 1, 5, 2, 6, 3],
+            ),
+        ] {
+            let file = write(color, depth, data, palette);
+            let image = decode_png(&file, Path::new("a.JPEG")).unwrap();
+            assert_eq!((image.shape(), image.pixels), ([channels, 1, 2], Pixels::U8(expected.to_vec())));
+            for n in 8..file.len() - 12 {
+                assert!(decode_png(&file[..n], Path::new("a.JPEG")).is_err(), "{n} of {} bytes", file.len());
             }
         }
     }

@@ -1,6 +1,8 @@
-//! Class-folder image sets in TinyImageNet's layout.
+//! Class-folder image sets: TinyImageNet's layout, ImageNet's as torchvision reads it, one with test images
+//! only, and Tiny-ImageNet-C's.
 
 use super::error::{IngestError, Result};
+use crate::corruption::{Corruption, Severity};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,51 +20,110 @@ pub struct Class {
 /// Labelled image files, in the reference's order: classes sorted, then file names sorted as strings.
 #[derive(Debug, Clone)]
 pub struct ImageSet {
-    /// Name of the folder.
+    /// Name of the folder; of corrupted copies the corruption and severity, as in `fog-3`.
     pub name: String,
+    /// Name of the folder that corrupted copies lie in.
+    pub group: Option<String>,
     /// The folder.
     pub root: PathBuf,
     /// Classes in label order.
     pub classes: Vec<Class>,
-    /// Files of `train/`, which are divided into training and validation.
+    /// Files of `train/`, which are divided into training and validation. None of a set that only tests.
     pub train: Vec<(PathBuf, u32)>,
-    /// Files of `val/`, the test set.
+    /// The test set: files of `val/`, or of a set without `train/` all files.
     pub test: Vec<(PathBuf, u32)>,
 }
 
 impl ImageSet {
     /// Whether `root` has the shape of an image set.
     pub fn looks_like(root: &Path) -> bool {
-        root.join("train").is_dir() && root.join("val").is_dir()
+        root.join("train").is_dir() && root.join("val").is_dir() || only_tests(root)
     }
 
     /// Lists the files under `root`, and checks that they are those that the set's own lists promise.
     pub fn open(root: &Path) -> Result<Self> {
         let words = words(root)?;
+        if only_tests(root) {
+            let set = Self::of_classes(super::folder_name(root), root, &root.join("images"))?;
+            let words =
+                |class: Class| Class { words: words.get(&class.id).cloned().unwrap_or_default(), ..class };
+            return Ok(Self { classes: set.classes.into_iter().map(words).collect(), ..set });
+        }
         let train_root = root.join("train");
-        let folders: Vec<String> =
-            list(&train_root)?.into_iter().filter(|name| train_root.join(name).is_dir()).collect();
+        let folders = folders(&train_root)?;
         if folders.is_empty() {
             let what = "holds no class folders; expected train/<class>/images/*.JPEG";
             return Err(IngestError::bad(&train_root, what));
         }
         check_promised_classes(root, &folders)?;
-        let class_files = |(label, folder): (usize, &String)| -> Result<Vec<(PathBuf, u32)>> {
-            let class_root = train_root.join(folder);
-            let inner = class_root.join("images");
-            let files = image_files(if inner.is_dir() { &inner } else { &class_root })?;
-            if files.is_empty() {
-                return Err(IngestError::bad(&class_root, "holds no .JPEG file"));
-            }
-            Ok(files.into_iter().map(|path| (path, label as u32)).collect())
-        };
-        let train: Vec<_> = folders.par_iter().enumerate().map(class_files).collect::<Result<_>>()?;
-        let train = train.concat();
+        let train = labelled_files(&train_root, &folders)?;
         let test = test_files(root, &folders)?;
         let class = |id: String| Class { words: words.get(&id).cloned().unwrap_or_default(), id };
         let classes = folders.into_iter().map(class).collect();
-        Ok(Self { name: super::folder_name(root), root: root.to_path_buf(), classes, train, test })
+        let name = super::folder_name(root);
+        Ok(Self { name, group: None, root: root.to_path_buf(), classes, train, test })
     }
+
+    /// The corrupted copies under `root`, a set for each `<corruption>/<severity>/`; none if it has no such folders.
+    pub fn corrupted(root: &Path) -> Result<Option<Vec<Self>>> {
+        let mut sets = Vec::new();
+        for (name, corruption) in corruptions(root)? {
+            for severity in Severity::ALL {
+                let folder = root.join(&name).join(severity.to_string());
+                if folder.is_dir() {
+                    let set = Self::of_classes(format!("{corruption}-{severity}"), &folder, &folder)?;
+                    sets.push(Self { group: Some(super::folder_name(root)), ..set });
+                }
+            }
+        }
+        Ok(if sets.is_empty() { None } else { Some(sets) })
+    }
+
+    /// The test set of the class folders in `folder`.
+    fn of_classes(name: String, root: &Path, folder: &Path) -> Result<Self> {
+        let folders = folders(folder)?;
+        if folders.is_empty() {
+            return Err(IngestError::bad(folder, "holds no class folders; expected <class>/*.JPEG"));
+        }
+        let test = labelled_files(folder, &folders)?;
+        let classes = folders.into_iter().map(|id| Class { id, words: String::new() }).collect();
+        Ok(Self { name, group: None, root: root.to_path_buf(), classes, train: Vec::new(), test })
+    }
+}
+
+/// Whether `root` is a set of test images only: class folders in `images/`, and no `train/`.
+fn only_tests(root: &Path) -> bool {
+    let images = root.join("images");
+    let has_image = |class: &String| {
+        let folder = images.join(class);
+        folder.is_dir() && image_files(&folder).is_ok_and(|files| !files.is_empty())
+    };
+    !root.join("train").is_dir() && list(&images).is_ok_and(|names| names.first().is_some_and(has_image))
+}
+
+/// Folders of `root` that are named after a corruption.
+fn corruptions(root: &Path) -> Result<Vec<(String, Corruption)>> {
+    let names = folders(root)?.into_iter();
+    Ok(names.filter_map(|name| name.parse().ok().map(|corruption| (name, corruption))).collect())
+}
+
+fn folders(root: &Path) -> Result<Vec<String>> {
+    Ok(list(root)?.into_iter().filter(|name| root.join(name).is_dir()).collect())
+}
+
+/// The files of each class folder, or of `images/` in it, with its number as label.
+fn labelled_files(root: &Path, folders: &[String]) -> Result<Vec<(PathBuf, u32)>> {
+    let class_files = |(label, folder): (usize, &String)| -> Result<Vec<(PathBuf, u32)>> {
+        let class_root = root.join(folder);
+        let inner = class_root.join("images");
+        let files = image_files(if inner.is_dir() { &inner } else { &class_root })?;
+        if files.is_empty() {
+            return Err(IngestError::bad(&class_root, "holds no .JPEG file"));
+        }
+        Ok(files.into_iter().map(|path| (path, label as u32)).collect())
+    };
+    let files: Vec<_> = folders.par_iter().enumerate().map(class_files).collect::<Result<_>>()?;
+    Ok(files.concat())
 }
 
 /// Names in a folder, sorted as strings, without hidden ones.
@@ -84,7 +145,7 @@ pub(super) fn list(folder: &Path) -> Result<Vec<String>> {
 fn image_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let is_image = |name: &String| {
         let extension = Path::new(name).extension().map(std::ffi::OsStr::to_ascii_lowercase);
-        extension.is_some_and(|e| e == "jpeg" || e == "jpg")
+        extension.is_some_and(|e| e == "jpeg" || e == "jpg" || e == "png")
     };
     Ok(list(folder)?.into_iter().filter(is_image).map(|name| folder.join(name)).collect())
 }
@@ -120,12 +181,25 @@ fn check_promised_classes(root: &Path, folders: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Both layouts of `val/`: files in one folder with a list of labels, or a folder a class.
+/// The layouts of `val/`: files in one folder with a list of labels, or a folder a class, with or without the list.
 fn test_files(root: &Path, classes: &[String]) -> Result<Vec<(PathBuf, u32)>> {
     let labels: BTreeMap<&str, u32> =
         classes.iter().enumerate().map(|(i, c)| (c.as_str(), i as u32)).collect();
     let folder = root.join("val").join("images");
     let list_path = root.join("val").join("val_annotations.txt");
+    if !list_path.is_file() {
+        let folder = if folder.is_dir() { folder } else { root.join("val") };
+        let found = folders(&folder)?;
+        if let Some(unknown) = found.iter().find(|class| !labels.contains_key(class.as_str())) {
+            return Err(IngestError::bad(&folder.join(unknown), "is a class that has no folder in train/"));
+        }
+        if found.is_empty() {
+            let what = "holds neither val_annotations.txt nor class folders";
+            return Err(IngestError::bad(&root.join("val"), what));
+        }
+        let files = labelled_files(&folder, &found)?;
+        return Ok(files.into_iter().map(|(path, i)| (path, labels[found[i as usize].as_str()])).collect());
+    }
     let text = read_text(&list_path)?;
     let mut test = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

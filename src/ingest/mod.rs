@@ -5,6 +5,7 @@
 
 mod corrupt;
 mod error;
+mod fit;
 pub mod image;
 mod images;
 pub mod pickle;
@@ -19,6 +20,7 @@ mod verify;
 
 pub use corrupt::{Cell, CorruptOptions, Layout, corrupt};
 pub use error::{IngestError, Result};
+pub use fit::{Cut, Resize};
 pub use images::{Class, ImageSet};
 pub use prepare::{
     Action, Color, OnProgress, Planned, PrepareOptions, Prepared, Progress, Responses, decode_all, plan,
@@ -47,6 +49,19 @@ impl Found {
             Self::Neural(set) => &set.name,
         }
     }
+
+    /// Of a set that is one of many, such as one corruption and severity: the name of all.
+    pub fn group(&self) -> Option<&str> {
+        match self {
+            Self::Images(set) => set.group.as_deref(),
+            Self::Neural(_) => None,
+        }
+    }
+
+    /// The folder for its shards within `out`, or within that of its group.
+    fn out(&self, out: &Path) -> PathBuf {
+        self.group().map_or_else(|| out.to_path_buf(), |group| out.join(group))
+    }
 }
 
 /// Finds every data set by its shape: `data` itself, or folders up to two levels below, in name order.
@@ -60,6 +75,8 @@ pub fn discover(data: &Path) -> Result<Vec<Found>> {
                 found.push(Found::Neural(NeuralSet::open(&folder)?));
             } else if ImageSet::looks_like(&folder) {
                 found.push(Found::Images(ImageSet::open(&folder)?));
+            } else if let Some(cells) = ImageSet::corrupted(&folder)? {
+                found.extend(cells.into_iter().map(Found::Images));
             } else if depth < 2 {
                 let names = images::list(&folder)?;
                 deeper.extend(names.into_iter().map(|name| folder.join(name)).filter(|path| path.is_dir()));
@@ -68,12 +85,14 @@ pub fn discover(data: &Path) -> Result<Vec<Found>> {
         level = deeper;
     }
     if found.is_empty() {
-        let what = "holds no data set. Expected tiny-imagenet-200/ (train/<class>/images/*.JPEG, val/) or a neural set \
-                    such as mtl_monkey_dataset/ (neuronal_data/*.pickle, images/*.npy), here or up to two folders below";
+        let what = "holds no data set. Expected tiny-imagenet-200/ (train/<class>/images/*.JPEG, val/), a neural set \
+                    such as mtl_monkey_dataset/ (neuronal_data/*.pickle, images/*.npy) or Tiny-ImageNet-C/ \
+                    (<corruption>/<severity>/<class>/*.JPEG), here or up to two folders below";
         return Err(IngestError::bad(data, what));
     }
-    found.sort_by(|a, b| a.name().cmp(b.name()));
-    if let Some(pair) = found.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
+    let place = |set: &Found| (set.group().unwrap_or_default().to_owned(), set.name().to_owned());
+    found.sort_by_cached_key(place);
+    if let Some(pair) = found.windows(2).find(|pair| place(&pair[0]) == place(&pair[1])) {
         let what =
             format!("two data sets are called {}; prepare one of them by its own path", pair[0].name());
         return Err(IngestError::bad(data, what));

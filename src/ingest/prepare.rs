@@ -4,6 +4,7 @@
 mod flush;
 mod order;
 mod plan;
+mod read;
 mod source;
 mod staging;
 mod write;
@@ -11,7 +12,8 @@ mod write;
 pub use plan::{Action, Planned, plan};
 
 use super::error::{IngestError, Result};
-use super::image::{Channels, Pixels, append_jpeg, decode_npy};
+use super::fit::{Cut, Fit, Resize};
+use super::image::Channels;
 use super::sessions::{NeuralSet, Session, TimeBins};
 use super::stats::{PixelSums, neuron_statistics};
 use super::{Found, ImageSet, discover, split};
@@ -21,12 +23,11 @@ use crate::shard::{
     SessionMeta,
 };
 use rayon::prelude::*;
+use read::{Form, read_image};
 use source::{file_bytes, file_lengths, source_files, source_fingerprint, source_setting};
 use staging::Staging;
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Which colours are stored.
@@ -76,6 +77,10 @@ pub struct PrepareOptions {
     pub valid_size: f64,
     /// Share of the stimuli that train.
     pub train_frac: f64,
+    /// Size of labelled images; as they are if not given.
+    pub resize: Option<Resize>,
+    /// What is kept of stimuli.
+    pub cut: Cut,
 }
 
 impl PrepareOptions {
@@ -95,6 +100,8 @@ impl PrepareOptions {
             split_seed: 1000,
             valid_size: 0.1,
             train_frac: 0.8,
+            resize: None,
+            cut: Cut::default(),
         }
     }
 
@@ -102,17 +109,24 @@ impl PrepareOptions {
         BlockOptions { level: self.level, ..BlockOptions::default() }
     }
 
-    /// Gray if asked for; else labelled images are RGB, and stimuli stay as they are.
-    fn channels(&self, labelled: bool) -> Channels {
-        match self.color {
+    /// Gray if asked for; else labelled images are RGB, and stimuli have the channels of their files.
+    fn form(&self, labelled: bool) -> Form {
+        let channels = match self.color {
             Color::Gray => Channels::Gray,
             Color::Keep if labelled => Channels::Rgb,
             Color::Keep => Channels::Kept,
-        }
+        };
+        let fit = match self.resize {
+            Some(resize) if labelled => Fit::Resized(resize),
+            None if labelled => Fit::Kept,
+            _ if self.cut == Cut::default() => Fit::Kept,
+            _ => Fit::Cut(self.cut),
+        };
+        Form { channels, fit }
     }
 
-    fn settings(&self) -> Vec<String> {
-        vec![
+    fn settings(&self, labelled: bool) -> Vec<String> {
+        let mut settings = vec![
             format!("color = {:?}", self.color).to_lowercase(),
             format!("level = {}", self.level),
             format!("responses = {:?}", self.responses).to_lowercase(),
@@ -122,13 +136,26 @@ impl PrepareOptions {
             format!("split_seed = {}", self.split_seed),
             format!("valid_size = {}", self.valid_size),
             format!("train_frac = {}", self.train_frac),
-        ]
+        ];
+        match self.form(labelled).fit {
+            Fit::Kept => {}
+            Fit::Resized(resize) => settings.push(format!("resize = {resize}")),
+            Fit::Cut(Cut { crop, subsample, scale }) => {
+                let [above, below, left, right] = crop;
+                settings.push(format!("crop = {above},{below},{left},{right}"));
+                settings.push(format!("subsample = {subsample}"));
+                settings.push(format!("scale = {scale}"));
+            }
+        }
+        settings
     }
 }
 
 /// What became of one data set.
 #[derive(Debug, Clone)]
 pub struct Prepared {
+    /// Of a set that is one of many: the name of all.
+    pub group: Option<String>,
     /// What is in the folder now.
     pub manifest: Manifest,
     /// Images that were decoded; 0 if the data set was there already.
@@ -166,37 +193,42 @@ pub fn prepare(data: &Path, options: &PrepareOptions, progress: OnProgress<'_>) 
 }
 
 fn choose(data: &Path, found: Vec<Found>, only: &[String]) -> Result<Vec<Found>> {
-    let names: Vec<String> = found.iter().map(|set| set.name().to_owned()).collect();
-    if let Some(missing) = only.iter().find(|name| !names.contains(name)) {
+    let named = |set: &Found, name: &str| set.name() == name || set.group() == Some(name);
+    if let Some(missing) = only.iter().find(|name| !found.iter().any(|set| named(set, name))) {
+        let mut names: Vec<&str> = found.iter().map(|set| set.group().unwrap_or(set.name())).collect();
+        names.dedup();
         return Err(IngestError::bad(data, format!("no data set {missing}; here are: {}", names.join(", "))));
     }
-    Ok(found
-        .into_iter()
-        .filter(|set| only.is_empty() || only.iter().any(|name| name == set.name()))
-        .collect())
+    let wanted = |set: &Found| only.is_empty() || only.iter().any(|name| named(set, name));
+    Ok(found.into_iter().filter(wanted).collect())
 }
 
 fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) -> Result<Prepared> {
-    let target = options.out.join(set.name());
+    let out = set.out(&options.out);
+    let target = out.join(set.name());
     if target.exists() && !options.force {
-        return already_there(&target, &settings(set, options)?);
+        let manifest = already_there(&target, &settings(set, options)?)?;
+        let notes = vec!["already prepared".to_owned()];
+        return Ok(Prepared { group: set.group().map(str::to_owned), manifest, images: 0, notes });
     }
     // Lengths are told by reading; asking for them before would take as long as statistics and filter together.
-    let mut begun = options.settings();
+    let labelled = matches!(set, Found::Images(_));
+    let mut begun = options.settings(labelled);
     begun.push(format!("files = {}", source_fingerprint(set, None)));
-    let staging = Staging::open(&options.out, set.name(), &begun)?;
-    let (name, settings) = (set.name().to_owned(), options.settings());
+    let staging = Staging::open(&out, set.name(), &begun)?;
+    let (name, settings) = (set.name().to_owned(), options.settings(labelled));
     let mut job =
         Job { name, options, settings, staging, blocks: options.blocks(), progress, notes: Vec::new() };
-    let manifest = match set {
+    let made = match set {
         Found::Images(set) => job.images(set),
         Found::Neural(set) => job.neural(set),
     };
-    match manifest {
+    match made {
         Ok((mut manifest, lengths, images)) => {
             manifest.settings.push(source_setting(set, &lengths));
             manifest.raw_bytes = lengths.iter().sum();
-            Ok(Prepared { manifest: job.staging.finish(manifest)?, images, notes: job.notes })
+            let group = set.group().map(str::to_owned);
+            Ok(Prepared { group, manifest: job.staging.finish(manifest)?, images, notes: job.notes })
         }
         Err(e) => {
             if matches!(e, IngestError::Stopped) {
@@ -209,13 +241,13 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
 
 /// What the bytes of a data set's shards depend on.
 fn settings(set: &Found, options: &PrepareOptions) -> Result<Vec<String>> {
-    let mut settings = options.settings();
+    let mut settings = options.settings(matches!(set, Found::Images(_)));
     settings.push(source_setting(set, &file_lengths(&source_files(set).1)?));
     Ok(settings)
 }
 
 /// A data set of the same files and settings counts as prepared; anything else is not touched.
-fn already_there(target: &Path, settings: &[String]) -> Result<Prepared> {
+fn already_there(target: &Path, settings: &[String]) -> Result<Manifest> {
     let way_out = "; give `--force` to replace it, or another folder with `--out`";
     if !target.join(MANIFEST).is_file() {
         return Err(IngestError::bad(target, format!("is there and is no prepared data set{way_out}")));
@@ -226,7 +258,7 @@ fn already_there(target: &Path, settings: &[String]) -> Result<Prepared> {
         let what = format!("was prepared from other files or with other settings ({differs}){way_out}");
         return Err(IngestError::bad(target, what));
     }
-    Ok(Prepared { manifest, images: 0, notes: vec!["already prepared".to_owned()] })
+    Ok(manifest)
 }
 
 struct Job<'a> {
@@ -250,7 +282,10 @@ impl Job<'_> {
     fn images(&mut self, set: &ImageSet) -> Result<(Manifest, Vec<u64>, u64)> {
         let n_images = (set.train.len() + set.test.len()) as u64;
         (self.progress)(Progress::Begin(&set.name, n_images));
-        let shape = read_image(&set.train[0].0, self.options.channels(true), &mut Vec::new())?.shape;
+        let Some((first, _)) = set.train.first().or(set.test.first()) else {
+            return Err(IngestError::bad(&set.root, "holds no image"));
+        };
+        let shape = read_image(first, self.options.form(true), &mut Vec::new())?.shape;
         let validates =
             split::image_validation(set.train.len(), self.options.valid_size, self.options.split_seed);
         let items = |split: Split| -> Part<'_> {
@@ -261,8 +296,9 @@ impl Job<'_> {
         };
         let parts = Split::ALL.map(items);
         let written = self.image_shards(&parts, &Content::Images, shape, DType::U8)?;
-        let train = Split::ALL.iter().position(|&split| split == Split::Train).unwrap_or(0);
-        let sums = &written[train].0;
+        // Of what is trained on; a set that only tests has statistics of its own.
+        let shown = parts.iter().position(|(_, items)| !items.is_empty()).unwrap_or(0);
+        let sums = &written[shown].0;
         let mut lengths = vec![0; n_images as usize];
         for ((split, items), (_, read)) in parts.iter().zip(&written) {
             // Files of the test set are numbered on their own, and come last.
@@ -298,7 +334,7 @@ impl Job<'_> {
             infos.push(SessionInfo { id: session.id, neurons: session.n_neurons as u32 });
         }
         let items: Vec<Item> = set.images.iter().map(|(&id, path)| (path.as_path(), id, 0)).collect();
-        let first = read_image(items[0].0, self.options.channels(false), &mut Vec::new())?;
+        let first = read_image(items[0].0, self.options.form(false), &mut Vec::new())?;
         if first.dtype == DType::F32 {
             self.notes.push("images are floating-point: they are not divided by 255".to_owned());
         }
@@ -347,53 +383,7 @@ pub fn decode_all(data: &Path, jobs: usize) -> Result<u64> {
     let pool = pool.map_err(|e| IngestError::bad(data, format!("no threads could be started: {e}")))?;
     let decode = |pixels: &mut Vec<u8>, path: &&PathBuf| {
         pixels.clear();
-        read_image(path, Channels::Kept, pixels).map(|_| 1)
+        read_image(path, Form::KEPT, pixels).map(|_| 1)
     };
     pool.install(|| files.par_iter().map_init(Vec::new, decode).sum())
-}
-
-thread_local! {
-    /// An image file as it is.
-    static FILE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// What was read from an image file.
-struct ImageFile {
-    shape: [u32; 3],
-    dtype: DType,
-    file_bytes: u64,
-}
-
-/// Reads an image, `.npy` or JPEG by its name, and appends it to `out` as shards store it.
-fn read_image(path: &Path, channels: Channels, out: &mut Vec<u8>) -> Result<ImageFile> {
-    FILE.with_borrow_mut(|buffer| {
-        let file = read_file(path, buffer).map_err(IngestError::io(path, "read"))?;
-        let file_bytes = file.len() as u64;
-        if path.extension().is_none_or(|e| e != "npy") {
-            let shape = append_jpeg(file, path, channels, out)?;
-            return Ok(ImageFile { shape, dtype: DType::U8, file_bytes });
-        }
-        let image = decode_npy(file, path)?.with(channels);
-        image.pixels.append_to(out);
-        let dtype = if matches!(image.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 };
-        Ok(ImageFile { shape: image.shape(), dtype, file_bytes })
-    })
-}
-
-/// Reads a file into a buffer that keeps its length. Small files take one read and one that finds the end,
-/// without asking for their length before.
-fn read_file<'a>(path: &Path, buffer: &'a mut Vec<u8>) -> std::io::Result<&'a [u8]> {
-    let mut file = fs::File::open(path)?;
-    let mut n = 0;
-    loop {
-        if n == buffer.len() {
-            buffer.resize((2 * n).max(64 << 10), 0);
-        }
-        match file.read(&mut buffer[n..]) {
-            Ok(0) => return Ok(&buffer[..n]),
-            Ok(more) => n += more,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
 }

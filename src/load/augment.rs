@@ -2,6 +2,7 @@
 //! noise: what is drawn for each image, and where its pixels come from.
 
 use super::distort::DistortSettings;
+use super::frame::RandomResizedCrop;
 use crate::base::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentSettings {
+    /// Before everything else: show a region of random area and proportions, brought to size. Only for images of
+    /// bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random_resized_crop: Option<RandomResizedCrop>,
     /// Zeros added on every side before a crop of the original size; 0 turns cropping off.
     pub crop_padding: u32,
     /// Mirror left and right with probability 1/2.
@@ -84,8 +89,14 @@ impl Default for AugmentSettings {
 
 impl AugmentSettings {
     /// Leaves images as they are.
-    pub const NONE: Self =
-        Self { crop_padding: 0, flip: false, rotation_degrees: 0.0, noise: Vec::new(), distort: None };
+    pub const NONE: Self = Self {
+        random_resized_crop: None,
+        crop_padding: 0,
+        flip: false,
+        rotation_degrees: 0.0,
+        noise: Vec::new(),
+        distort: None,
+    };
 
     /// Draws what happens to one image.
     pub fn draw(&self, rng: &mut Rng) -> Placement {
@@ -113,12 +124,13 @@ impl AugmentSettings {
 
     /// Whether images must be bytes.
     pub(super) fn needs_bytes(&self) -> bool {
-        !self.noise.is_empty() || self.distort.is_some()
+        !self.noise.is_empty() || self.distort.is_some() || self.random_resized_crop.is_some()
     }
 
     /// Whether noise mixture and corruptions make sense.
     pub fn check(&self) -> Result<(), String> {
         self.distort.as_ref().map_or(Ok(()), DistortSettings::check)?;
+        self.random_resized_crop.as_ref().map_or(Ok(()), RandomResizedCrop::check)?;
         let total: f64 = self.noise.iter().map(|level| level.share).sum();
         let bad = |level: &&NoiseLevel| {
             let strength = match level.noise {

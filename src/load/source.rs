@@ -6,6 +6,7 @@ use super::augment::{AugmentSettings, Placement};
 use super::batch::{Batch, PixelType, Pixels};
 use super::cache::{Budget, Column};
 use super::distort::DistortMemory;
+use super::frame::FrameMemory;
 use super::render::{self, Scratch, Tables};
 use crate::base::rng::mix64;
 use crate::base::{DType, Purpose, Rng, RngKey, Split, Task};
@@ -28,6 +29,9 @@ pub struct View {
     pub mean: Vec<f64>,
     /// See `mean`.
     pub std: Vec<f64>,
+    /// Height and width of what is seen of each image, no larger than the stored image: what
+    /// [`AugmentSettings::random_resized_crop`] makes, or the middle. The whole image if not given.
+    pub size: Option<[u32; 2]>,
     /// Type of the batches' pixels. Bytes are not normalised.
     pub pixels: PixelType,
     /// Memory for decoded images.
@@ -38,7 +42,13 @@ impl View {
     /// Normalised single-precision pixels as they are stored, all kept in memory.
     pub fn new(mean: Vec<f64>, std: Vec<f64>) -> Self {
         let (augment, pixels, budget) = (AugmentSettings::NONE, PixelType::F32, Budget::unlimited());
-        Self { augment, second: None, mean, std, pixels, budget }
+        Self { augment, second: None, mean, std, size: None, pixels, budget }
+    }
+
+    /// Extent of what is seen of images of `stored` extent.
+    fn extent(&self, stored: [u32; 3]) -> [u32; 3] {
+        let [height, width] = self.size.unwrap_or([stored[1], stored[2]]);
+        [self.mean.len() as u32, height, width]
     }
 
     fn all(&self) -> Vec<AugmentSettings> {
@@ -55,6 +65,8 @@ pub struct Source {
     pub task: Task,
     /// Extent of the images as the network sees them.
     pub image: [u32; 3],
+    /// Extent of the images as they are stored.
+    stored: [u32; 3],
     images: Arc<Column>,
     /// Row of each record's image; without it, records are images.
     rows: Option<Vec<u32>>,
@@ -85,7 +97,8 @@ impl Source {
         Ok(Self {
             name: manifest.dataset.clone(),
             task: Task::Classification,
-            image: [view.mean.len() as u32, manifest.image[1], manifest.image[2]],
+            image: view.extent(manifest.image),
+            stored: manifest.image,
             ids: u32_column(&shards()?, "id")?,
             images: Arc::new(image_column(dataset, shards()?, view)?),
             rows: None,
@@ -119,7 +132,8 @@ impl Source {
             Ok(Self {
                 name: id.to_owned(),
                 task,
-                image: [view.mean.len() as u32, manifest.image[1], manifest.image[2]],
+                image: view.extent(manifest.image),
+                stored: manifest.image,
                 images: Arc::clone(&images),
                 ids: u32_column(&shards, "id")?,
                 rows: Some(rows),
@@ -205,7 +219,9 @@ impl Source {
     ) -> Result<(), LoadError> {
         let n_values = self.image.iter().map(|&n| n as usize).product::<usize>();
         let [_, height, width] = self.image.map(|n| n as usize);
-        let FillMemory { records, render, distort: distort_memory } = memory;
+        let [_, stored @ ..] = self.stored.map(|n| n as usize);
+        let pixel_bytes = if self.images.is_u8() { 1 } else { 4 };
+        let FillMemory { records, frame, render, distort: distort_memory } = memory;
         out.resize(self.views.len() * records.len() * n_values);
         let mut out = out.chunks_exact_mut(n_values);
         for (view, augment) in self.views.iter().enumerate() {
@@ -216,16 +232,19 @@ impl Source {
                 let mut rng = augments.then(|| draws(view, record));
                 let placement = rng.as_mut().map_or(Placement::IDENTITY, |rng| augment.draw(rng));
                 let noise = rng.as_mut().and_then(|rng| augment.draw_noise(rng));
+                let crop = augment.random_resized_crop.as_ref().zip(rng.as_mut());
+                let region = crop.map(|(crop, rng)| crop.draw(rng, stored));
+                let image = frame.show(&image, pixel_bytes, stored, region, [height, width]);
                 let distort = augment.distort.as_ref().zip(rng.as_mut());
                 let distortion =
                     distort.and_then(|(distort, rng)| distort.draw(rng, u64::from(self.ids[record])));
                 let (image, placement) = match distortion {
                     Some(how) => {
-                        render::place(&image, [height, width], placement, render, &mut distort_memory.pixels);
+                        render::place(image, [height, width], placement, render, &mut distort_memory.pixels);
                         distort_memory.apply(how, height, width)?;
                         (&distort_memory.pixels[..], Placement::IDENTITY)
                     }
-                    None => (&image[..], placement),
+                    None => (image, placement),
                 };
                 match (noise, &mut rng) {
                     _ if !self.images.is_u8() => tables.floats(image, width, placement, out),
@@ -289,6 +308,7 @@ impl Render {
 #[derive(Debug, Default)]
 pub struct FillMemory {
     records: Vec<usize>,
+    frame: FrameMemory,
     render: Scratch,
     distort: DistortMemory,
 }
@@ -317,6 +337,15 @@ fn image_column(dataset: &Dataset, shards: Vec<MappedShard>, view: &View) -> Res
             column.shape()
         )));
     }
+    if let Some([height, width]) = view.size
+        && (height > have[1] || width > have[2] || height == 0 || width == 0)
+    {
+        let what = format!(
+            "images of {} x {}, of which {height} x {width} cannot be shown; prepare them with --resize of at least that, or change data.input_size",
+            have[1], have[2]
+        );
+        return Err(LoadError::Data(format!("{root}: {what}")));
+    }
     let turns_gray = want == 1 && have[0] == 3 && column.is_u8();
     if want != have[0] as usize && !turns_gray {
         let what = format!("images have {} channels, and {want} were asked for", have[0]);
@@ -326,7 +355,8 @@ fn image_column(dataset: &Dataset, shards: Vec<MappedShard>, view: &View) -> Res
     views.iter().try_for_each(AugmentSettings::check).map_err(LoadError::Data)?;
     let needs_bytes = view.pixels == PixelType::U8 || views.iter().any(AugmentSettings::needs_bytes);
     if !column.is_u8() && needs_bytes {
-        let what = "images are floating-point: they cannot be shown as bytes, with noise or corrupted";
+        let what =
+            "images are floating-point: they cannot be shown as bytes, with noise, resized or corrupted";
         return Err(LoadError::Data(format!("{root}: {what}")));
     }
     if view.std.len() != want || view.std.iter().any(|&s| !(s.is_finite() && s > 0.0)) {

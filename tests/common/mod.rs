@@ -42,6 +42,55 @@ pub(crate) fn shards() -> TempDir {
     dir
 }
 
+/// A smooth picture of `width` x `height` that tells classes apart, as a JPEG.
+fn jpeg(width: usize, height: usize, class: usize, number: usize) -> Vec<u8> {
+    let value = |x: usize, y: usize, c: usize| {
+        let phase = x * (1 + class) * 640 / width + y * (3 - class) * 640 / height + number * 40;
+        (80.0 + 80.0 * class as f64 + 70.0 * (phase as f64 / 100.0 + c as f64).sin()) as u8
+    };
+    let rows = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let pixels: Vec<u8> = rows.flat_map(|(x, y)| [0, 1, 2].map(|c| value(x, y, c))).collect();
+    let image = turbojpeg::Image {
+        pixels: &pixels[..],
+        width,
+        pitch: 3 * width,
+        height,
+        format: turbojpeg::PixelFormat::RGB,
+    };
+    turbojpeg::compress(image, 95, turbojpeg::Subsamp::Sub2x2).unwrap().to_vec()
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// ImageNet's layout: pictures of many sizes, test images in class folders, one CMYK JPEG, and one PNG by a JPEG's
+/// name.
+pub(crate) fn imagenet() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("raw/imagenet");
+    for (class, name) in ["n01440764", "n01443537"].into_iter().enumerate() {
+        for i in 0..24 {
+            let (width, height) = (60 + 7 * i % 50, 110 - 5 * i % 45);
+            let file = root.join("train").join(name).join(format!("{name}_{i}.JPEG"));
+            write(&file, &jpeg(width, height, class, i));
+        }
+        for i in 0..5 {
+            let file = root.join("val").join(name).join(format!("ILSVRC2012_val_0000000{i}.JPEG"));
+            write(&file, &jpeg(90, 61, class, 100 + i));
+        }
+    }
+    let train = root.join("train/n01440764");
+    write(&train.join("n01440764_90.JPEG"), include_bytes!("../vectors/cmyk.jpg"));
+    let mut png = Vec::new();
+    let mut encoder = png::Encoder::new(&mut png, 40, 50);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_image_data(&[200; 40 * 50 * 3]).unwrap();
+    write(&train.join("n01440764_91.JPEG"), &png);
+    dir
+}
+
 /// The one run in folder `out`.
 #[cfg(feature = "torch")]
 pub(crate) fn only_run(dir: &Path, out: &str) -> PathBuf {

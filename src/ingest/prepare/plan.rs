@@ -15,6 +15,8 @@ const TRIED_IMAGES: usize = 1024;
 /// What would become of one data set.
 #[derive(Debug, Clone)]
 pub struct Planned {
+    /// Of a set that is one of many: the name of all.
+    pub group: Option<String>,
     /// Its name.
     pub dataset: String,
     /// What would be done.
@@ -51,14 +53,15 @@ pub fn plan(data: &Path, options: &PrepareOptions) -> Result<Vec<Planned>> {
 }
 
 fn plan_one(set: &Found, options: &PrepareOptions) -> Result<Planned> {
-    let target = options.out.join(set.name());
+    let out = set.out(&options.out);
+    let target = out.join(set.name());
     let action = match (target.exists(), options.force) {
         (true, true) => Action::Replace,
         (true, false) => match already_there(&target, &settings(set, options)?) {
             Ok(_) => Action::Nothing,
             Err(e) => Action::Refuse(e.to_string()),
         },
-        (false, _) if staging::place(&options.out, set.name()).exists() => Action::Continue,
+        (false, _) if staging::place(&out, set.name()).exists() => Action::Continue,
         (false, _) => Action::Make,
     };
     let (files, sessions) = match set {
@@ -77,7 +80,8 @@ fn plan_one(set: &Found, options: &PrepareOptions) -> Result<Planned> {
         shard_bytes += sessions.iter().map(|path| session_bytes(set, path, options)).sum::<Result<u64>>()?;
     }
     let (images, sessions) = (files.len() as u64, sessions.len() as u64);
-    Ok(Planned { dataset: set.name().to_owned(), action, images, sessions, raw_bytes, shard_bytes })
+    let group = set.group().map(str::to_owned);
+    Ok(Planned { group, dataset: set.name().to_owned(), action, images, sessions, raw_bytes, shard_bytes })
 }
 
 /// Bytes that the images take, from evenly spread ones.
@@ -85,14 +89,14 @@ fn image_bytes(files: &[&Path], labelled: bool, options: &PrepareOptions) -> Res
     let step = files.len().div_ceil(TRIED_IMAGES).max(1);
     let tried: Vec<&Path> = files.iter().copied().step_by(step).collect();
     let Some(first) = tried.first() else { return Ok(0) };
-    let channels = options.channels(labelled);
-    let first = read_image(first, channels, &mut Vec::new())?;
+    let form = options.form(labelled);
+    let first = read_image(first, form, &mut Vec::new())?;
     let field = Field::new("image", first.dtype, &first.shape);
     let rows = block_rows(field.row_bytes().unwrap_or(1), options.blocks()) as usize;
     let stored = |files: &[&Path]| -> Result<u64> {
         let mut raw = Vec::new();
         for path in files {
-            read_image(path, channels, &mut raw)?;
+            read_image(path, form, &mut raw)?;
         }
         Ok(pack(&raw, field.line_bytes(), options.level)?.stored_bytes() as u64)
     };

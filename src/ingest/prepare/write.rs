@@ -194,17 +194,18 @@ impl Job<'_> {
         labelled: bool,
         field: &Field,
     ) -> Result<ImageBlock> {
-        let channels = self.options.channels(labelled);
+        let form = self.options.form(labelled);
         let (mut sums, mut lengths) = (PixelSums::default(), Vec::with_capacity(items.len()));
         for &(path, _, _) in items {
             let at = raw.len();
-            let found = read_image(path, channels, raw)?;
+            let found = read_image(path, form, raw)?;
             if found.shape[..] != field.shape.0 || found.dtype != field.dtype {
                 let what = format!(
                     "{:?} of {}, and the images before are {:?} of {}",
                     found.shape, found.dtype, field.shape.0, field.dtype
                 );
-                return Err(IngestError::bad(path, what));
+                let way_out = if labelled { "; `--resize 256` makes them one size" } else { "" };
+                return Err(IngestError::bad(path, what + way_out));
             }
             sums.add(&PixelSums::of(&raw[at..], found.shape[0], found.dtype));
             lengths.push(found.file_bytes);

@@ -1,0 +1,169 @@
+//! Images of other sizes and folders than TinyImageNet's.
+
+use crate::common::{imagenet, nct, output, raw, stderr, succeed};
+use nct::base::{Split, StepIndex};
+use nct::load::{AugmentSettings, PixelType, RandomResizedCrop, Source, View};
+use nct::shard::{Dataset, ShardSet};
+use std::fs;
+use std::path::Path;
+
+fn dataset(root: &Path) -> Dataset {
+    Dataset::open(root).unwrap()
+}
+
+/// The first image of a split as shards hold it.
+fn first(dataset: &Dataset, split: Split) -> Vec<u8> {
+    let shard = dataset.images(split).unwrap().remove(0);
+    let pixels = shard.read_column(shard.field("image").unwrap().0).unwrap();
+    pixels[..dataset.manifest().image.iter().product::<u32>() as usize].to_vec()
+}
+
+#[test]
+fn imagenet_is_brought_to_one_size() {
+    let dir = imagenet();
+    let refused = output(nct(dir.path()).args(["prepare", "raw"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("--resize 256"), "{}", stderr(&refused));
+    succeed(nct(dir.path()).args(["prepare", "raw", "--resize", "40", "--valid-size", "0.2"]));
+    let found = dataset(&dir.path().join("shards/imagenet"));
+    let rows = Split::ALL.map(|split| found.manifest().rows(split, None));
+    assert_eq!((rows, found.manifest().image), ([40, 10, 10], [3, 40, 40]));
+    assert!(found.manifest().settings.contains(&"resize = 40".to_owned()));
+    // The shorter side becomes 40, and rows 0 to 40 of columns 9 to 49 of 59 x 40 are kept; the picture's colours
+    // at its middle are those of the stored square's.
+    let file = fs::read(dir.path().join("raw/imagenet/val/n01440764/ILSVRC2012_val_00000000.JPEG")).unwrap();
+    let whole = turbojpeg::decompress(&file, turbojpeg::PixelFormat::RGB).unwrap().pixels;
+    let stored = first(&found, Split::Test);
+    for (c, plane) in stored.chunks_exact(40 * 40).enumerate() {
+        for (y, x) in [(20, 20), (3, 30), (37, 2)] {
+            let at = |y: f64, x: f64| whole[(y as usize * 90 + x as usize) * 3 + c];
+            let expected = at((y as f64 + 0.5) * 61.0 / 40.0, (x as f64 + 9.5) * 90.0 / 59.0);
+            let found = plane[y * 40 + x];
+            assert!(found.abs_diff(expected) < 24, "channel {c} at {y}, {x}: {found}, not about {expected}");
+        }
+    }
+    // Another size is another data set.
+    let refused = output(nct(dir.path()).args(["prepare", "raw", "--resize", "32", "--valid-size", "0.2"]));
+    assert!(stderr(&refused).contains("resize = 40"), "{}", stderr(&refused));
+}
+
+/// Pixels of the first epoch's images in record order, as bytes.
+fn shown(root: &Path, size: u32, augment: AugmentSettings) -> Vec<Vec<u8>> {
+    use nct::load::{Batch, FillMemory};
+    use nct::schedule::{Mix, Schedule, StreamSpec};
+    let found = dataset(root);
+    let view = View {
+        size: Some([size; 2]),
+        pixels: PixelType::U8,
+        augment,
+        ..View::new(vec![0.5; 3], vec![0.2; 3])
+    };
+    let source = Source::images(&found, Split::Train, &view).unwrap();
+    assert_eq!(source.image, [3, size, size]);
+    let stream = StreamSpec::new(source.task, source.n_records(), 8);
+    let schedule = Schedule::new(vec![stream], Mix::Long { batches_per_step: 1 }, 3).unwrap();
+    let mut images = vec![Vec::new(); source.n_records() as usize];
+    for step in 0..schedule.steps_per_epoch() {
+        let plan = schedule.step(StepIndex(step));
+        let mut batch = Batch::default();
+        source.fill(&schedule, &plan.batches[0], 3, &mut FillMemory::default(), &mut batch).unwrap();
+        let nct::load::Pixels::U8(pixels) = &batch.pixels else { panic!("not bytes") };
+        let records = schedule.records(&plan.batches[0]);
+        for (record, image) in records.zip(pixels.chunks_exact(3 * (size * size) as usize)) {
+            images[record.0 as usize] = image.to_vec();
+        }
+    }
+    images
+}
+
+#[test]
+fn training_sees_regions_and_evaluation_the_middle() {
+    let dir = imagenet();
+    succeed(nct(dir.path()).args(["prepare", "raw", "--resize", "40"]));
+    let root = dir.path().join("shards/imagenet");
+    let stored = shown(&root, 40, AugmentSettings::NONE);
+    let middle = shown(&root, 30, AugmentSettings::NONE);
+    let cut = |image: &[u8]| -> Vec<u8> {
+        let rows = image.chunks_exact(1600).flat_map(|plane| plane.chunks_exact(40).skip(5).take(30));
+        rows.flat_map(|row| row[5..35].to_vec()).collect()
+    };
+    assert_eq!(middle, stored.iter().map(|image| cut(image)).collect::<Vec<_>>());
+    let crop = Some(RandomResizedCrop::default());
+    let regions = shown(&root, 30, AugmentSettings { random_resized_crop: crop, ..AugmentSettings::NONE });
+    let changed = regions.iter().zip(&middle).filter(|(a, b)| a != b).count();
+    // The constant picture stays as it is.
+    assert_eq!(
+        changed,
+        regions.len() - regions.iter().filter(|image| image.iter().all(|&v| v == 200)).count()
+    );
+    // A region of the whole image is the resized image.
+    let all = RandomResizedCrop { scale: [1.0, 1.0], ratio: [1.0, 1.0] };
+    let all = AugmentSettings { random_resized_crop: Some(all), ..AugmentSettings::NONE };
+    assert_eq!(shown(&root, 40, all), stored);
+    let view = View { size: Some([41; 2]), ..View::new(vec![0.5; 3], vec![0.2; 3]) };
+    let refused = Source::images(&dataset(&root), Split::Test, &view).unwrap_err().to_string();
+    assert!(refused.contains("--resize") && refused.contains("41 x 41"), "{refused}");
+}
+
+#[test]
+fn recorded_stimuli_are_cut_and_scaled() {
+    let dir = raw();
+    let prepare = |out: &str, more: &[&str]| {
+        let only = ["prepare", "raw", "--only", "mtl_monkey_dataset", "--out", out];
+        succeed(nct(dir.path()).args(only).args(more));
+        dataset(&dir.path().join(out).join("mtl_monkey_dataset"))
+    };
+    let stimulus = |dataset: &Dataset| {
+        let shard = dataset.stimuli().unwrap().remove(0);
+        shard.read_column(shard.field("image").unwrap().0).unwrap()
+    };
+    let (whole, half) = (prepare("whole", &[]), prepare("half", &["--crop", "10,6,4,0", "--subsample", "2"]));
+    let channels = whole.manifest().image[0];
+    assert_eq!((whole.manifest().image, half.manifest().image), ([channels, 64, 64], [channels, 24, 30]));
+    let (whole, half) = (stimulus(&whole), stimulus(&half));
+    let at = |y: usize, x: usize| whole[(10 + 2 * y) * 64 + 4 + 2 * x];
+    let expected: Vec<u8> = (0..24).flat_map(|y| (0..30).map(move |x| at(y, x))).collect();
+    assert_eq!(half[..24 * 30], expected);
+    let small = prepare("small", &["--crop", "2", "--scale", "0.4"]);
+    assert_eq!(small.manifest().image, [channels, 24, 24]);
+    assert!(small.manifest().settings.contains(&"crop = 2,2,2,2".to_owned()));
+    assert!(small.manifest().settings.contains(&"scale = 0.4".to_owned()));
+    // Labelled images are not cut.
+    succeed(nct(dir.path()).args(["prepare", "raw", "--out", "all", "--crop", "2", "--scale", "0.4"]));
+    assert_eq!(dataset(&dir.path().join("all/tiny-imagenet-200")).manifest().image, [3, 64, 64]);
+    let refused = output(nct(dir.path()).args(["prepare", "raw", "--out", "none", "--crop", "32"]));
+    assert!(stderr(&refused).contains("the crop leaves none"), "{}", stderr(&refused));
+    assert!(!dir.path().join("none").exists(), "something was left behind");
+}
+
+#[test]
+fn corrupted_copies_become_a_set_each() {
+    let dir = raw();
+    succeed(nct(dir.path()).args(["prepare", "raw"]));
+    let cells = ["--corruptions", "fog,pixelate", "--severities", "1,4", "--out", "raw/Tiny-ImageNet-C"];
+    succeed(nct(dir.path()).args(["corrupt", "shards/tiny-imagenet-200"]).args(cells));
+    let plan = succeed(nct(dir.path()).args(["prepare", "raw", "--dry-run"]));
+    assert!(plan.contains("Tiny-ImageNet-C, 4 sets") && plan.contains("is there already"), "{plan}");
+    let made = output(nct(dir.path()).args(["prepare", "raw"]));
+    assert!(made.status.success() && stderr(&made).contains("Tiny-ImageNet-C, 4 sets"), "{}", stderr(&made));
+    let set = ShardSet::open(&dir.path().join("shards/Tiny-ImageNet-C")).unwrap();
+    let names: Vec<&str> = set.datasets().iter().map(|d| d.manifest().dataset.as_str()).collect();
+    assert_eq!(names, ["fog-1", "fog-4", "pixelate-1", "pixelate-4"]);
+    let manifest = set.dataset("fog-4").unwrap().manifest();
+    assert_eq!(Split::ALL.map(|split| manifest.rows(split, None)), [0, 0, 12]);
+    assert_eq!(manifest.classes.len(), 3);
+    assert!(manifest.mean.iter().all(|&m| m > 0.1), "statistics are of the images there are");
+    let folder = dir.path().join("raw/Tiny-ImageNet-C/fog/4");
+    let class = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).min().unwrap();
+    let file = fs::read_dir(class).unwrap().map(|e| e.unwrap().path()).min().unwrap();
+    let decoded =
+        turbojpeg::decompress(&fs::read(file).unwrap(), turbojpeg::PixelFormat::RGB).unwrap().pixels;
+    let planes: Vec<u8> = (0..3).flat_map(|c| decoded.iter().skip(c).step_by(3).copied()).collect();
+    assert_eq!(first(set.dataset("fog-4").unwrap(), Split::Test), planes);
+    // The sets beside them are still found, and again nothing is made twice.
+    assert_eq!(ShardSet::open(&dir.path().join("shards")).unwrap().datasets().len(), 4);
+    let again = output(nct(dir.path()).args(["prepare", "raw", "--only", "Tiny-ImageNet-C"]));
+    assert!(stderr(&again).contains("already prepared"), "{}", stderr(&again));
+    let refused = output(nct(dir.path()).args(["prepare", "raw", "--only", "fog-9"]));
+    assert!(stderr(&refused).contains("no data set fog-9"), "{}", stderr(&refused));
+}
