@@ -160,6 +160,72 @@ fn interrupted_within_an_epoch_saves_and_goes_on_exactly_there() {
     assert_same_end(dir.path(), &only_run(dir.path(), "whole"), &run);
 }
 
+/// Scores of suites, by epoch, name and metric.
+fn suites(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("suites.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn suites_between_epochs_change_nothing_and_are_what_eval_says() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--out", "plain", "--epochs", "2"]));
+    let every = "evaluation.every={epochs=1,suites=[\"noise\",\"corruptions\"],corruptions=[\"fog\"],severities=[5,1]}";
+    succeed(&mut train(dir.path(), &["--out", "with", "--epochs", "2", "--set", every]));
+    let [plain, with] = ["plain", "with"].map(|out| only_run(dir.path(), out));
+    assert_eq!(metrics(&plain), metrics(&with));
+    let [weights, with_suites] = [&plain, &with].map(|run| checkpoints(run));
+    assert!(weights == with_suites, "suites changed the weights");
+    let rows = suites(&with);
+    for epoch in 1..=2 {
+        let of_epoch = rows.iter().filter(|row| row["epoch"] == epoch);
+        let accuracies: Vec<&Value> = of_epoch.filter(|row| row["metric"] == "accuracy").collect();
+        let modes: Vec<&str> = accuracies.iter().map(|row| row["mode"].as_str().unwrap()).collect();
+        assert_eq!(modes.len(), 7 + 3, "{modes:?}");
+        assert_eq!(modes[7..], ["clean", "fly_c_test fog 1", "fly_c_test fog 5"]);
+    }
+    // The last epoch's weights are the best here, or else the comparison is of other weights.
+    let best = metrics(&with).last().unwrap()["best_epoch"].as_u64().unwrap();
+    let fog = ["--corruptions", "fog", "--severities", "1,5", "--split", "validation", "--json"];
+    let mut eval = nct(dir.path());
+    eval.args(["eval", with.to_str().unwrap(), "--device", "cpu", "--suite", "corruptions"]).args(fog);
+    let found = succeed(&mut eval);
+    let found: Vec<Value> = found.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let loss = |rows: &[Value], at: u64| {
+        let cell = |row: &&Value| {
+            row["mode"] == "fly_c_test fog 5" && row["metric"] == "loss" && (at == 0 || row["epoch"] == at)
+        };
+        rows.iter().find(cell).unwrap()["value"].as_f64().unwrap()
+    };
+    assert!(best > 0 && (loss(&rows, best) - loss(&found, 0)).abs() < 1e-9);
+}
+
+#[test]
+fn stopped_within_suites_a_run_takes_them_up_again() {
+    let dir = shards();
+    let often = ["--epochs", "2", "--every", "2", "--set", "evaluation.every.severities=[1,2]", "--out"];
+    let start = |out: &str| {
+        let mut command = train(dir.path(), &often);
+        command.arg(out);
+        command
+    };
+    succeed(&mut start("whole"));
+    let mut child = start("stopped").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut told = lines.map(Result::unwrap).filter(|line| line.starts_with("suites of epoch 2"));
+    assert!(told.next().is_some());
+    succeed(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    // That nobody listens any more ends nothing.
+    drop(told);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let run = only_run(dir.path(), "stopped");
+    assert!(!run.join("suites.jsonl").exists(), "the suites were over");
+    succeed(&mut train(dir.path(), &["--resume", run.to_str().unwrap()]));
+    let whole = only_run(dir.path(), "whole");
+    assert_eq!((metrics(&whole), suites(&whole)), (metrics(&run), suites(&run)));
+    assert!(checkpoints(&whole) == checkpoints(&run), "weights differ");
+}
+
 #[test]
 fn killed_before_its_first_checkpoint_a_run_begins_anew() {
     let dir = shards();

@@ -1,5 +1,6 @@
 //! How errors end the program: 0 done, 1 the program failed, 2 bad input or usage, 130 interrupted.
 
+use super::show::tell;
 use crate::ingest::IngestError;
 use crate::load::LoadError;
 use crate::schedule::ScheduleError;
@@ -38,7 +39,7 @@ pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     if is_closed_pipe(&error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("nct: {}", chain(&error));
+    tell(&format!("nct: {}", chain(&error)));
     ExitCode::from(code(&error))
 }
 

@@ -1,7 +1,6 @@
 //! The command line: one file a subcommand. The only layer that prints, and the only one with `anyhow`.
 //!
 //! Text for people goes to stderr, results to stdout.
-#![expect(clippy::print_stderr, reason = "this is the layer that prints")]
 
 mod bench;
 mod corrupt;

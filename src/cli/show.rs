@@ -2,7 +2,7 @@
 
 use crate::base::Split;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,11 @@ pub(crate) struct Show {
     terminal: bool,
 }
 
+/// A line on stderr. That nobody reads it any more must not end training.
+pub(super) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 impl Show {
     pub(crate) fn new(quiet: bool) -> Self {
         Self { quiet, terminal: std::io::stderr().is_terminal() }
@@ -21,7 +26,7 @@ impl Show {
     /// A line for people.
     pub(crate) fn line(self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            tell(text);
         }
     }
 
@@ -94,7 +99,7 @@ impl Bar {
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
             let rate = done as f64 / self.started.elapsed().as_secs_f64();
             let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-            eprintln!("{}: {done}/{total} {}, {rate:.0}/s, {left:.0} s left", self.title, self.unit);
+            tell(&format!("{}: {done}/{total} {}, {rate:.0}/s, {left:.0} s left", self.title, self.unit));
         }
     }
 

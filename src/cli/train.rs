@@ -15,7 +15,7 @@ use crate::runs::{EventFile, Run, now_seconds};
 use crate::schedule::Schedule;
 use crate::shard::ShardSet;
 use crate::train::modules::Modules;
-use crate::train::{Optimizer, Outcome, Recorder, TrainState, Trainer, Watch, load_weights};
+use crate::train::{Optimizer, Outcome, Periodic, Recorder, TrainState, Trainer, Watch, load_weights};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +45,10 @@ pub(crate) struct Args {
     /// Train so many epochs at most, over all phases
     #[arg(long)]
     pub(crate) epochs: Option<u32>,
+    /// Evaluate the validation images under corruptions every so many epochs, into suites.jsonl; `evaluation.every` has
+    /// more settings
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    pub(crate) every: Option<u32>,
     /// Print one JSON object a line and epoch and task
     #[arg(long)]
     pub(crate) json: bool,
@@ -85,7 +89,8 @@ fn recipe(args: &Args) -> Result<Experiment, ConfigError> {
 
 fn overrides(args: &Args) -> Vec<String> {
     let epochs = args.epochs.map(|n| format!("schedule.max_iter={n}"));
-    args.set.iter().cloned().chain(epochs).collect()
+    let every = args.every.map(|n| format!("evaluation.every.epochs={n}"));
+    args.set.iter().cloned().chain(epochs).chain(every).collect()
 }
 
 /// The experiment as it will run: with a shuffle window if memory asks for one and none is given. A resumed
@@ -157,6 +162,7 @@ pub(crate) fn train(
         anyhow::Ok(Recorder::start(folder, &net, &objective, &sources, validation, classes)?)
     });
     let recorder = recorder.transpose()?;
+    let periodic = periodic(experiment, &data)?;
     let mut params = net.params().trainable();
     params.extend(objective.params().trainable());
     let mut trainer = Trainer {
@@ -169,6 +175,7 @@ pub(crate) fn train(
         validation,
         loader: data.loader(),
         anneal: experiment.schedule.clone(),
+        periodic,
         modules: Modules::new(&experiment.modules, &net.params().trainable(), teacher)?,
         checkpoints: experiment.checkpoint.clone(),
         nonfinite: experiment.numerics.on_nonfinite,
@@ -181,10 +188,24 @@ pub(crate) fn train(
     if trainer.run(state, &mut watch)? == Outcome::Interrupted {
         return Err(interrupted(&run, args));
     }
-    drop(watch);
+    drop((watch, trainer));
     load_weights(&run, "best", &net)?;
     let rows = evaluate_at_end(experiment, &data, &finals, (&net, &run), args, show)?;
     Ok(Some((run, rows)))
+}
+
+/// The suites between epochs, if there are any; that there are data for them is better known before training.
+fn periodic<'a>(experiment: &Experiment, data: &'a Data<'_>) -> anyhow::Result<Option<Periodic<'a>>> {
+    let Some(every) = &experiment.evaluation.every else { return Ok(None) };
+    let labelled = labelled(experiment);
+    let periodic = Periodic {
+        epochs: every.epochs,
+        noise: every.noise(),
+        corruptions: every.corruption_suite(),
+        open: Box::new(move |e| data.evaluator_of(e, labelled).map_err(|e| e.to_string())),
+    };
+    data.check_evaluations(&periodic.evaluations())?;
+    Ok(Some(periodic))
 }
 
 /// The final evaluations, into the run's folder.
@@ -321,6 +342,32 @@ impl Watch for Terminal<'_> {
         self.show.line(&summary(lines));
     }
 
+    fn suites_begin(&mut self, epoch: u32, evaluations: u64) {
+        if let Some(bar) = self.bar.take() {
+            bar.clear();
+        }
+        self.show.line(&format!("suites of epoch {epoch}: {evaluations} evaluations"));
+        self.bar = Some(self.show.bar("suites", evaluations, "evaluations"));
+    }
+
+    fn suites(&mut self, lines: &[Value]) {
+        if let Some(bar) = self.bar.take() {
+            bar.clear();
+        }
+        for line in lines {
+            if self.json {
+                let _ = out(&line.to_string());
+            }
+            self.suite_curve(line);
+        }
+        let mean = |line: &&Value| {
+            line["metric"] == "mean_accuracy" && line["group"].is_null() && line["corruption"].is_null()
+        };
+        if let Some(value) = lines.iter().find(mean).and_then(|line| line["value"].as_f64()) {
+            self.show.line(&format!("           under corruptions: mean accuracy {value:.2} %"));
+        }
+    }
+
     fn wants_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -338,6 +385,23 @@ impl Terminal<'_> {
                 // Curves are a copy of metrics.jsonl, whose errors are reported.
                 let _ = self.events.scalar(now_seconds(), epoch, &format!("{task}/{key}"), value as f32);
             }
+        }
+    }
+}
+
+impl Terminal<'_> {
+    /// Means over severities, and accuracies under noise.
+    fn suite_curve(&mut self, line: &Value) {
+        let place = ["corruption", "group", "noise_std"].iter().find_map(|key| match &line[*key] {
+            Value::String(name) => Some(name.clone()),
+            Value::Number(std) => Some(format!("noise_{std}")),
+            _ => None,
+        });
+        let of_suite =
+            line["metric"] == "mean_accuracy" || line["suite"] == "noise" && line["metric"] == "accuracy";
+        if let (true, Some(epoch), Some(value)) = (of_suite, line["epoch"].as_u64(), line["value"].as_f64()) {
+            let tag = format!("corrupted/{}", place.as_deref().unwrap_or("mean"));
+            let _ = self.events.scalar(now_seconds(), epoch, &tag, value as f32);
         }
     }
 }

@@ -4,8 +4,10 @@
 //! Absent: everything that runs.
 
 mod assemble;
+mod every;
 
 pub use assemble::{Data, DataError, Labelled};
+pub use every::{EverySettings, PeriodicSuite};
 
 use crate::load::AugmentSettings;
 use crate::model::{ModelSettings, Precision, Runtime};
@@ -113,7 +115,7 @@ pub struct NumericsSettings {
     pub on_nonfinite: Nonfinite,
 }
 
-/// What is evaluated at the end with the best weights (spec/trainer 4.5).
+/// What is evaluated at the end with the best weights (spec/trainer 4.5), and between epochs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationSettings {
@@ -125,6 +127,9 @@ pub struct EvaluationSettings {
     pub add_final_test_eval: bool,
     /// Cut the logits to so many classes; 0 for all.
     pub return_classification_subset: u32,
+    /// Suites that are evaluated while training too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<EverySettings>,
 }
 
 impl Default for EvaluationSettings {
@@ -134,6 +139,7 @@ impl Default for EvaluationSettings {
             add_final_val_eval: true,
             add_final_test_eval: true,
             return_classification_subset: 0,
+            every: None,
         }
     }
 }
@@ -424,7 +430,9 @@ impl Experiment {
         if self.checkpoint.every_updates == Some(0) {
             return Err("checkpoint.every_updates must be at least 1".into());
         }
+        self.evaluation.every.as_ref().map_or(Ok(()), EverySettings::check)?;
         let images = [
+            ("evaluation.every", self.evaluation.every.is_some()),
             ("modules.representation_matching", self.modules.representation_matching.is_some()),
             ("modules.rdm_prediction", self.modules.rdm_prediction.is_some()),
         ];

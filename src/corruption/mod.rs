@@ -33,6 +33,7 @@ mod snow;
 mod spatter;
 #[cfg(test)]
 mod tests;
+pub(crate) mod words;
 mod zoom;
 mod zoom_blur;
 

@@ -152,6 +152,79 @@ fn distance(a: &[u8], b: &[u8]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a.abs_diff(b))).sum::<f64>() / a.len() as f64
 }
 
+/// A picture with the spectrum of natural ones (amplitudes fall as one over the frequency), mean 144 and standard
+/// deviation 47, its channels much alike.
+fn natural() -> Vec<u8> {
+    let mut draws = Golden(5);
+    let waves: Vec<[f64; 5]> = (0..900)
+        .map(|_| {
+            let (kx, ky) = ((draws.unit() * 24.0).floor(), (draws.unit() * 48.0).floor() - 24.0);
+            [kx, ky, TAU * draws.unit(), 2.0 * draws.unit() - 1.0, 2.0 * draws.unit() - 1.0]
+        })
+        .filter(|[kx, ky, ..]| kx.hypot(*ky) > 0.0)
+        .collect();
+    let value = |i: usize| {
+        let (c, y, x) = (i / 4096, (i / 64 % 64) as f64, (i % 64) as f64);
+        let wave = |[kx, ky, phase, red, blue]: &[f64; 5]| {
+            let tint = 1.0 + [*red, 0.0, *blue][c];
+            tint * (TAU * (kx * x + ky * y) / 64.0 + phase).cos() / kx.hypot(*ky).powf(1.5)
+        };
+        waves.iter().map(wave).sum::<f64>()
+    };
+    let values: Vec<f64> = (0..3 * 4096).map(value).collect();
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let std = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+    values.iter().map(|v| (144.0 + 47.0 * (v - mean) / std) as u8).collect()
+}
+
+/// Sizes of the effects, severities 1 to 5 of profile T, then of I, as the spec measured them on one natural picture
+/// (3.9). Noise depends on its mean only; the rest on what is on it.
+#[test]
+fn effects_have_the_sizes_of_the_spec() {
+    let table: [(Corruption, f64, [u8; 10]); 19] = [
+        (Corruption::GaussianNoise, 0.15, [10, 20, 30, 37, 44, 20, 30, 44, 60, 78]),
+        (Corruption::ShotNoise, 0.15, [12, 19, 26, 34, 46, 24, 36, 50, 72, 87]),
+        (Corruption::ImpulseNoise, 0.15, [14, 19, 31, 38, 51, 23, 34, 41, 56, 71]),
+        (Corruption::DefocusBlur, 0.6, [4, 5, 7, 11, 13, 13, 16, 20, 23, 25]),
+        (Corruption::GlassBlur, 0.6, [13, 11, 17, 15, 21, 16, 16, 24, 22, 24]),
+        (Corruption::MotionBlur, 0.6, [7, 11, 13, 16, 17, 17, 22, 27, 31, 32]),
+        (Corruption::ZoomBlur, 0.6, [10, 14, 17, 19, 21, 14, 17, 18, 20, 22]),
+        (Corruption::Snow, 0.3, [45, 50, 70, 84, 92, 51, 78, 80, 89, 104]),
+        (Corruption::Frost, 0.6, [53, 43, 46, 49, 54, 66, 77, 76, 68, 62]),
+        (Corruption::Fog, 0.3, [19, 27, 34, 41, 47, 41, 46, 51, 48, 56]),
+        (Corruption::Brightness, 0.3, [21, 41, 56, 66, 71, 21, 41, 56, 66, 71]),
+        (Corruption::Contrast, 0.3, [23, 27, 31, 34, 36, 23, 27, 31, 34, 36]),
+        (Corruption::ElasticTransform, 0.6, [29, 23, 24, 17, 17, 17, 21, 24, 26, 29]),
+        (Corruption::Pixelate, 0.6, [4, 6, 8, 8, 9, 8, 9, 12, 15, 16]),
+        (Corruption::JpegCompression, 0.6, [8, 8, 9, 9, 10, 10, 12, 13, 15, 17]),
+        (Corruption::SpeckleNoise, 0.15, [22, 29, 36, 42, 48, 22, 29, 48, 59, 73]),
+        (Corruption::GaussianBlur, 0.6, [3, 6, 8, 10, 11, 8, 14, 18, 21, 25]),
+        (Corruption::Spatter, 0.6, [8, 14, 21, 25, 30, 9, 17, 21, 37, 44]),
+        (Corruption::Saturate, 0.6, [32, 41, 39, 66, 69, 32, 41, 39, 66, 69]),
+    ];
+    let (picture, mut scratch, mut wrong) = (natural(), Scratch::new(), String::new());
+    for (corruption, bound, row) in table {
+        for (i, expected) in row.into_iter().enumerate() {
+            let (profile, severity) = (Profile::ALL[i / 5], Severity::ALL[i % 5]);
+            let squares = (0..8).map(|seed| {
+                let mut image = picture.clone();
+                let key = ImageKey { seed, image: 0 };
+                corruption.apply(profile, severity, key, &mut image, COLOR, &mut scratch);
+                let pairs = image.iter().zip(&picture);
+                pairs.map(|(&a, &b)| f64::from(a.abs_diff(b)).powi(2)).sum::<f64>() / image.len() as f64
+            });
+            let found = squares.map(f64::sqrt).sum::<f64>() / 8.0;
+            if (found / f64::from(expected)).ln().abs() > (1.0 + bound).ln() {
+                wrong.push_str(&format!(
+                    "{corruption} {profile} {severity}: {found:.1}, not about {expected}\n"
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
 /// Moments on a constant image (spec 6.9), wide enough for a million values.
 #[test]
 fn noise_has_the_moments_of_its_definition() {

@@ -243,9 +243,14 @@ pub fn final_evaluations(
         }
     }
     if tasks.contains(&Task::Classification) {
-        all.extend(NOISE_STDS.map(noise));
+        all.extend(noise_evaluations());
     }
     all
+}
+
+/// The validation images under every deviation of the noise suite.
+pub fn noise_evaluations() -> Vec<Evaluation> {
+    NOISE_STDS.map(noise).to_vec()
 }
 
 /// All validation images under noise of one deviation.

@@ -11,7 +11,8 @@ mod rows;
 mod tables;
 
 pub use finals::{
-    CorruptionSuite, Evaluation, FinalSettings, NOISE_STDS, Origin, Shown, Suite, evaluate, final_evaluations,
+    CorruptionSuite, Evaluation, FinalSettings, NOISE_STDS, Origin, Shown, Suite, evaluate,
+    final_evaluations, noise_evaluations,
 };
 pub use heads::ClassMap;
 pub use rows::{Detail, rows};

@@ -2,6 +2,7 @@
 
 use super::error::LoadError;
 use crate::base::Rng;
+use crate::corruption::words::{name, names};
 use crate::corruption::{Corruption, Extent, ImageKey, Jpeg, Profile, Scratch, Severity};
 use serde::{Deserialize, Serialize};
 
@@ -107,54 +108,6 @@ impl DistortMemory {
             trip.map_err(|e| LoadError::Data(format!("JPEG of a corrupted image: {e}")))?;
         }
         Ok(())
-    }
-}
-
-/// A name in settings.
-mod name {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'d, T: FromStr<Err = String>, D: Deserializer<'d>>(
-        from: D,
-    ) -> Result<T, D::Error> {
-        String::deserialize(from)?.parse().map_err(D::Error::custom)
-    }
-}
-
-/// A list of names, or of numbers that are written as they are.
-mod names {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum Word {
-        Number(u8),
-        Name(String),
-    }
-
-    pub(super) fn serialize<T: Display, S: Serializer>(values: &[T], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(values.iter().map(|value| {
-            let text = value.to_string();
-            text.parse().map_or(Word::Name(text), Word::Number)
-        }))
-    }
-
-    pub(super) fn deserialize<'d, T: FromStr<Err = String>, D: Deserializer<'d>>(
-        from: D,
-    ) -> Result<Vec<T>, D::Error> {
-        let words = Vec::<Word>::deserialize(from)?.into_iter().map(|word| match word {
-            Word::Number(number) => number.to_string(),
-            Word::Name(name) => name,
-        });
-        words.map(|word| word.parse().map_err(D::Error::custom)).collect()
     }
 }
 

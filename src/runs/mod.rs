@@ -59,6 +59,8 @@ pub struct Run {
 /// Settings, fully resolved.
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
+/// Scores of suites that are evaluated while training.
+const SUITES: &str = "suites.jsonl";
 
 impl Run {
     /// Makes a new folder `<out>/<time>-<name>` with the given settings and provenance, and locks it.
@@ -146,6 +148,11 @@ impl Run {
         self.append(METRICS, &line.to_string())
     }
 
+    /// Appends a score of a suite that is evaluated while training.
+    pub fn suite(&self, line: &Value) -> Result<(), RunError> {
+        self.append(SUITES, &line.to_string())
+    }
+
     /// Appends a line to the log.
     pub fn log(&self, line: &str) -> Result<(), RunError> {
         self.append("log.txt", line)
@@ -159,7 +166,16 @@ impl Run {
 
     /// All lines of metrics; a last line that a kill cut short is left out.
     pub fn metrics(&self) -> Result<Vec<Value>, RunError> {
-        let path = self.root.join(METRICS);
+        self.lines(METRICS)
+    }
+
+    /// All scores of suites that were evaluated while training, likewise.
+    pub fn suites(&self) -> Result<Vec<Value>, RunError> {
+        self.lines(SUITES)
+    }
+
+    fn lines(&self, name: &str) -> Result<Vec<Value>, RunError> {
+        let path = self.root.join(name);
         match fs::read_to_string(&path) {
             Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -167,17 +183,30 @@ impl Run {
         }
     }
 
-    /// Drops the metrics of epochs after `epoch`, which a resumed run trains again.
+    /// Drops the metrics and suites of epochs after `epoch`, which a resumed run trains again.
     pub fn truncate_metrics(&self, epoch: u32) -> Result<(), RunError> {
-        let keep = |line: &Value| line["epoch"].as_u64().is_some_and(|e| e <= u64::from(epoch));
-        let kept: String =
-            self.metrics()?.iter().filter(|line| keep(line)).map(|line| format!("{line}\n")).collect();
-        write_atomic(&self.root.join(METRICS), kept.as_bytes())
+        self.retain_lines(|line| line["epoch"].as_u64().is_some_and(|e| e <= u64::from(epoch)))
     }
 
-    /// Drops all metrics, of a run that begins anew.
+    /// Drops all metrics and suites, of a run that begins anew.
     pub fn forget_metrics(&self) -> Result<(), RunError> {
-        write_atomic(&self.root.join(METRICS), b"")
+        self.retain_lines(|_| false)
+    }
+
+    fn retain_lines(&self, keep: impl Fn(&Value) -> bool) -> Result<(), RunError> {
+        for name in [METRICS, SUITES] {
+            let kept = self
+                .lines(name)?
+                .iter()
+                .filter(|line| keep(line))
+                .map(|line| format!("{line}\n"))
+                .collect::<String>();
+            let path = self.root.join(name);
+            if path.exists() || !kept.is_empty() {
+                write_atomic(&path, kept.as_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts a TensorBoard event file.
@@ -266,5 +295,11 @@ mod tests {
         run.append(METRICS, "{\"epoch\": 1, \"va").unwrap();
         run.truncate_metrics(1).unwrap();
         assert_eq!(run.metrics().unwrap(), [json!({"epoch": 0}), json!({"epoch": 1})]);
+        assert!(!run.root().join(SUITES).exists());
+        (1..4).for_each(|epoch| run.suite(&json!({"epoch": epoch})).unwrap());
+        run.truncate_metrics(2).unwrap();
+        assert_eq!(run.suites().unwrap(), [json!({"epoch": 1}), json!({"epoch": 2})]);
+        run.forget_metrics().unwrap();
+        assert!(run.suites().unwrap().is_empty() && run.metrics().unwrap().is_empty());
     }
 }

@@ -7,6 +7,7 @@ mod checkpoint;
 mod guard;
 pub mod modules;
 mod optim;
+mod periodic;
 mod rate;
 mod record;
 mod step;
@@ -15,6 +16,7 @@ pub use anneal::{Anneal, AnnealSettings, Decision, RestoreOptimizer, Scheduler, 
 use checkpoint::BEST;
 pub use checkpoint::{TrainState, load_weights, network_weights, part_of};
 pub use optim::{Optimizer, OptimizerKind, OptimizerSettings, ParamGroup};
+pub use periodic::{Open, Periodic};
 pub use rate::rate;
 
 use crate::base::{Purpose, RngKey, StepIndex, Task};
@@ -120,6 +122,10 @@ pub trait Watch {
     fn step(&mut self) {}
     /// An epoch is over; one line of metrics a task.
     fn epoch(&mut self, _lines: &[Value]) {}
+    /// Suites of so many evaluations begin; each counts as a step.
+    fn suites_begin(&mut self, _epoch: u32, _evaluations: u64) {}
+    /// Suites are over; one line a score.
+    fn suites(&mut self, _lines: &[Value]) {}
     /// Whether the user wants to stop.
     fn wants_stop(&self) -> bool {
         false
@@ -139,6 +145,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, Default)]
 struct Clock {
     began: Option<Instant>,
+    /// Spent on suites.
+    aside: Duration,
     waited: Duration,
     updating: Duration,
     updates: u32,
@@ -177,6 +185,8 @@ pub struct Trainer<'a> {
     pub loader: LoaderOptions,
     /// Learning rate and early stopping.
     pub anneal: AnnealSettings,
+    /// Suites of evaluations between epochs.
+    pub periodic: Option<Periodic<'a>>,
     /// What is added to the loop.
     pub modules: Modules,
     /// Which checkpoints are kept.
@@ -207,6 +217,14 @@ impl Trainer<'_> {
                 return Ok(Outcome::Interrupted);
             }
             clock.began = Some(started);
+            let before = Instant::now();
+            if !self.suites(state.anneal.epoch + 1, watch)? {
+                // The epoch is taken up again at its end.
+                state.tally = Some(tally);
+                self.save(&state)?;
+                return Ok(Outcome::Interrupted);
+            }
+            clock.aside = before.elapsed();
             self.after_epoch(&mut state, &tally, clock, watch)?;
         }
         Ok(Outcome::Done)
@@ -334,7 +352,8 @@ impl Trainer<'_> {
         clock: Clock,
         watch: &mut dyn Watch,
     ) -> Result<(), TrainError> {
-        let seconds = clock.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
+        let elapsed = clock.began.map_or(Duration::ZERO, |began| began.elapsed());
+        let seconds = elapsed.saturating_sub(clock.aside).as_secs_f64();
         let mut lines = Vec::new();
         for task in self.tasks() {
             let mut line = json!({
