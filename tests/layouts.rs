@@ -47,6 +47,44 @@ fn imagenet_is_brought_to_one_size() {
     assert!(stderr(&refused).contains("resize = 40"), "{}", stderr(&refused));
 }
 
+#[test]
+fn a_range_of_classes_is_a_data_set_of_its_own() {
+    let dir = raw();
+    let prepare = |range: &str, out: &str| {
+        output(nct(dir.path()).args([
+            "prepare",
+            "raw",
+            "--only",
+            "tiny-imagenet-200",
+            "--out",
+            out,
+            "--classes",
+            range,
+        ]))
+    };
+    assert!(prepare("0..3", "all").status.success() && prepare("1..3", "two").status.success());
+    let [all, two] = ["all", "two"].map(|out| dataset(&dir.path().join(out).join("tiny-imagenet-200")));
+    assert_eq!(two.manifest().classes, all.manifest().classes[1..]);
+    let test = |of: &Dataset| {
+        let shard = of.images(Split::Test).unwrap().remove(0);
+        ["label", "image"].map(|name| shard.read_column(shard.field(name).unwrap().0).unwrap())
+    };
+    let ([labels, images], [all_labels, all_images]) = (test(&two), test(&all));
+    // Four test images a class.
+    assert_eq!(
+        labels.as_chunks::<4>().0.iter().map(|&l| u32::from_le_bytes(l)).collect::<Vec<_>>(),
+        [0, 0, 0, 0, 1, 1, 1, 1]
+    );
+    assert!(images == all_images[all_images.len() / 3..] && labels.len() * 3 == all_labels.len() * 2);
+    assert_eq!(two.manifest().rows(Split::Train, None) + two.manifest().rows(Split::Validation, None), 48);
+    for (range, what) in [("2..4", "has 3 classes"), ("2..2", "has 3 classes"), ("2", "expected two numbers")]
+    {
+        let refused = prepare(range, "none");
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains(what), "{}", stderr(&refused));
+    }
+}
+
 /// Pixels of the first epoch's images in record order, as bytes.
 fn shown(root: &Path, size: u32, augment: AugmentSettings) -> Vec<Vec<u8>> {
     use nct::load::{Batch, FillMemory};

@@ -26,6 +26,10 @@ pub struct Args {
     /// Colours to store: `gray` is what the co-training recipes use, and a third of the bytes
     #[arg(long, value_enum, default_value_t = ColorArg::Keep)]
     color: ColorArg,
+    /// Only these classes of labelled images, by their numbers in the order of their folders: first and the one after the
+    /// last, as in 0..100. They are counted from 0 then
+    #[arg(long, value_name = "A..B", value_parser = classes)]
+    classes: Option<Classes>,
     /// Size of labelled images: the side of the square in the middle after the shorter side was brought to it (256 for
     /// networks that see 224 pixels), or height and width, as in 64x64
     #[arg(long, value_name = "SIZE")]
@@ -92,6 +96,14 @@ enum ResponsesArg {
 /// Pixels above, below, left and right. By its own name, since clap takes an array for many values.
 type Crop = [u32; 4];
 
+/// By its own name too.
+type Classes = [u32; 2];
+
+fn classes(text: &str) -> Result<Classes, String> {
+    let range = text.split_once("..").and_then(|(a, b)| Some([a.parse().ok()?, b.parse().ok()?]));
+    range.ok_or_else(|| "expected two numbers, as in 0..100".to_owned())
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "expected a share from 0 to 1".to_owned())
@@ -123,6 +135,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     options.valid_size = args.valid_size;
     options.train_frac = args.train_frac;
     options.force = args.force;
+    options.classes = args.classes;
     options.resize = args.resize;
     options.cut = Cut { crop: args.crop, subsample: args.subsample, scale: args.scale };
     options.shard_bytes = u64::from(args.shard_mb) << 20;

@@ -64,6 +64,22 @@ impl ImageSet {
         Ok(Self { name, group: None, root: root.to_path_buf(), classes, train, test })
     }
 
+    /// With classes number `start` to `end` only, which are then counted from 0.
+    pub(super) fn of_class_range(mut self, start: u32, end: u32) -> Result<Self> {
+        let n = self.classes.len();
+        if start >= end || end as usize > n {
+            let what = format!("has {n} classes, and --classes {start}..{end} is no part of them");
+            return Err(IngestError::bad(&self.root, what));
+        }
+        let keep = |files: Vec<(PathBuf, u32)>| -> Vec<(PathBuf, u32)> {
+            let wanted = files.into_iter().filter(|(_, label)| (start..end).contains(label));
+            wanted.map(|(path, label)| (path, label - start)).collect()
+        };
+        (self.train, self.test) = (keep(self.train), keep(self.test));
+        self.classes = self.classes.drain(start as usize..end as usize).collect();
+        Ok(self)
+    }
+
     /// The corrupted copies under `root`, a set for each `<corruption>/<severity>/`; none if it has no such folders.
     pub fn corrupted(root: &Path) -> Result<Option<Vec<Self>>> {
         let mut sets = Vec::new();

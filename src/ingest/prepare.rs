@@ -77,6 +77,8 @@ pub struct PrepareOptions {
     pub valid_size: f64,
     /// Share of the stimuli that train.
     pub train_frac: f64,
+    /// First class of labelled images, and the one after the last; all if not given.
+    pub classes: Option<[u32; 2]>,
     /// Size of labelled images; as they are if not given.
     pub resize: Option<Resize>,
     /// What is kept of stimuli.
@@ -100,6 +102,7 @@ impl PrepareOptions {
             split_seed: 1000,
             valid_size: 0.1,
             train_frac: 0.8,
+            classes: None,
             resize: None,
             cut: Cut::default(),
         }
@@ -137,6 +140,7 @@ impl PrepareOptions {
             format!("valid_size = {}", self.valid_size),
             format!("train_frac = {}", self.train_frac),
         ];
+        settings.extend(self.classes.filter(|_| labelled).map(|[a, b]| format!("classes = {a}..{b}")));
         match self.form(labelled).fit {
             Fit::Kept => {}
             Fit::Resized(resize) => settings.push(format!("resize = {resize}")),
@@ -178,7 +182,7 @@ pub type OnProgress<'a> = &'a (dyn Fn(Progress<'_>) -> bool + Sync);
 
 /// Prepares the data sets under `data`. Those that are whole when the user stops it stay.
 pub fn prepare(data: &Path, options: &PrepareOptions, progress: OnProgress<'_>) -> Result<Vec<Prepared>> {
-    let found = choose(data, discover(data)?, &options.only)?;
+    let found = choose(data, discover(data)?, options)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.max(1)).build();
     let pool = pool.map_err(|e| IngestError::bad(data, format!("no threads could be started: {e}")))?;
     let new_out = !options.out.exists();
@@ -192,7 +196,9 @@ pub fn prepare(data: &Path, options: &PrepareOptions, progress: OnProgress<'_>) 
     prepared
 }
 
-fn choose(data: &Path, found: Vec<Found>, only: &[String]) -> Result<Vec<Found>> {
+/// The data sets and classes that are wanted.
+fn choose(data: &Path, found: Vec<Found>, options: &PrepareOptions) -> Result<Vec<Found>> {
+    let only = &options.only;
     let named = |set: &Found, name: &str| set.name() == name || set.group() == Some(name);
     if let Some(missing) = only.iter().find(|name| !found.iter().any(|set| named(set, name))) {
         let mut names: Vec<&str> = found.iter().map(|set| set.group().unwrap_or(set.name())).collect();
@@ -200,7 +206,11 @@ fn choose(data: &Path, found: Vec<Found>, only: &[String]) -> Result<Vec<Found>>
         return Err(IngestError::bad(data, format!("no data set {missing}; here are: {}", names.join(", "))));
     }
     let wanted = |set: &Found| only.is_empty() || only.iter().any(|name| named(set, name));
-    Ok(found.into_iter().filter(wanted).collect())
+    let of_classes = |set: Found| match (set, options.classes) {
+        (Found::Images(set), Some([start, end])) => set.of_class_range(start, end).map(Found::Images),
+        (set, _) => Ok(set),
+    };
+    found.into_iter().filter(wanted).map(of_classes).collect()
 }
 
 fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) -> Result<Prepared> {

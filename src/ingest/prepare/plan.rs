@@ -48,7 +48,7 @@ pub enum Action {
 
 /// Says what [`super::prepare`] would do with the data sets under `data`. Writes nothing.
 pub fn plan(data: &Path, options: &PrepareOptions) -> Result<Vec<Planned>> {
-    let found = choose(data, discover(data)?, &options.only)?;
+    let found = choose(data, discover(data)?, options)?;
     found.iter().map(|set| plan_one(set, options)).collect()
 }
 
