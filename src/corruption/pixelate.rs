@@ -1,43 +1,53 @@
 //! Pixelate: Pillow's BOX filter to fewer pixels, and back by the nearest one.
 
 use super::draws::Draws;
+use super::filter::Plane;
+use super::zoom::transpose;
 use super::{Profile, Scratch, Severity};
+use multiversion::multiversion;
+use std::ops::Range;
 
 pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &mut dyn Draws) {
     let share = profile.pick(severity, &[0.9, 0.8, 0.7, 0.6, 0.5], &[0.6, 0.5, 0.4, 0.3, 0.25]);
-    let plane = s.extent.size();
+    let Plane { height, width } = s.extent.size();
     let fewer = |n: usize| ((n as f64 * share) as usize).max(1);
-    let (rows, columns) = (fewer(plane.height), fewer(plane.width));
-    let (down, across) = (taps(plane.height, rows), taps(plane.width, columns));
-    let Scratch { values, spare, padded, .. } = s;
-    spare.resize(columns * plane.height, 0.0);
-    padded.resize(columns, 0.0);
-    let shown: Vec<usize> = (0..plane.width).map(|x| nearest(x, columns, plane.width)).collect();
-    for values in values.chunks_exact_mut(plane.height * plane.width) {
-        // Pillow goes along the rows first, and rounds to bytes after each axis.
-        for (row, out) in values.chunks_exact(plane.width).zip(spare.chunks_exact_mut(columns)) {
-            for (out, taps) in out.iter_mut().zip(&across) {
-                *out = mean(row[taps.clone()].iter().sum(), taps.len());
-            }
+    let (rows, columns) = (fewer(height), fewer(width));
+    let (down, across) = (taps(height, rows), taps(width, columns));
+    let Scratch { values, padded: a, spare: b, .. } = s;
+    a.resize(height * width, 0.0);
+    b.resize(values.len().max(height * width), 0.0);
+    for values in values.chunks_exact_mut(height * width) {
+        // Along an axis by rows of the plane, turned on its side for the columns. Pillow goes across first, and rounds
+        // to bytes after each axis.
+        transpose(values, width, a);
+        mean_rows(a, height, &across, b);
+        transpose(&b[..columns * height], height, a);
+        mean_rows(a, columns, &down, b);
+        transpose(&b[..rows * columns], columns, a);
+        repeat_rows(a, rows, columns, width, b);
+        transpose(&b[..width * rows], rows, a);
+        repeat_rows(a, width, rows, height, values);
+    }
+}
+
+/// Each row of `out` is the mean of some rows of `values`, rounded half up. What is added for f32 is less than any
+/// distance between means.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn mean_rows(values: &[f32], width: usize, taps: &[Range<usize>], out: &mut [f32]) {
+    for (taps, out) in taps.iter().zip(out.chunks_exact_mut(width)) {
+        out.fill(0.0);
+        for row in values[taps.start * width..taps.end * width].chunks_exact(width) {
+            out.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
-        let mut last = usize::MAX;
-        for y in 0..plane.height {
-            let small = nearest(y, rows, plane.height);
-            if small == last {
-                values.copy_within((y - 1) * plane.width..y * plane.width, y * plane.width);
-                continue;
-            }
-            last = small;
-            padded.fill(0.0);
-            for row in spare.chunks_exact(columns).take(down[small].end).skip(down[small].start) {
-                padded.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-            }
-            for sum in padded.iter_mut() {
-                *sum = mean(*sum, down[small].len());
-            }
-            let out = &mut values[y * plane.width..][..plane.width];
-            out.iter_mut().zip(&shown).for_each(|(out, &x)| *out = padded[x]);
-        }
+        let n = taps.len().max(1) as f32;
+        out.iter_mut().for_each(|sum| *sum = (*sum / n + (0.5 + 1e-4)).floor());
+    }
+}
+
+/// `large` rows of the nearest of `small` ones.
+fn repeat_rows(values: &[f32], width: usize, small: usize, large: usize, out: &mut [f32]) {
+    for (y, out) in out.chunks_exact_mut(width).take(large).enumerate() {
+        out.copy_from_slice(&values[nearest(y, small, large) * width..][..width]);
     }
 }
 
@@ -48,7 +58,7 @@ fn nearest(at: usize, small: usize, large: usize) -> usize {
 }
 
 /// The large pixels whose middles lie in each small one.
-fn taps(large: usize, small: usize) -> Vec<std::ops::Range<usize>> {
+fn taps(large: usize, small: usize) -> Vec<Range<usize>> {
     let scale = large as f64 / small as f64;
     let range = |at: usize| {
         let centre = (at as f64 + 0.5) * scale;
@@ -63,10 +73,4 @@ fn taps(large: usize, small: usize) -> Vec<std::ops::Range<usize>> {
         from..to
     };
     (0..small).map(range).collect()
-}
-
-/// The mean of `n` values that add up to `sum`, rounded half up. What is added for f32 is less than any
-/// distance between means.
-fn mean(sum: f32, n: usize) -> f32 {
-    (sum / n.max(1) as f32 + 0.5 + 1e-4) as i32 as f32
 }

@@ -105,12 +105,17 @@ fn widen(bytes: &[u8], values: &mut [f32]) {
     values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte));
 }
 
+/// 2²³: added to a value below it, the sum's last bits are the value rounded to a whole number.
+const WHOLE: f32 = (1 << 23) as f32;
+
 /// Truncates toward zero, as the published sets do. A thousandth of a level is added first: whole results
 /// that rounding in f32 left just below their number stay that number.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 pub(super) fn truncate(values: &[f32], bytes: &mut [u8]) {
     for (byte, &value) in bytes.iter_mut().zip(values) {
-        *byte = (value + 1.0 / 1024.0).clamp(0.0, 255.0) as i32 as u8;
+        // Rounding what is half less truncates, in a ninth of the time of a conversion, which checks its range.
+        let less = (value + (1.0 / 1024.0 - 0.5)).clamp(0.0, 255.0);
+        *byte = (less + WHOLE).to_bits() as u8;
     }
 }
 
@@ -118,6 +123,6 @@ pub(super) fn truncate(values: &[f32], bytes: &mut [u8]) {
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 pub(super) fn round(values: &mut [f32]) {
     for value in values.iter_mut() {
-        *value = (*value + 0.5) as i32 as f32;
+        *value = (*value + 0.5).floor();
     }
 }

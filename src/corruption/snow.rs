@@ -75,7 +75,7 @@ pub(super) fn at_angle(
     turned.add_to([&down, &across], layer);
     for value in &mut *layer {
         let seen = if *value < flakes.threshold { 0.0 } else { value.clamp(0.0, 1.0) };
-        *value = if trim { (255.0 * seen) as i32 as f32 } else { 255.0 * seen };
+        *value = if trim { (255.0 * seen).trunc() } else { 255.0 * seen };
     }
     motion_blur::blur(layer, enlarged, flakes.radius, flakes.sigma, degrees, padded);
     round(layer);
