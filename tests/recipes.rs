@@ -1,7 +1,8 @@
 //! The recipes and their documentation.
 
+use crate::common::{nct, output, stderr, succeed};
 use nct::base::Task;
-use nct::config::Experiment;
+use nct::config::{Experiment, Recipe};
 use nct::model::HeadKind;
 use nct::objective::NeuralLoss;
 use nct::schedule::{Mix, Ratio, RatioByEpoch};
@@ -30,12 +31,15 @@ fn every_recipe_is_read_and_the_paper_s_is_the_default() {
     for entry in fs::read_dir(configs()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "toml") {
-            let experiment = Experiment::read(&path, &[]).unwrap();
-            assert_eq!(experiment.name, path.file_stem().unwrap().to_str().unwrap());
+            let points = Recipe::read(&path).unwrap().points(&[]).unwrap();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            // Seeds of an experiment are runs of it.
+            let name = if name == "seeds" { "mtl_monkey" } else { name };
+            assert!(!points.is_empty() && points.iter().all(|point| point.experiment.name == name), "{name}");
             n += 1;
         }
     }
-    assert!(n >= 3);
+    assert!(n >= 10);
     let paper = Experiment::read(&configs().join("mtl_monkey.toml"), &[]).unwrap();
     let default = Experiment::default();
     assert_eq!(
@@ -43,6 +47,21 @@ fn every_recipe_is_read_and_the_paper_s_is_the_default() {
         (&default.model, &default.loss, &default.optimizer)
     );
     assert_eq!((&paper.schedule, paper.seed), (&default.schedule, default.seed));
+}
+
+/// Sweeps of the spec (trainer 7.1 and 7.3).
+#[test]
+fn the_paper_s_sweeps_have_the_paper_s_points() {
+    let points = |name: &str| Recipe::read(&configs().join(name)).unwrap().points(&[]).unwrap();
+    let seeds: Vec<u64> = points("seeds.toml").iter().map(|p| p.experiment.seed).collect();
+    assert_eq!(seeds, [1000, 2001, 3000, 4000, 5000]);
+    let mut ratios = points("ratios.toml").into_iter().map(|p| p.experiment.mix.ratio.unwrap());
+    let expected = [1, 2].map(Ratio::PerStep).into_iter();
+    let expected = expected.chain([2, 3, 4, 5, 7, 10, 15].map(Ratio::EveryNth));
+    for ratio in expected {
+        assert_eq!(ratios.next(), Some(RatioByEpoch::new([(1, ratio)]).unwrap()));
+    }
+    assert_eq!(ratios.next(), None);
 }
 
 /// The spec's table of recipes (trainer 7.1).
@@ -168,4 +187,65 @@ fn the_readme_of_the_recipes_lists_exactly_the_keys_there_are() {
         let error = error.err().map(|e| e.to_string()).unwrap_or_default();
         assert!(!error.contains("unknown field"), "{key} is in configs/README.md and is no setting: {error}");
     }
+}
+
+#[test]
+fn recipes_are_shown_compared_and_described() {
+    let show = |args: &[&str]| succeed(nct(&configs()).arg("config").args(args));
+    // What is shown is a recipe that means the same.
+    let shown = show(&["show", "oracle.toml"]);
+    let oracle = Experiment::read(&configs().join("oracle.toml"), &[]).unwrap();
+    assert_eq!(Experiment::parse(&shown, "shown", &[]).unwrap(), oracle);
+    let lines = show(&["show", "ratios.toml", "--json", "--set", "seed=5"]);
+    let lines: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["choice"]["mix.ratio"]["1"]), (9, &serde_json::json!(2)));
+    assert!(lines.iter().all(|line| line["settings"]["seed"] == 5));
+    assert!(show(&["show", "seeds.toml"]).contains("2001"));
+    let diff = show(&["diff", "mtl_monkey.toml", "mtl_oracle.toml", "--json"]);
+    let keys: Vec<serde_json::Value> = diff.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let keys: Vec<&str> = keys.iter().map(|row| row["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["data.neural", "name"]);
+    assert!(show(&["diff", "baseline.toml", "baseline.toml"]).contains("no setting differs"));
+    let refused = output(nct(&configs()).args(["config", "diff", "seeds.toml", "baseline.toml"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("sweep of 5 runs"), "{}", stderr(&refused));
+}
+
+/// Every key that settings have is in the schema, with its description, and recipes use no other.
+#[test]
+fn the_schema_describes_every_key() {
+    let schema: serde_json::Value =
+        serde_json::from_str(&succeed(nct(&configs()).args(["config", "schema"]))).unwrap();
+    let resolve = |mut at: serde_json::Value| {
+        // A reference, or an option of one.
+        for _ in 0..3 {
+            let inner =
+                at["anyOf"].as_array().and_then(|any| any.iter().find(|s| !s["$ref"].is_null())).cloned();
+            let at_ref = inner.unwrap_or_else(|| at.clone());
+            let Some(name) = at_ref["$ref"].as_str() else { break };
+            at = schema["$defs"][name.rsplit('/').next().unwrap()].clone();
+        }
+        at
+    };
+    let default: toml::Table = toml::from_str(&Experiment::default().to_toml()).unwrap();
+    let mut named = BTreeSet::new();
+    keys("", &default, &mut named);
+    for entry in fs::read_dir(configs()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            let point = Recipe::read(&path).unwrap().points(&[]).unwrap().remove(0);
+            keys("", &toml::from_str(&point.experiment.to_toml()).unwrap(), &mut named);
+        }
+    }
+    assert!(named.len() > 80, "{}", named.len());
+    for key in &named {
+        let mut at = schema.clone();
+        for part in key.split('.') {
+            at = resolve(at)["properties"][part].clone();
+            assert!(!at.is_null(), "{key} is not in the schema");
+            let described = |s: &serde_json::Value| !s["description"].is_null();
+            assert!(described(&at) || described(&resolve(at.clone())), "{key} has no description at {part}");
+        }
+    }
+    assert!(schema["properties"]["sweep"].is_object() && schema["additionalProperties"] == false);
 }

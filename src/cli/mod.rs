@@ -13,6 +13,8 @@ mod synth;
 mod verify;
 
 #[cfg(feature = "torch")]
+mod config;
+#[cfg(feature = "torch")]
 mod demo;
 mod doctor;
 #[cfg(feature = "torch")]
@@ -60,6 +62,9 @@ enum Command {
     /// Train a network
     #[cfg(feature = "torch")]
     Train(train::Args),
+    /// Show, compare and describe settings
+    #[cfg(feature = "torch")]
+    Config(config::Args),
     /// Evaluate a trained network, on images as they are, under noise and under corruptions
     #[cfg(feature = "torch")]
     Eval(eval::Args),
@@ -99,6 +104,8 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Train(args) => train::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Config(args) => config::run(&args),
         #[cfg(feature = "torch")]
         Command::Eval(args) => eval::run(&args, show),
         #[cfg(feature = "torch")]

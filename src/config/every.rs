@@ -4,10 +4,11 @@ use crate::base::Split;
 use crate::corruption::words::{name, names};
 use crate::corruption::{Corruption, Profile, Severity};
 use crate::eval::{CorruptionSuite, Origin};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Evaluates suites every so many epochs, with that epoch's weights. It changes nothing that is trained.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EverySettings {
     /// After epochs that are multiples of this.
@@ -17,12 +18,15 @@ pub struct EverySettings {
     pub suites: Vec<PeriodicSuite>,
     /// Of corruptions: which.
     #[serde(with = "names", default = "paper")]
+    #[schemars(with = "Vec<String>")]
     pub corruptions: Vec<Corruption>,
     /// Of corruptions: at which of 1 to 5.
     #[serde(with = "names", default = "all_severities")]
+    #[schemars(with = "Vec<u8>")]
     pub severities: Vec<Severity>,
     /// Of corruptions: parameters, `i` of ImageNet-C or `t` of Tiny-ImageNet-C.
     #[serde(with = "name", default = "imagenet")]
+    #[schemars(with = "String")]
     pub profile: Profile,
     /// Of corruptions: whose images. Noise is always on validation images.
     #[serde(default = "validation")]
@@ -30,7 +34,7 @@ pub struct EverySettings {
 }
 
 /// A suite that can be evaluated while training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PeriodicSuite {
     /// Validation images under Gaussian noise of seven deviations.

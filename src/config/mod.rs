@@ -5,9 +5,11 @@
 
 mod assemble;
 mod every;
+mod recipe;
 
 pub use assemble::{Data, DataError, Labelled};
 pub use every::{EverySettings, PeriodicSuite};
+pub use recipe::{Point, Recipe};
 
 use crate::load::AugmentSettings;
 use crate::model::{ModelSettings, Precision, Runtime};
@@ -15,6 +17,7 @@ use crate::objective::ObjectiveSettings;
 use crate::schedule::{LastBatch, Mix, RatioByEpoch};
 use crate::train::modules::ModuleSettings;
 use crate::train::{AnnealSettings, CheckpointSettings, Nonfinite, OptimizerSettings};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -33,7 +36,7 @@ impl ConfigError {
 }
 
 /// An experiment: everything that decides its result, beside the shards.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Experiment {
     /// Part of the run folder's name.
@@ -69,7 +72,7 @@ pub struct Experiment {
 }
 
 /// Weights to start from: another run's, or a file of PyTorch's or our own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct InitSettings {
     /// Folder of a run, or a `.safetensors`, `.pth` or `.pt` file; empty for fresh weights.
@@ -88,7 +91,7 @@ impl Default for InitSettings {
 }
 
 /// What is not trained (spec/trainer 3.7).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FreezeSettings {
     /// Parameters whose names contain one of these.
@@ -103,7 +106,7 @@ pub struct FreezeSettings {
 }
 
 /// How numbers are handled.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NumericsSettings {
     /// `f32`, or `bf16` for convolutions and linear layers with parameters, norms, readouts and losses in f32.
@@ -116,7 +119,7 @@ pub struct NumericsSettings {
 }
 
 /// What is evaluated at the end with the best weights (spec/trainer 4.5), and between epochs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationSettings {
     /// The training data, without augmentation.
@@ -168,7 +171,7 @@ impl Default for Experiment {
 }
 
 /// Which data sets, and how their images are shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSettings {
     /// The set of labelled images; empty for none.
@@ -233,7 +236,7 @@ impl Default for DataSettings {
 }
 
 /// Threads and read-ahead.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoaderSettings {
     /// Threads that make batches.
@@ -253,7 +256,7 @@ impl Default for LoaderSettings {
 }
 
 /// Name of a mix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MixKind {
     /// Neural batches before each image batch.
@@ -269,7 +272,7 @@ pub enum MixKind {
 }
 
 /// How batches become updates.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MixSettings {
     /// `mtl`, `long`, `short`, `weighted` or `proportional`.
@@ -290,7 +293,7 @@ pub struct MixSettings {
 }
 
 /// Shares of the tasks.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskWeights {
     /// Of image batches.
@@ -339,23 +342,14 @@ impl MixSettings {
 }
 
 impl Experiment {
-    /// Reads the file, then applies `key.path=value` overrides.
+    /// Reads a recipe that is one run, then applies `key.path=value` overrides.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let origin = path.display().to_string();
-        let text = std::fs::read_to_string(path);
-        let text =
-            text.map_err(|e| ConfigError::new(&origin, format!("{e}; the recipes are in configs/")))?;
-        Self::parse(&text, &origin, overrides)
+        Recipe::read(path)?.single(overrides)
     }
 
     /// As [`Self::read`] from text; `origin` is used in messages.
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        // The file alone first: its messages show the line.
-        let typed: Self =
-            toml::from_str(text).map_err(|e| ConfigError::new(origin, e.to_string().trim_end()))?;
-        let experiment = if overrides.is_empty() { typed } else { with_overrides(text, origin, overrides)? };
-        experiment.check().map_err(|what| ConfigError::new(origin, what))?;
-        Ok(experiment)
+        Recipe::parse(text, origin)?.single(overrides)
     }
 
     /// Views of each labelled training image in a batch.
@@ -441,37 +435,6 @@ impl Experiment {
             None => Ok(()),
         }
     }
-}
-
-fn with_overrides(text: &str, origin: &str, overrides: &[String]) -> Result<Experiment, ConfigError> {
-    let parsed: Result<toml::Table, _> = toml::from_str(text);
-    let mut table = parsed.map_err(|e| ConfigError::new(origin, e.to_string()))?;
-    for entry in overrides {
-        let origin = || format!("--set {entry}");
-        let Some((path, value)) = entry.split_once('=') else {
-            return Err(ConfigError::new(origin(), "expected key.path=value"));
-        };
-        // What is no TOML value is text, so that quotes need not get past a shell.
-        let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
-            .ok()
-            .and_then(|mut table| table.remove("v"))
-            .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-        set(&mut table, path, value).map_err(|what| ConfigError::new(origin(), what))?;
-    }
-    let origin = format!("{origin} with --set");
-    serde_path_to_error::deserialize(toml::Value::Table(table))
-        .map_err(|e| ConfigError::new(origin, format!("{}: {}", e.path(), e.inner())))
-}
-
-fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<(), String> {
-    let (parents, key) = path.rsplit_once('.').map_or(("", path), |(parents, key)| (parents, key));
-    let mut at = table;
-    for parent in parents.split('.').filter(|p| !p.is_empty()) {
-        let next = at.entry(parent).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        at = next.as_table_mut().ok_or_else(|| format!("{parent} is a value, not a section"))?;
-    }
-    at.insert(key.trim().to_owned(), value);
-    Ok(())
 }
 
 #[cfg(test)]

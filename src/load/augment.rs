@@ -4,10 +4,11 @@
 use super::distort::DistortSettings;
 use super::frame::RandomResizedCrop;
 use crate::base::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which augmentations are applied.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentSettings {
     /// Before everything else: show a region of random area and proportions, brought to size. Only for images of
@@ -29,7 +30,7 @@ pub struct AugmentSettings {
 }
 
 /// One level of a noise mixture: `{ std = 0.08, share = 0.1 }` or `{ snr = 5, share = 0.1 }`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "LevelText", into = "LevelText")]
 pub struct NoiseLevel {
     /// How strong it is.
@@ -39,7 +40,7 @@ pub struct NoiseLevel {
 }
 
 /// A level as it is written.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LevelText {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,11 +4,12 @@ use super::error::LoadError;
 use crate::base::Rng;
 use crate::corruption::words::{name, names};
 use crate::corruption::{Corruption, Extent, ImageKey, Jpeg, Profile, Scratch, Severity};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which images are corrupted, and how: each with probability `share`, by one of `kinds` at one of
 /// `severities`, all equally likely (spec/data section 3, spec/reconstruction 3.1).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DistortSettings {
     /// Probability that an image is corrupted.
@@ -16,12 +17,15 @@ pub struct DistortSettings {
     pub share: f64,
     /// Names of corruptions.
     #[serde(with = "names")]
+    #[schemars(with = "Vec<String>")]
     pub kinds: Vec<Corruption>,
     /// Of 1 to 5; all if not given.
     #[serde(with = "names", default = "all_severities")]
+    #[schemars(with = "Vec<u8>")]
     pub severities: Vec<Severity>,
     /// Parameters: `i`, those of ImageNet-C, or `t`, those of Tiny-ImageNet-C.
     #[serde(with = "name", default = "imagenet")]
+    #[schemars(with = "String")]
     pub profile: Profile,
     /// Of an evaluation: the draws of an image depend on this and its number only.
     #[serde(skip)]

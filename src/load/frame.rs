@@ -3,11 +3,12 @@
 
 use crate::base::Rng;
 use crate::base::resample::{Axis, Resampler, middle};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A region of random area and proportions, brought to the size that is shown by Pillow's bilinear filter:
 /// torchvision's `RandomResizedCrop` (Szegedy et al. 2015, "Going deeper with convolutions").
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomResizedCrop {
     /// Smallest and largest area, as shares of the stored image's.

@@ -2,10 +2,11 @@
 //! `NeuralModelConfig`.
 
 use super::readout::Kernel;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Kind of the readouts of an SE network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadoutKind {
     /// One fixed position in the map and in poolings of it.
@@ -15,7 +16,7 @@ pub enum ReadoutKind {
 }
 
 /// Penalty on the first kernel W, whose roughness R is its convolution with the Laplace filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum InputRegularizer {
     /// Sum of R squared over the sum of W squared.
     LaplaceL2norm,
@@ -28,7 +29,7 @@ pub enum InputRegularizer {
 }
 
 /// Layers shown to the readouts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Stack {
     /// From this layer on; negative numbers count from the end.
@@ -38,7 +39,7 @@ pub enum Stack {
 }
 
 /// Sides of the kernels beyond the first layer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum HiddenKernels {
     /// The same in every layer.
@@ -73,7 +74,7 @@ impl HiddenKernels {
 }
 
 /// Settings of an SE network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SeSettings {
     /// `point` or `gauss`.

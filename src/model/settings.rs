@@ -3,12 +3,13 @@
 use super::se_settings::SeSettings;
 use super::{DataInfo, ModelError, VggPlan, head};
 use crate::base::Task;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 /// Kind of the classification head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HeadKind {
     /// 1 x 1 convolutions and a spatial maximum: any image size.
@@ -18,7 +19,7 @@ pub enum HeadKind {
 }
 
 /// The network's settings, named as the reference's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
     /// `vgg11` to `vgg19`, with `_bn` for batch normalisation, or a plan such as `bn 16 M 32 M`.
@@ -58,7 +59,7 @@ pub struct ModelSettings {
 }
 
 /// Where dropout can be added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DropoutPlace {
     /// The blocks that readouts see.

@@ -2,6 +2,7 @@
 
 use super::layer::{Block, Builder, Layer, Op};
 use super::params::normal;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use std::str::FromStr;
 ///
 /// As text either one of the eight names `vgg11` to `vgg19_bn`, or a plan of one's own such as
 /// `bn 16 M 32 M 64 64 M`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct VggPlan {
     text: String,

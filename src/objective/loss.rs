@@ -3,11 +3,12 @@
 
 use crate::base::Task;
 use crate::model::Params;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// Loss of the neural task, named as the reference does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NeuralLoss {
     /// Squared error; as a likelihood, Gaussian.
     #[serde(rename = "MSELoss")]
@@ -18,7 +19,7 @@ pub enum NeuralLoss {
 }
 
 /// The losses' settings, named as the reference's. Classification always uses cross-entropy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveSettings {
     /// `MSELoss` or `PoissonLoss`.

@@ -1,8 +1,10 @@
 //! What a schedule is made from: streams, and how their batches are mixed.
 
 use crate::base::Task;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -32,7 +34,7 @@ impl StreamSpec {
 }
 
 /// What becomes of the last batch of a pass when records are left over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LastBatch {
     /// It is smaller.
@@ -208,6 +210,29 @@ impl<'de> Deserialize<'de> for RatioByEpoch {
             })
             .collect();
         Self::new(pairs?).map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for RatioByEpoch {
+    fn schema_name() -> Cow<'static, str> {
+        "RatioByEpoch".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "description": "Neural batches per image batch, from an epoch on: a whole number, or 1/n for one at every n-th image batch.",
+            "required": ["1"],
+            "patternProperties": {
+                "^[1-9][0-9]*$": {
+                    "anyOf": [
+                        {"type": "number", "minimum": 0},
+                        {"type": "string", "pattern": "^ *(1 */ *)?[0-9]+ *$"},
+                    ],
+                },
+            },
+            "additionalProperties": false,
+        })
     }
 }
 

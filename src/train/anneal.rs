@@ -2,10 +2,11 @@
 //! each ending with a lower learning rate and a return to the best weights.
 
 use crate::base::Task;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the learning rate falls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheduler {
     /// When the first monitored objective stops rising (PyTorch's `ReduceLROnPlateau`).
@@ -23,7 +24,7 @@ pub enum Scheduler {
 }
 
 /// Whether the plateau's threshold is a share of the best value or a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ThresholdMode {
     /// Better is above best (1 + threshold).
@@ -33,7 +34,7 @@ pub enum ThresholdMode {
 }
 
 /// What becomes of the optimiser's moments when the best weights return.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RestoreOptimizer {
     /// They stay those of the abandoned weights, as in the reference.
@@ -45,7 +46,7 @@ pub enum RestoreOptimizer {
 }
 
 /// The settings, named as the reference's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AnnealSettings {
     /// `adaptive`, `phases` (the reference's adaptive with `mtl`), `manual`, `cosine`, `one_cycle` or `none`.

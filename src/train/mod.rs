@@ -30,6 +30,7 @@ pub use record::Recorder;
 
 use guard::guarded;
 use modules::Modules;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -76,7 +77,7 @@ pub enum TrainError {
 }
 
 /// What to do with an update whose loss is NaN or infinite.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Nonfinite {
     /// Save the state and stop.
@@ -87,7 +88,7 @@ pub enum Nonfinite {
 }
 
 /// Which checkpoints are kept beside the last and the best one.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointSettings {
     /// Save within epochs too, after so many updates.

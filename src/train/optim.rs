@@ -4,11 +4,12 @@
 //! and weight decay still move it, as in the reference. One that never had any stays untouched.
 
 use super::TrainError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// Which optimiser.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// Stochastic gradient descent with momentum.
@@ -20,7 +21,7 @@ pub enum OptimizerKind {
 }
 
 /// The optimiser's settings, named as PyTorch's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerSettings {
     /// `sgd`, `adam` or `adamw`.
@@ -55,7 +56,7 @@ pub struct OptimizerSettings {
 }
 
 /// Settings of the parameters whose names contain a fragment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParamGroup {
     /// Part of a name, such as `v1_readout` or `log_w`.

@@ -2,11 +2,12 @@
 //! (Frankle and Carbin, "The lottery ticket hypothesis", 2019; spec/trainer 3.8).
 
 use super::super::TrainError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// Settings, named as the reference's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LotterySettings {
     /// How often is pruned.

@@ -10,12 +10,13 @@ use super::TrainError;
 use crate::load::AugmentSettings;
 use crate::model::{Mode, Network};
 use lottery::Lottery;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use tch::Tensor;
 
 /// Which modules a run has.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModuleSettings {
     /// Two views of each labelled image should look alike to the network.
@@ -33,7 +34,7 @@ pub struct ModuleSettings {
 }
 
 /// How alike two representations should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Criterion {
     /// 1 minus the cosine over channels, averaged over images and positions.
@@ -43,7 +44,7 @@ pub enum Criterion {
 }
 
 /// Representation matching: the second view of an image is always noisy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MatchingSettings {
     /// The layer, such as `unshared_block.35` or `features.52`.
@@ -60,7 +61,7 @@ pub struct MatchingSettings {
 }
 
 /// Prediction of another network's similarities.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RdmSettings {
     /// Folder of the run whose best weights give the similarities.
@@ -76,7 +77,7 @@ pub struct RdmSettings {
 }
 
 /// Layers that are drawn anew.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReadoutResetSettings {
     /// The layers, such as `classification_readout.6`.
