@@ -150,21 +150,17 @@ impl Recipe {
         let unknown = what.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`'));
         let full = match unknown {
             Some((name, _)) if path == "." => name.to_owned(),
-            Some((name, _)) if !path.rsplit('.').next().is_some_and(|last| last == name) => {
+            Some((name, _)) if path.rsplit('.').next() != Some(name) => {
                 format!("{path}.{name}")
             }
             _ => path.to_owned(),
         };
         let is_set = |entry: &&String| entry.split_once('=').is_some_and(|(key, _)| key.trim() == full);
-        let origin = match overrides.iter().find(is_set) {
-            Some(entry) => format!("--set {entry}"),
-            None => {
-                let line = |(file, text): &(String, String)| {
-                    line_of(text, &full).map(|line| format!("{file}, line {line}"))
-                };
-                self.files.iter().find_map(line).unwrap_or_else(|| self.origin.clone())
-            }
-        };
+        let line =
+            |(file, text): &(String, String)| line_of(text, &full).map(|line| format!("{file}, line {line}"));
+        let origin = overrides.iter().find(is_set).map(|entry| format!("--set {entry}"));
+        let origin = origin.or_else(|| self.files.iter().find_map(line));
+        let origin = origin.unwrap_or_else(|| self.origin.clone());
         ConfigError::new(origin, format!("{full}: {what}"))
     }
 }
@@ -277,7 +273,7 @@ fn line_of(text: &str, path: &str) -> Option<usize> {
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-            section = name.trim_matches('[').trim().to_owned();
+            name.trim_matches('[').trim().clone_into(&mut section);
             if section == path {
                 return Some(number + 1);
             }

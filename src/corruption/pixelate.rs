@@ -40,7 +40,9 @@ fn mean_rows(values: &[f32], width: usize, taps: &[Range<usize>], out: &mut [f32
             out.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
         let n = taps.len().max(1) as f32;
-        out.iter_mut().for_each(|sum| *sum = (*sum / n + (0.5 + 1e-4)).floor());
+        for sum in out.iter_mut() {
+            *sum = (*sum / n + (0.5 + 1e-4)).floor();
+        }
     }
 }
 
