@@ -1,8 +1,17 @@
 //! JPEG as Pillow writes it: baseline, tables of the Independent JPEG Group, colour at half resolution.
+//!
+//! libjpeg-turbo writes files. Where only the pixels matter, `transform.rs` makes the same ones without it.
+
+mod color;
+mod dct;
+#[cfg(test)]
+mod tests;
+mod transform;
 
 use super::draws::Draws;
 use super::{Extent, Profile, Scratch, Severity};
-use turbojpeg::{Compressor, Decompressor, Image, PixelFormat, Subsamp};
+use color::Components;
+use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 
 pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &mut dyn Draws) {
     let quality = profile.pick(severity, &[65, 58, 50, 40, 25], &[25, 18, 15, 10, 7]);
@@ -10,21 +19,21 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &m
     bytes.resize(values.len(), 0);
     super::scratch::truncate(values, bytes);
     jpeg.round_trip(bytes, *extent, quality)
-        .expect("libjpeg encodes any image of bytes, and decodes its own");
+        .expect("the scratch holds an image of its extent, and the tables qualities of JPEG");
     values.iter_mut().zip(bytes).for_each(|(value, &mut byte)| *value = f32::from(byte));
 }
 
-/// What libjpeg answered.
+/// What libjpeg answered, or would have.
 pub type JpegError = turbojpeg::Error;
 
-/// An encoder and decoder with its memory.
+/// An encoder with its memory.
 #[derive(Default)]
 pub struct Jpeg {
-    coders: Option<(Compressor, Decompressor)>,
+    coder: Option<Compressor>,
     pixels: Vec<u8>,
     /// The file, and room for a longer one.
     file: Vec<u8>,
-    length: usize,
+    components: Components,
 }
 
 impl std::fmt::Debug for Jpeg {
@@ -44,7 +53,10 @@ impl Jpeg {
         optimize: bool,
     ) -> Result<&[u8], JpegError> {
         let Extent { channels, height, width } = extent;
-        let (coder, _) = coders(&mut self.coders)?;
+        let coder = match &mut self.coder {
+            Some(coder) => coder,
+            none => none.insert(Compressor::new()?),
+        };
         let color = channels == 3;
         let format = if color { PixelFormat::RGB } else { PixelFormat::GRAY };
         coder.set_quality(quality)?;
@@ -63,35 +75,19 @@ impl Jpeg {
         let image = Image { pixels: &self.pixels[..], width, pitch: width * channels, height, format };
         let most = coder.buf_len(width, height)?;
         self.file.resize(most.max(self.file.len()), 0);
-        self.length = coder.compress_to_slice(image, &mut self.file)?;
-        Ok(&self.file[..self.length])
+        let length = coder.compress_to_slice(image, &mut self.file)?;
+        Ok(&self.file[..length])
     }
 
-    /// Replaces an image by what is left of it at `quality`.
+    /// Replaces an image of planes by what [`Jpeg::encode`] and decoding leave of it at `quality`, to the bit.
+    /// Refuses other qualities than 1 to 100, and images that are not as long as `extent` says or not of one or
+    /// three channels.
     pub fn round_trip(&mut self, image: &mut [u8], extent: Extent, quality: i32) -> Result<(), JpegError> {
-        self.encode(image, extent, quality, false)?;
-        let Extent { channels, height, width } = extent;
-        let Self { coders: Some((_, decoder)), pixels, file, length } = self else { return Ok(()) };
-        let format = if channels == 3 { PixelFormat::RGB } else { PixelFormat::GRAY };
-        let decoded = Image { pixels: &mut pixels[..], width, pitch: width * channels, height, format };
-        decoder.decompress(&file[..*length], decoded)?;
-        if channels == 1 {
-            image.copy_from_slice(pixels);
-            return Ok(());
+        let known = (1..=100).contains(&quality) && matches!(extent.channels, 1 | 3);
+        if !known || image.len() != extent.len() {
+            return Err(JpegError::OutOfBounds);
         }
-        for (c, plane) in image.chunks_exact_mut(extent.plane().max(1)).enumerate() {
-            let values = pixels.as_chunks::<3>().0;
-            plane.iter_mut().zip(values).for_each(|(out, pixel)| *out = pixel[c]);
-        }
+        transform::round_trip(image, extent, quality, &mut self.components);
         Ok(())
-    }
-}
-
-fn coders(
-    coders: &mut Option<(Compressor, Decompressor)>,
-) -> Result<&mut (Compressor, Decompressor), JpegError> {
-    match coders {
-        Some(coders) => Ok(coders),
-        none => Ok(none.insert((Compressor::new()?, Decompressor::new()?))),
     }
 }

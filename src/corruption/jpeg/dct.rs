@@ -1,0 +1,215 @@
+//! What quantisation leaves of blocks of 8 x 8 samples: cosine transform, division by the steps of the table,
+//! rounding, and the way back (ITU-T T.81, A.3.3 and A.3.4).
+//!
+//! The transform is the eight-point one with twelve multiplications of Loeffler, Ligtenberg & Moschytz
+//! ("Practical fast 1-D DCT algorithms with 11 multiplications", ICASSP 1989), in whole numbers: constants of
+//! 13 bits, two more bits between the two directions. libjpeg calls it "islow"; sums are exact between its
+//! roundings, so equal constants and roundings give equal samples in whatever order terms are added.
+//!
+//! Several blocks are transformed side by side: value 8 y + x of all of them is one vector.
+#![expect(
+    clippy::inline_always,
+    clippy::needless_range_loop,
+    reason = "loops over lanes become vectors, and functions are compiled for those of their caller"
+)]
+
+use multiversion::multiversion;
+
+/// Blocks side by side.
+const LANES: usize = 16;
+/// Sample or coefficient 8 y + x of each block.
+type Blocks = [[i32; LANES]; 64];
+
+/// Bits behind the point of the constants.
+const FRACTION: u32 = 13;
+/// Bits behind the point after the first direction.
+const BETWEEN: u32 = 2;
+
+const fn fixed(value: f64) -> i32 {
+    (value * (1 << FRACTION) as f64 + 0.5) as i32
+}
+
+/// The steps of a quantisation table, row by row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steps {
+    steps: [i32; 64],
+    /// One over the step and over the 8 by which the transform scales.
+    inverses: [f32; 64],
+}
+
+impl Steps {
+    /// `table` scaled as libjpeg does for `quality`, 1 to 100, and held within a byte (baseline).
+    pub(super) fn new(table: &[u8; 64], quality: i32) -> Self {
+        let percent = if quality < 50 { 5000 / quality } else { 200 - 2 * quality };
+        let steps = table.map(|step| ((i32::from(step) * percent + 50) / 100).clamp(1, 255));
+        Self { steps, inverses: steps.map(|step| 1.0 / (8 * step) as f32) }
+    }
+}
+
+/// `value` times `inverse`, rounded; halves go away from zero. `value` is whole and below 2^14, and `inverse`
+/// is one over a whole number: a quarter more of `value` then settles halves, and changes no other quotient
+/// by as much as it is away from a half.
+#[inline(always)]
+fn divide(value: i32, inverse: f32) -> i32 {
+    /// At this size a float's last bit counts ones.
+    const WHOLE: f32 = (3 << 22) as f32;
+    let value = value as f32;
+    let quotient = (value + 0.25f32.copysign(value)) * inverse;
+    (quotient + WHOLE).to_bits() as i32 - WHOLE.to_bits() as i32
+}
+
+/// Drops `bits` bits, rounding half up.
+#[inline(always)]
+fn round(value: i32, bits: u32) -> i32 {
+    (value + (1 << (bits - 1))) >> bits
+}
+
+/// Turns a point by 3/8 of a right angle and stretches it by the root of two: the middle of the even half.
+#[inline(always)]
+fn turn(a: i32, b: i32) -> [i32; 2] {
+    let both = (a + b) * fixed(0.541_196_100);
+    [both + a * fixed(0.765_366_865), both - b * fixed(1.847_759_065)]
+}
+
+/// The odd half, which is the same in both directions: differences to coefficients 7, 5, 3, 1, and back.
+#[inline(always)]
+fn odd([a, b, c, d]: [i32; 4]) -> [i32; 4] {
+    let ad = (a + d) * -fixed(0.899_976_223);
+    let bc = (b + c) * -fixed(2.562_915_447);
+    let all = (a + b + c + d) * fixed(1.175_875_602);
+    let ac = (a + c) * -fixed(1.961_570_560) + all;
+    let bd = (b + d) * -fixed(0.390_180_644) + all;
+    [
+        a * fixed(0.298_631_336) + ad + ac,
+        b * fixed(2.053_119_869) + bc + bd,
+        c * fixed(3.072_711_026) + bc + ac,
+        d * fixed(1.501_321_110) + ad + bd,
+    ]
+}
+
+/// Coefficients of eight samples, with [`FRACTION`] bits more.
+#[inline(always)]
+fn forward(s: [i32; 8]) -> [i32; 8] {
+    let sums = [s[0] + s[7], s[1] + s[6], s[2] + s[5], s[3] + s[4]];
+    let (outer, inner) = (sums[0] + sums[3], sums[1] + sums[2]);
+    let [two, six] = turn(sums[0] - sums[3], sums[1] - sums[2]);
+    let [seven, five, three, one] = odd([s[3] - s[4], s[2] - s[5], s[1] - s[6], s[0] - s[7]]);
+    [(outer + inner) << FRACTION, one, two, three, (outer - inner) << FRACTION, five, six, seven]
+}
+
+/// Samples of eight coefficients, with [`FRACTION`] bits more.
+#[inline(always)]
+fn inverse(c: [i32; 8]) -> [i32; 8] {
+    let (sum, difference) = ((c[0] + c[4]) << FRACTION, (c[0] - c[4]) << FRACTION);
+    let [outer, inner] = turn(c[2], c[6]);
+    let even = [sum + outer, difference + inner, difference - inner, sum - outer];
+    let [three, two, one, zero] = odd([c[7], c[5], c[3], c[1]]);
+    [
+        even[0] + zero,
+        even[1] + one,
+        even[2] + two,
+        even[3] + three,
+        even[3] - three,
+        even[2] - two,
+        even[1] - one,
+        even[0] - zero,
+    ]
+}
+
+#[inline(always)]
+fn rows_forward(blocks: &mut Blocks) {
+    for row in blocks.as_chunks_mut::<8>().0 {
+        for lane in 0..LANES {
+            let samples = std::array::from_fn(|x| row[x][lane]);
+            let coefficients = forward(samples);
+            for x in 0..8 {
+                row[x][lane] = round(coefficients[x], FRACTION - BETWEEN);
+            }
+        }
+    }
+}
+
+/// Columns there, the table, and columns back: nothing lies between them.
+#[inline(always)]
+fn columns(blocks: &mut Blocks, table: &Steps) {
+    for x in 0..8 {
+        for lane in 0..LANES {
+            let samples = std::array::from_fn(|y| blocks[8 * y + x][lane]);
+            let coefficients = forward(samples);
+            let kept = std::array::from_fn(|y| {
+                let scaled = round(coefficients[y], FRACTION + BETWEEN);
+                divide(scaled, table.inverses[8 * y + x]) * table.steps[8 * y + x]
+            });
+            let samples = inverse(kept);
+            for y in 0..8 {
+                blocks[8 * y + x][lane] = round(samples[y], FRACTION - BETWEEN);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn rows_back(blocks: &mut Blocks) {
+    for row in blocks.as_chunks_mut::<8>().0 {
+        for lane in 0..LANES {
+            let coefficients = std::array::from_fn(|x| row[x][lane]);
+            let samples = inverse(coefficients);
+            for x in 0..8 {
+                row[x][lane] = round(samples[x], FRACTION + BETWEEN + 3).clamp(-128, 127);
+            }
+        }
+    }
+}
+
+/// The eight samples from `at` on.
+#[inline(always)]
+fn row(plane: &mut [i16], at: usize) -> &mut [i16; 8] {
+    plane[at..].first_chunk_mut().expect("a plane has whole blocks")
+}
+
+/// Replaces a plane of samples, -128 to 127, by what is left of it. Its sides are multiples of 8.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+pub(super) fn quantize(plane: &mut [i16], width: usize, table: &Steps) {
+    let across = width / 8;
+    let n = plane.len() / 64;
+    let mut blocks = [[0; LANES]; 64];
+    for first in (0..n).step_by(LANES) {
+        let corners: [usize; LANES] = std::array::from_fn(|lane| {
+            let block = (first + lane).min(n - 1);
+            block / across * 8 * width + block % across * 8
+        });
+        for (y, values) in blocks.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            for lane in 0..LANES {
+                let samples = *row(plane, corners[lane] + y * width);
+                for x in 0..8 {
+                    values[x][lane] = i32::from(samples[x]);
+                }
+            }
+        }
+        rows_forward(&mut blocks);
+        columns(&mut blocks, table);
+        rows_back(&mut blocks);
+        for (y, values) in blocks.as_chunks::<8>().0.iter().enumerate() {
+            for lane in 0..LANES {
+                *row(plane, corners[lane] + y * width) = std::array::from_fn(|x| values[x][lane] as i16);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotients_round_halves_away_from_zero() {
+        for step in 1..256 {
+            let inverse = 1.0 / (8 * step) as f32;
+            for value in 0..1 << 14 {
+                let expected = (value + 4 * step) / (8 * step);
+                assert_eq!(divide(value, inverse), expected, "{value} / {step}");
+                assert_eq!(divide(-value, inverse), -expected, "-{value} / {step}");
+            }
+        }
+    }
+}
