@@ -14,6 +14,7 @@ mod loop_parts;
 mod prepare;
 #[cfg(feature = "torch")]
 mod recipes;
+mod runs;
 #[cfg(feature = "torch")]
 mod train;
 #[cfg(feature = "torch")]

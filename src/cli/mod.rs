@@ -7,6 +7,7 @@ mod corrupt;
 mod exit;
 mod inspect;
 pub mod prepare;
+mod runs;
 mod sheet;
 mod show;
 mod synth;
@@ -74,6 +75,8 @@ enum Command {
     /// Compare models under corruptions with a baseline
     #[cfg(feature = "torch")]
     Robustness(robustness::Args),
+    /// List, find, compare, tag and remove runs
+    Runs(runs::Args),
     /// Show, convert and compare weights files
     #[cfg(feature = "torch")]
     Weights(weights::Args),
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Respond(args) => respond::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Robustness(args) => robustness::run(&args, show),
+        Command::Runs(args) => runs::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Weights(args) => weights::run(&args, show),
         #[cfg(feature = "torch")]

@@ -3,9 +3,11 @@
 //! Absent: training.
 
 mod reference;
+mod store;
 mod tensorboard;
 
 pub use reference::reference_hash;
+pub use store::{Filter, INDEX, Listed, Order, Store};
 pub use tensorboard::EventFile;
 
 use serde_json::Value;
@@ -95,6 +97,12 @@ impl Run {
             ));
         }
         Ok(Self { root: root.to_path_buf(), _lock: None })
+    }
+
+    /// Opens a run to change or remove it; refused while a process trains into it.
+    pub fn exclusive(root: &Path) -> Result<Self, RunError> {
+        let run = Self::open(root)?;
+        Ok(Self { _lock: Some(lock(root)?), ..run })
     }
 
     /// Opens a run to go on with it, and locks it.

@@ -1,0 +1,323 @@
+//! `nct runs`: which runs there are, what they reached, and tidying them up.
+
+use super::exit::Usage;
+use super::show::{Show, bytes, count, out, table};
+use crate::runs::{Filter, Listed, Order, Run, RunError, Store};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `nct runs`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Folder of runs
+    #[arg(long, default_value = "runs", global = true)]
+    runs: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List runs
+    Ls(List),
+    /// Everything about one run
+    Show {
+        /// A run's folder, or a part of its name that no other has
+        run: String,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// The folder of the run with the largest value of a key
+    Best {
+        /// A metric or setting, such as img_classification.FinalTestInDomain.accuracy or the end of its name
+        key: String,
+        /// The smallest instead
+        #[arg(long)]
+        min: bool,
+        /// Only runs that pass, as of `ls`
+        #[arg(long = "where", value_name = "FILTER")]
+        filters: Vec<Filter>,
+    },
+    /// Settings that runs differ in, and their metrics, side by side
+    Compare {
+        /// Two runs or more
+        #[arg(required = true, num_args = 2..)]
+        runs: Vec<String>,
+        /// Print one JSON object a line and key
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give runs tags, which lie in their folders
+    Tag {
+        /// The run
+        run: String,
+        /// Tags to add
+        tags: Vec<String>,
+        /// Tags to remove
+        #[arg(long, value_name = "TAG")]
+        remove: Vec<String>,
+    },
+    /// Remove runs and everything in their folders
+    Rm {
+        /// The runs
+        #[arg(required = true)]
+        runs: Vec<String>,
+        /// Do it; without it, say what would go
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Remove what finished runs do not need: all checkpoints but the best. A run with the tag `keep` is left alone
+    Gc {
+        /// Do it; without it, say what would go
+        #[arg(long)]
+        yes: bool,
+    },
+    /// All keys that runs have
+    Keys {
+        /// Those of settings only
+        #[arg(long)]
+        settings: bool,
+    },
+    /// Make the index anew from the folders
+    Reindex,
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only runs that pass, such as optimizer.lr>=0.05, state=done, tag=paper, model.vgg_type~vgg19 (may be repeated)
+    #[arg(long = "where", value_name = "FILTER")]
+    filters: Vec<Filter>,
+    /// Settings and metrics to show, by commas; the end of a key's name will do
+    #[arg(long, value_delimiter = ',', value_name = "KEYS")]
+    show: Vec<String>,
+    /// Sort by a key, largest first
+    #[arg(long, value_name = "KEY", conflicts_with = "sort")]
+    top: Option<String>,
+    /// Sort by a key, smallest first
+    #[arg(long, value_name = "KEY")]
+    sort: Option<String>,
+    /// Only so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Print one JSON object a line and run
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
+    let mut store = Store::open(&args.runs)?;
+    if let Some(why) = store.unwritable() {
+        show.line(&format!(
+            "{}: the index cannot be written ({why}); it was made in memory",
+            args.runs.display()
+        ));
+    }
+    match &args.command {
+        Command::Ls(args) => list(&store, args),
+        Command::Show { run, json } => one(&store, &store.find(run)?, *json),
+        Command::Best { key, min, filters } => best(&store, key, *min, filters),
+        Command::Compare { runs, json } => compare(&store, runs, *json),
+        Command::Tag { run, tags, remove } => {
+            let folder = store.find(run)?;
+            let tags = store.tag(&folder, tags, remove)?;
+            show.line(&format!(
+                "{folder}: {}",
+                if tags.is_empty() { "no tags".to_owned() } else { tags.join(", ") }
+            ));
+            Ok(())
+        }
+        Command::Rm { runs, yes } => remove(&store, runs, *yes, show),
+        Command::Gc { yes } => collect(&store, *yes, show),
+        Command::Keys { settings } => {
+            let mut keys = store.keys(true)?;
+            if !settings {
+                keys.extend(store.keys(false)?);
+            }
+            keys.iter().try_for_each(|key| out(key))
+        }
+        Command::Reindex => {
+            let n = store.rebuild()?;
+            show.line(&format!("{}: {} runs", args.runs.display(), count(n as u64)));
+            Ok(())
+        }
+    }
+}
+
+fn list(store: &Store, args: &List) -> anyhow::Result<()> {
+    let order = args.top.as_ref().map(|key| Order { key: key.clone(), descending: true });
+    let order = order.or_else(|| args.sort.as_ref().map(|key| Order { key: key.clone(), descending: false }));
+    let mut runs = store.list(&args.filters, &args.show, order.as_ref())?;
+    runs.truncate(args.limit.unwrap_or(usize::MAX));
+    if args.json {
+        return runs.iter().try_for_each(|run| out(&object(run, &args.show).to_string()));
+    }
+    let ends = args.show.iter().map(|key| key.rsplit('.').next().unwrap_or(key));
+    let header: Vec<&str> = ["run", "state", "epochs", "time", "tags"].into_iter().chain(ends).collect();
+    let mut table = table(&header);
+    for run in &runs {
+        let epoch = run.epoch.map_or_else(String::new, |n| n.to_string());
+        let mut row =
+            vec![run.folder.clone(), run.state.clone(), epoch, time(run.seconds), run.tags.join(", ")];
+        row.extend(run.values.iter().map(|value| value.as_deref().map_or_else(String::new, short)));
+        table.add_row(row);
+    }
+    out(&table.to_string())
+}
+
+fn object(run: &Listed, keys: &[String]) -> Value {
+    let values: Map<String, Value> =
+        keys.iter().zip(&run.values).map(|(key, value)| (key.clone(), plain(value.as_deref()))).collect();
+    json!({
+        "run": run.folder, "name": run.name, "state": run.state, "epochs": run.epoch, "seconds": run.seconds,
+        "tags": run.tags, "values": values,
+    })
+}
+
+/// A number where it is one.
+fn plain(text: Option<&str>) -> Value {
+    let number = |text: &str| text.parse::<f64>().ok().filter(|v| v.is_finite()).map(|v| json!(v));
+    text.map_or(Value::Null, |text| number(text).unwrap_or_else(|| json!(text)))
+}
+
+/// A number with the digits that tell runs apart.
+fn short(text: &str) -> String {
+    match text.parse::<f64>() {
+        Ok(v) if text.len() > 8 && v.is_finite() => format!("{v:.5}"),
+        _ => text.to_owned(),
+    }
+}
+
+fn time(seconds: Option<f64>) -> String {
+    let Some(seconds) = seconds else { return String::new() };
+    let minutes = seconds as u64 / 60;
+    if minutes < 60 {
+        format!("{minutes}:{:02}", seconds as u64 % 60)
+    } else {
+        format!("{} h {:02}", minutes / 60, minutes % 60)
+    }
+}
+
+fn one(store: &Store, folder: &str, json: bool) -> anyhow::Result<()> {
+    let runs = store.list(&[format!("folder={folder}").parse().map_err(Usage)?], &[], None)?;
+    let Some(run) = runs.first() else { return Err(Usage(format!("no run {folder}")).into()) };
+    let (settings, metrics) = (store.entries(folder, true)?, store.entries(folder, false)?);
+    if json {
+        let map = |entries: &[(String, String)]| -> Map<String, Value> {
+            entries.iter().map(|(key, value)| (key.clone(), plain(Some(value)))).collect()
+        };
+        let mut object = object(run, &[]);
+        (object["settings"], object["metrics"]) = (map(&settings).into(), map(&metrics).into());
+        return out(&object.to_string());
+    }
+    let mut table = table(&["key", "value"]);
+    let path = store.root().join(folder).display().to_string();
+    let epochs = run.epoch.map_or_else(String::new, |n| n.to_string());
+    for (key, value) in [
+        ("run", path),
+        ("state", run.state.clone()),
+        ("epochs", epochs),
+        ("time", time(run.seconds)),
+        ("tags", run.tags.join(", ")),
+    ] {
+        table.add_row([key.to_owned(), value]);
+    }
+    for (key, value) in metrics.iter().chain(&settings) {
+        table.add_row([key.clone(), short(value)]);
+    }
+    out(&table.to_string())
+}
+
+fn best(store: &Store, key: &str, min: bool, filters: &[Filter]) -> anyhow::Result<()> {
+    let order = Order { key: key.to_owned(), descending: !min };
+    let runs = store.list(filters, std::slice::from_ref(&order.key), Some(&order))?;
+    match runs.first().filter(|run| run.values[0].is_some()) {
+        Some(run) => out(&store.root().join(&run.folder).display().to_string()),
+        None => Err(Usage(format!("no run that passes has {key}")).into()),
+    }
+}
+
+fn compare(store: &Store, names: &[String], json: bool) -> anyhow::Result<()> {
+    let folders: Vec<String> = names.iter().map(|name| store.find(name)).collect::<Result<_, _>>()?;
+    let mut rows: Vec<(String, Vec<Option<String>>)> = Vec::new();
+    for settings in [true, false] {
+        let entries: Vec<Vec<(String, String)>> =
+            folders.iter().map(|folder| store.entries(folder, settings)).collect::<Result<_, RunError>>()?;
+        let keys: BTreeSet<&String> = entries.iter().flatten().map(|(key, _)| key).collect();
+        for key in keys {
+            let value =
+                |of: &Vec<(String, String)>| of.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+            let values: Vec<Option<String>> = entries.iter().map(value).collect();
+            if !settings || values.iter().any(|v| *v != values[0]) {
+                rows.push((key.clone(), values));
+            }
+        }
+    }
+    if json {
+        return rows.iter().try_for_each(|(key, values)| {
+            let values: Vec<Value> = values.iter().map(|v| plain(v.as_deref())).collect();
+            out(&json!({"key": key, "runs": folders, "values": values}).to_string())
+        });
+    }
+    let header: Vec<&str> = std::iter::once("key").chain(folders.iter().map(String::as_str)).collect();
+    let mut table = table(&header);
+    for (key, values) in &rows {
+        let cells = values.iter().map(|v| v.as_deref().map_or_else(String::new, short));
+        table.add_row(std::iter::once(key.clone()).chain(cells).collect::<Vec<_>>());
+    }
+    out(&table.to_string())
+}
+
+fn remove(store: &Store, names: &[String], yes: bool, show: Show) -> anyhow::Result<()> {
+    let folders: BTreeSet<String> = names.iter().map(|name| store.find(name)).collect::<Result<_, _>>()?;
+    for folder in folders {
+        let path = store.root().join(&folder);
+        let size = bytes(size(&path));
+        if !yes {
+            show.line(&format!("{}: {size} would be removed; say --yes to do it", path.display()));
+            continue;
+        }
+        let run = Run::exclusive(&path)?;
+        std::fs::remove_dir_all(&path).map_err(|e| Usage(format!("{}: remove: {e}", path.display())))?;
+        drop(run);
+        show.line(&format!("{}: removed, {size}", path.display()));
+    }
+    // The index follows.
+    Store::open(store.root())?;
+    Ok(())
+}
+
+fn collect(store: &Store, yes: bool, show: Show) -> anyhow::Result<()> {
+    let done = ["state=done", "tag!=keep"].map(str::parse::<Filter>);
+    let done: Vec<Filter> = done.into_iter().collect::<Result<_, _>>().map_err(Usage)?;
+    let mut freed = 0;
+    for run in store.list(&done, &[], None)? {
+        let root = store.root().join(&run.folder);
+        let held = Run::exclusive(&root)?;
+        let checkpoints = root.join("checkpoints");
+        let files = std::fs::read_dir(&checkpoints).into_iter().flatten().flatten().map(|entry| entry.path());
+        let spare = files.filter(|path| path.is_file() && *path != held.checkpoint("best"));
+        for path in spare {
+            freed += path.metadata().map_or(0, |m| m.len());
+            if yes {
+                std::fs::remove_file(&path).map_err(|e| Usage(format!("{}: remove: {e}", path.display())))?;
+            } else {
+                show.line(&path.display().to_string());
+            }
+        }
+    }
+    let what = if yes { "freed" } else { "would be freed; say --yes to do it" };
+    show.line(&format!("{} {what}", bytes(freed)));
+    Ok(())
+}
+
+/// Bytes of all files in a folder.
+fn size(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .map(|entry| {
+            if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().map_or(0, |m| m.len()) }
+        })
+        .sum()
+}

@@ -1,0 +1,299 @@
+//! Questions to the index.
+
+use super::Store;
+use crate::runs::{RunError, write_atomic};
+use std::collections::{BTreeSet, HashMap};
+use std::str::FromStr;
+
+/// File of a run's tags.
+pub(super) const TAGS: &str = "tags.json";
+
+/// A condition such as `optimizer.lr>=0.05`, `name=baseline`, `state=done`, `tag=paper` or `model.vgg_type~vgg19`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    key: String,
+    test: Test,
+    value: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Test {
+    AtLeast,
+    AtMost,
+    Differs,
+    Contains,
+    Equals,
+    Above,
+    Below,
+}
+
+/// Longer signs first.
+const SIGNS: [(&str, Test); 7] = [
+    (">=", Test::AtLeast),
+    ("<=", Test::AtMost),
+    ("!=", Test::Differs),
+    ("~", Test::Contains),
+    ("=", Test::Equals),
+    (">", Test::Above),
+    ("<", Test::Below),
+];
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = SIGNS.iter().filter_map(|&(sign, test)| Some((text.find(sign)?, sign, test)));
+        // The first sign in the text, and of those at one place the longer one, which comes first.
+        let Some((at, sign, test)) = found.min_by_key(|(at, ..)| *at) else {
+            return Err(
+                "expected a key, one of = != < <= > >= ~, and a value, as in optimizer.lr>0.05".to_owned()
+            );
+        };
+        let (key, value) = (text[..at].trim(), text[at + sign.len()..].trim());
+        if key.is_empty() || value.is_empty() {
+            return Err(format!("{text}: a key or a value is missing"));
+        }
+        Ok(Self { key: key.to_owned(), test, value: value.to_owned() })
+    }
+}
+
+impl Filter {
+    fn holds(&self, number: Option<f64>, text: &str) -> bool {
+        let both = number.zip(self.value.parse::<f64>().ok());
+        match (self.test, both) {
+            (Test::Contains, _) => text.contains(&self.value),
+            (Test::Equals, Some((a, b))) => a == b,
+            (Test::Differs, Some((a, b))) => a != b,
+            (Test::Equals, None) => text == self.value,
+            (Test::Differs, None) => text != self.value,
+            (Test::AtLeast, Some((a, b))) => a >= b,
+            (Test::AtMost, Some((a, b))) => a <= b,
+            (Test::Above, Some((a, b))) => a > b,
+            (Test::Below, Some((a, b))) => a < b,
+            (Test::AtLeast | Test::AtMost | Test::Above | Test::Below, None) => false,
+        }
+    }
+}
+
+/// By which key runs are sorted; those without it come last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// A setting or metric.
+    pub key: String,
+    /// Largest first.
+    pub descending: bool,
+}
+
+/// A run in a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// Its folder within the folder of runs.
+    pub folder: String,
+    /// `name` of its settings.
+    pub name: String,
+    /// `done`, `running`, `failed` or `stopped`.
+    pub state: String,
+    /// Epochs done.
+    pub epoch: Option<u32>,
+    /// Seconds of training.
+    pub seconds: Option<f64>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Values of the keys that were asked for.
+    pub values: Vec<Option<String>>,
+}
+
+/// Values of one key, by run.
+type Column = HashMap<i64, (Option<f64>, String)>;
+
+impl Store {
+    /// The runs that pass all filters, with the values of `keys`. Without an order, oldest first.
+    pub fn list(
+        &self,
+        filters: &[Filter],
+        keys: &[String],
+        order: Option<&Order>,
+    ) -> Result<Vec<Listed>, RunError> {
+        let mut runs = self.failing(self.runs())?;
+        for filter in filters.iter().filter(|filter| filter.key != "tag") {
+            let column = self.column(&filter.key)?;
+            runs.retain(|(id, _)| match column.get(id) {
+                Some((number, text)) => filter.holds(*number, text),
+                None => filter.test == Test::Differs,
+            });
+        }
+        // Of which a run has several.
+        for filter in filters.iter().filter(|filter| filter.key == "tag") {
+            let tagged = |run: &Listed| run.tags.contains(&filter.value);
+            runs.retain(|(_, run)| tagged(run) == (filter.test != Test::Differs));
+        }
+        if let Some(Order { key, descending }) = order {
+            let column = self.column(key)?;
+            runs.sort_by(|(a, _), (b, _)| {
+                let (a, b) = (column.get(a), column.get(b));
+                let Some(((a, a_text), (b, b_text))) = a.zip(b) else { return b.is_some().cmp(&a.is_some()) };
+                let ordering = match a.zip(*b) {
+                    Some((a, b)) => a.total_cmp(&b),
+                    None => a_text.cmp(b_text),
+                };
+                if *descending { ordering.reverse() } else { ordering }
+            });
+        }
+        for key in keys {
+            let column = self.column(key)?;
+            for (id, run) in &mut runs {
+                run.values.push(column.get(id).map(|(_, text)| text.clone()));
+            }
+        }
+        Ok(runs.into_iter().map(|(_, run)| run).collect())
+    }
+
+    /// All keys of settings (with `settings`) or metrics, sorted.
+    pub fn keys(&self, settings: bool) -> Result<Vec<String>, RunError> {
+        let keys = || {
+            let mut select = self.index.prepare("SELECT key FROM name WHERE setting = ? ORDER BY key")?;
+            let rows = select.query_map([settings], |row| row.get(0))?;
+            rows.collect()
+        };
+        self.failing(keys())
+    }
+
+    /// Every setting (with `settings`) or metric of one run, by key.
+    pub fn entries(&self, folder: &str, settings: bool) -> Result<Vec<(String, String)>, RunError> {
+        let entries = || {
+            let mut select = self.index.prepare(
+                "SELECT name.key, entry.text FROM entry JOIN name ON name.id = entry.key JOIN run ON run.id = entry.run
+                 WHERE run.folder = ? AND name.setting = ? ORDER BY name.key",
+            )?;
+            let rows = select
+                .query_map(rusqlite::params![folder, settings], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        };
+        self.failing(entries())
+    }
+
+    /// The one folder whose name is, or ends with, `name`.
+    pub fn find(&self, name: &str) -> Result<String, RunError> {
+        let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or(name);
+        let runs = self.failing(self.runs())?;
+        let folders: Vec<&str> = runs.iter().map(|(_, run)| run.folder.as_str()).collect();
+        let found: Vec<&str> = match folders.iter().find(|folder| **folder == name) {
+            Some(folder) => vec![*folder],
+            None => folders.into_iter().filter(|folder| folder.contains(name)).collect(),
+        };
+        match found[..] {
+            [one] => Ok(one.to_owned()),
+            [] => Err(RunError::folder(
+                &self.root,
+                format!("no run {name}; `nct runs ls` lists those there are"),
+            )),
+            [first, second, ..] => {
+                let what = format!("{name} is part of several runs' names, such as {first} and {second}");
+                Err(RunError::folder(&self.root, what))
+            }
+        }
+    }
+
+    /// Adds and removes tags of a run, in its folder.
+    pub fn tag(&mut self, folder: &str, add: &[String], remove: &[String]) -> Result<Vec<String>, RunError> {
+        let path = self.root.join(folder);
+        let mut tags: BTreeSet<String> = super::read::tags(&path).into_iter().collect();
+        tags.extend(add.iter().cloned());
+        tags.retain(|tag| !remove.contains(tag));
+        let tags: Vec<String> = tags.into_iter().collect();
+        let text = serde_json::to_string(&tags).expect("tags are texts");
+        write_atomic(&path.join(TAGS), format!("{text}\n").as_bytes())?;
+        let followed = self.follow();
+        self.failing(followed)?;
+        Ok(tags)
+    }
+
+    fn runs(&self) -> rusqlite::Result<Vec<(i64, Listed)>> {
+        let mut tags: HashMap<i64, Vec<String>> = HashMap::new();
+        let mut select = self.index.prepare("SELECT run, tag FROM tag ORDER BY tag")?;
+        for row in select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            let (run, tag): (i64, String) = row?;
+            tags.entry(run).or_default().push(tag);
+        }
+        let mut select =
+            self.index.prepare("SELECT id, folder, name, state, epoch, seconds FROM run ORDER BY folder")?;
+        let rows = select.query_map([], |row| {
+            let id = row.get(0)?;
+            let run = Listed {
+                folder: row.get(1)?,
+                name: row.get(2)?,
+                state: row.get(3)?,
+                epoch: row.get(4)?,
+                seconds: row.get(5)?,
+                tags: Vec::new(),
+                values: Vec::new(),
+            };
+            Ok((id, run))
+        })?;
+        rows.map(|row| {
+            row.map(|(id, run)| (id, Listed { tags: tags.remove(&id).unwrap_or_default(), ..run }))
+        })
+        .collect()
+    }
+
+    /// Values of a key: its full name, or the end of one that no other has.
+    fn column(&self, key: &str) -> Result<Column, RunError> {
+        if let Some(of_run) = self.failing(self.own(key))? {
+            return Ok(of_run);
+        }
+        let names = || -> rusqlite::Result<Vec<(i64, String)>> {
+            let mut select = self.index.prepare("SELECT id, key FROM name")?;
+            let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        };
+        let names = self.failing(names())?;
+        let end = format!(".{key}");
+        let exact = names.iter().filter(|(_, name)| name == key);
+        let ending = names.iter().filter(|(_, name)| name.ends_with(&end));
+        let mut found: Vec<&(i64, String)> = exact.collect();
+        if found.is_empty() {
+            found = ending.collect();
+        }
+        let [(id, _)] = found[..] else { return Err(self.no_key(key, &found, &names)) };
+        let column = || {
+            let mut select = self.index.prepare("SELECT run, number, text FROM entry WHERE key = ?")?;
+            let rows = select.query_map([id], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+            rows.collect()
+        };
+        self.failing(column())
+    }
+
+    fn no_key(&self, key: &str, found: &[&(i64, String)], names: &[(i64, String)]) -> RunError {
+        let mut ends: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
+        ends.sort_unstable();
+        let near = names.iter().map(|(_, name)| (strsim::damerau_levenshtein(key, name), name)).min();
+        let what = match (near, ends.len()) {
+            (_, 2..) => format!("{key} could be {}; give more of its name", ends.join(", ")),
+            (Some((distance, name)), _) if distance <= 1 + key.len() / 3 => {
+                format!("no run has {key}; did you mean {name}?")
+            }
+            _ => format!("no run has {key}; `nct runs keys` lists all"),
+        };
+        RunError::folder(&self.root, what)
+    }
+
+    /// What a run has beside settings and metrics.
+    fn own(&self, key: &str) -> rusqlite::Result<Option<Column>> {
+        let known = ["folder", "state", "epoch", "seconds", "tag"];
+        if !known.contains(&key) {
+            return Ok(None);
+        }
+        let of = |run: Listed| match key {
+            "folder" => (None, run.folder),
+            "state" => (None, run.state),
+            "epoch" => (run.epoch.map(f64::from), run.epoch.unwrap_or(0).to_string()),
+            "seconds" => (run.seconds, run.seconds.unwrap_or(0.0).to_string()),
+            _ => (None, run.tags.join(" ")),
+        };
+        Ok(Some(self.runs()?.into_iter().map(|(id, run)| (id, of(run))).collect()))
+    }
+
+    fn failing<T>(&self, result: rusqlite::Result<T>) -> Result<T, RunError> {
+        result.map_err(|e| RunError::folder(&self.root.join(super::INDEX), e.to_string()))
+    }
+}

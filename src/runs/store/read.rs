@@ -1,0 +1,198 @@
+//! What the index takes from a run's folder.
+
+use crate::runs::Run;
+use rayon::prelude::*;
+use serde_json::Value as Json;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its final scores are there.
+    Done,
+    /// A process trains into it.
+    Running,
+    /// It ended on a loss that is no number.
+    Failed,
+    /// It can be gone on with.
+    Stopped,
+}
+
+impl State {
+    /// The name in tables and filters.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Running => "running",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Self {
+        let all = [Self::Done, Self::Running, Self::Failed];
+        all.into_iter().find(|state| state.as_str() == text).unwrap_or(Self::Stopped)
+    }
+}
+
+/// A setting's or metric's value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Number(f64, String),
+    Text(String),
+}
+
+impl Value {
+    pub(super) fn number(&self) -> Option<f64> {
+        if let Self::Number(number, _) = self { Some(*number) } else { None }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        let (Self::Number(_, text) | Self::Text(text)) = self;
+        text
+    }
+
+    fn of_number(number: f64) -> Self {
+        Self::Number(number, number.to_string())
+    }
+}
+
+/// A run as its folder has it.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) folder: String,
+    pub(super) name: String,
+    pub(super) state: State,
+    /// When its folder last changed, in nanoseconds.
+    pub(super) stamp: i64,
+    /// Epochs done.
+    pub(super) epoch: Option<u32>,
+    /// Seconds of training.
+    pub(super) seconds: Option<f64>,
+    /// Key, whether it is a setting, and value.
+    pub(super) entries: Vec<(String, bool, Value)>,
+    pub(super) tags: Vec<String>,
+}
+
+/// What a look at a folder says.
+enum Look {
+    Same,
+    Run(Box<Found>),
+    Nothing,
+}
+
+/// The runs in `root` that are not as `known`, and the folders that are no runs any more. A run that is done changes
+/// only with its folder; others are read every time.
+pub(super) fn changes(root: &Path, known: &HashMap<String, (i64, State)>) -> (Vec<Found>, Vec<String>) {
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    let folders = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut folders: Vec<String> = folders.filter(|name| !name.starts_with('.')).collect();
+    folders.sort_unstable();
+    let look = |folder: &String| {
+        let path = root.join(folder);
+        let Some(stamp) = stamp(&path) else { return Look::Nothing };
+        match known.get(folder) {
+            Some(&(before, State::Done)) if before == stamp => Look::Same,
+            _ => read(&path, folder, stamp).map_or(Look::Nothing, |found| Look::Run(Box::new(found))),
+        }
+    };
+    let looks: Vec<Look> = folders.par_iter().map(look).collect();
+    let runs = |(folder, look): (&String, &Look)| (!matches!(look, Look::Nothing)).then(|| folder.clone());
+    let there: BTreeSet<String> = folders.iter().zip(&looks).filter_map(runs).collect();
+    let gone = known.keys().filter(|folder| !there.contains(*folder)).cloned().collect();
+    let found =
+        looks.into_iter().filter_map(|look| if let Look::Run(found) = look { Some(*found) } else { None });
+    (found.collect(), gone)
+}
+
+fn stamp(path: &Path) -> Option<i64> {
+    let changed = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?.modified().ok()?;
+    Some(changed.duration_since(UNIX_EPOCH).ok()?.as_nanos() as i64)
+}
+
+fn read(path: &Path, folder: &str, stamp: i64) -> Option<Found> {
+    let run = Run::open(path).ok()?;
+    let config: toml::Table = toml::from_str(&run.config().ok()?).ok()?;
+    let name = config.get("name").and_then(toml::Value::as_str).unwrap_or(folder).to_owned();
+    let mut entries = Vec::new();
+    settings("", &toml::Value::Table(config), &mut entries);
+    let lines = run.metrics().unwrap_or_default();
+    let epoch = lines.iter().filter_map(|line| line["epoch"].as_u64()).max().map(|n| n as u32);
+    let first = lines.first().map(|line| line["task"].clone());
+    let seconds = lines.iter().filter(|line| Some(&line["task"]) == first.as_ref());
+    let seconds = lines.first().map(|_| seconds.filter_map(|line| line["seconds"].as_f64()).sum());
+    best(&lines, &mut entries);
+    results(path, &mut entries);
+    let tags = tags(path);
+    Some(Found { folder: folder.to_owned(), name, state: state(path), stamp, epoch, seconds, entries, tags })
+}
+
+fn state(path: &Path) -> State {
+    let busy = File::open(path.join(".lock")).is_ok_and(|file| file.try_lock().is_err());
+    if busy {
+        State::Running
+    } else if path.join("results.json").is_file() {
+        State::Done
+    } else if path.join("failure.json").is_file() {
+        State::Failed
+    } else {
+        State::Stopped
+    }
+}
+
+/// Settings by their full names.
+fn settings(prefix: &str, value: &toml::Value, found: &mut Vec<(String, bool, Value)>) {
+    let value = match value {
+        // The ratio's keys are epochs, not settings.
+        toml::Value::Table(inner) if !prefix.ends_with("ratio") => {
+            for (key, value) in inner {
+                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                settings(&path, value, found);
+            }
+            return;
+        }
+        toml::Value::String(text) => Value::Text(text.clone()),
+        toml::Value::Integer(number) => Value::Number(*number as f64, number.to_string()),
+        toml::Value::Float(number) => Value::of_number(*number),
+        other => Value::Text(other.to_string()),
+    };
+    found.push((prefix.to_owned(), true, value));
+}
+
+/// Metrics of the best epoch, as `task.metric`.
+fn best(lines: &[Json], found: &mut Vec<(String, bool, Value)>) {
+    let Some(best) = lines.last().and_then(|line| line["best_epoch"].as_u64()) else { return };
+    found.push(("best_epoch".to_owned(), false, Value::of_number(best as f64)));
+    for line in lines.iter().filter(|line| line["epoch"] == best) {
+        let task = line["task"].as_str().unwrap_or_default();
+        let fields = line.as_object().into_iter().flatten();
+        for (key, value) in
+            fields.filter(|(key, _)| key.starts_with("validation_") || key.starts_with("train_"))
+        {
+            found.extend(value.as_f64().map(|v| (format!("{task}.{key}"), false, Value::of_number(v))));
+        }
+    }
+}
+
+/// Final scores, as `task.evaluation.metric`.
+fn results(path: &Path, found: &mut Vec<(String, bool, Value)>) {
+    let text = fs::read_to_string(path.join("results.json")).unwrap_or_default();
+    let rows: Vec<Json> = serde_json::from_str(&text).unwrap_or_default();
+    for row in rows {
+        let text = |key: &str| row[key].as_str().map(|text| text.replace(' ', "_"));
+        if let (Some(task), Some(metric), Some(value)) = (text("task"), text("metric"), row["value"].as_f64())
+        {
+            let mode = text("mode").or_else(|| text("split")).unwrap_or_default();
+            found.push((format!("{task}.{mode}.{metric}"), false, Value::of_number(value)));
+        }
+    }
+}
+
+/// Tags, which lie in the run's folder as all that is known of it.
+pub(super) fn tags(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path.join(super::query::TAGS)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}

@@ -1,0 +1,203 @@
+//! The index of runs, and what users ask of it.
+
+use crate::common::{nct, output, stderr, succeed};
+use nct::runs::{Filter, INDEX, Run, Store};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+
+/// A run as `nct train` leaves it; with `accuracy`, a finished one.
+fn make(root: &Path, name: &str, lr: f64, accuracy: Option<f64>) -> String {
+    let config = format!(
+        "name = \"{name}\"\nseed = 3\n[optimizer]\nkind = \"sgd\"\nlr = {lr:?}\n[mix]\nratio = {{ 1 = 1 }}\n"
+    );
+    let run = Run::create(root, name, &config, &json!({"seed": 3})).unwrap();
+    for epoch in 0..3 {
+        let best = epoch.min(1);
+        let line = json!({
+            "epoch": epoch, "task": "img_classification", "best_epoch": best, "seconds": 2.5,
+            "validation_accuracy": 10.0 * lr + f64::from(epoch),
+        });
+        run.metric(&line).unwrap();
+    }
+    for checkpoint in ["best", "last", "epoch-2"] {
+        fs::write(run.checkpoint(checkpoint), [0; 1000]).unwrap();
+    }
+    if let Some(accuracy) = accuracy {
+        let row = json!({
+            "run": name, "suite": "final", "mode": "FinalTestInDomain", "split": "test",
+            "task": "img_classification", "metric": "accuracy", "value": accuracy,
+        });
+        run.results(&[row]).unwrap();
+    }
+    run.root().file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// Folders that a listing has, in its order.
+fn ls(dir: &Path, args: &[&str]) -> Vec<String> {
+    let lines = succeed(nct(dir).args(["runs", "ls", "--json"]).args(args));
+    let folder =
+        |line: &str| serde_json::from_str::<Value>(line).unwrap()["run"].as_str().unwrap().to_owned();
+    lines.lines().map(folder).collect()
+}
+
+#[test]
+fn runs_are_filtered_sorted_and_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let a = make(&root, "baseline", 0.1, Some(50.0));
+    let b = make(&root, "mtl", 0.05, Some(60.0));
+    let c = make(&root, "mtl", 0.2, None);
+    fs::create_dir(root.join("no-run")).unwrap();
+    let at = |args: &[&str]| ls(dir.path(), args);
+    assert_eq!(at(&[]).len(), 3);
+    for (filter, expected) in [
+        ("optimizer.lr>=0.1", vec![&a, &c]),
+        ("lr<0.1", vec![&b]),
+        ("name=baseline", vec![&a]),
+        ("name!=baseline", vec![&b, &c]),
+        ("name~mt", vec![&b, &c]),
+        ("state=stopped", vec![&c]),
+        ("FinalTestInDomain.accuracy>55", vec![&b]),
+        ("FinalTestInDomain.accuracy!=50", vec![&b, &c]),
+        ("epoch=2", vec![&a, &b, &c]),
+        ("seed=3.0", vec![&a, &b, &c]),
+    ] {
+        let mut found = at(&["--where", filter]);
+        found.sort();
+        let mut expected: Vec<String> = expected.into_iter().cloned().collect();
+        expected.sort();
+        assert_eq!(found, expected, "{filter}");
+    }
+    assert_eq!(
+        at(&["--top", "FinalTestInDomain.accuracy"]),
+        [b.clone(), a.clone(), c.clone()],
+        "those without come last"
+    );
+    assert_eq!(at(&["--sort", "validation_accuracy", "--limit", "1"]), [b.clone()]);
+    let best =
+        succeed(nct(dir.path()).args(["runs", "best", "validation_accuracy", "--where", "state=done"]));
+    assert!(best.trim().ends_with(&a), "{best}");
+    let line = succeed(nct(dir.path()).args(["runs", "show", "baseline", "--json"]));
+    let shown: Value = serde_json::from_str(&line).unwrap();
+    // Of epoch 1, the best one.
+    assert_eq!(shown["metrics"]["img_classification.validation_accuracy"], 2.0);
+    assert_eq!((&shown["settings"]["optimizer.lr"], &shown["seconds"]), (&json!(0.1), &json!(7.5)));
+    let rows = succeed(nct(dir.path()).args(["runs", "compare", &a, &b, "--json"]));
+    let keys: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let keys: Vec<&str> = keys.iter().map(|row| row["key"].as_str().unwrap()).collect();
+    assert_eq!(keys[..2], ["name", "optimizer.lr"], "only settings that differ");
+    assert!(keys.contains(&"img_classification.FinalTestInDomain.accuracy"), "{keys:?}");
+    for (args, what) in [
+        (vec!["runs", "ls", "--where", "optimizer.rl>1"], "did you mean optimizer.lr?"),
+        (vec!["runs", "ls", "--where", "optimizer"], "expected a key"),
+        (vec!["runs", "ls", "--show", "accuracy", "--where", "accuracy>1"], ""),
+        (vec!["runs", "show", "mtl"], "part of several runs' names"),
+        (vec!["runs", "show", "nothing"], "nct runs ls"),
+        (vec!["runs", "ls", "--runs", "nowhere"], "is no folder of runs"),
+    ] {
+        let told = output(nct(dir.path()).args(&args));
+        assert_eq!(
+            told.status.code(),
+            Some(if what.is_empty() { 0 } else { 2 }),
+            "{args:?}: {}",
+            stderr(&told)
+        );
+        assert!(stderr(&told).contains(what), "{}", stderr(&told));
+    }
+}
+
+#[test]
+fn the_index_follows_the_folders_and_can_be_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let (a, b) = (make(&root, "a", 0.1, Some(1.0)), make(&root, "b", 0.1, None));
+    assert_eq!(ls(dir.path(), &[]), [a.clone(), b.clone()]);
+    succeed(nct(dir.path()).args(["runs", "tag", &a, "paper", "fig-3"]));
+    succeed(nct(dir.path()).args(["runs", "tag", &a, "--remove", "fig-3"]));
+    assert_eq!(ls(dir.path(), &["--where", "tag=paper"]), [a.clone()]);
+    assert_eq!(ls(dir.path(), &["--where", "tag=fig-3"]), [""; 0]);
+    // A finished run, one that is gone, a damaged index, and none at all.
+    let run = Run::open(&root.join(&b)).unwrap();
+    run.results(&[]).unwrap();
+    assert_eq!(ls(dir.path(), &["--where", "state=done"]).len(), 2);
+    fs::remove_dir_all(root.join(&b)).unwrap();
+    assert_eq!(ls(dir.path(), &[]), [a.clone()]);
+    let whole = Store::open(&root).unwrap().entries(&a, false).unwrap();
+    assert!(!whole.is_empty());
+    for damage in [Some(&b"SQLite format 3\0and then nothing of it"[..]), Some(&[7; 5000]), None] {
+        match damage {
+            Some(bytes) => fs::write(root.join(INDEX), bytes).unwrap(),
+            None => fs::remove_file(root.join(INDEX)).unwrap(),
+        }
+        assert_eq!(ls(dir.path(), &["--where", "tag=paper"]), [a.clone()]);
+        assert_eq!(Store::open(&root).unwrap().entries(&a, false).unwrap(), whole);
+    }
+    assert!(stderr(&output(nct(dir.path()).args(["runs", "reindex"]))).contains("1 runs"));
+}
+
+#[test]
+fn runs_are_removed_and_tidied_only_when_asked_and_never_while_they_train() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let [a, b, kept] = ["a", "b", "kept"].map(|name| make(&root, name, 0.1, Some(1.0)));
+    let stopped = make(&root, "stopped", 0.1, None);
+    succeed(nct(dir.path()).args(["runs", "tag", &kept, "keep"]));
+    let there = |run: &str| {
+        ["best", "last", "epoch-2"]
+            .map(|c| root.join(run).join(format!("checkpoints/{c}.safetensors")).exists())
+    };
+    let told = output(nct(dir.path()).args(["runs", "gc"]));
+    assert!(stderr(&told).contains("would be freed") && there(&a) == [true; 3], "{}", stderr(&told));
+    succeed(nct(dir.path()).args(["runs", "gc", "--yes"]));
+    assert_eq!([&a, &b, &kept, &stopped].map(|run| there(run)[1]), [false, false, true, true]);
+    assert!(there(&a)[0] && !there(&a)[2]);
+    succeed(nct(dir.path()).args(["runs", "rm", &a]));
+    assert!(root.join(&a).exists(), "removed without --yes");
+    let training = Run::resume(&root.join(&b)).unwrap();
+    assert_eq!(
+        ls(dir.path(), &["--where", "state=running"]).len(),
+        0,
+        "a finished run's state is that it is done"
+    );
+    let refused = output(nct(dir.path()).args(["runs", "rm", &b, "--yes"]));
+    assert!(
+        refused.status.code() == Some(2) && stderr(&refused).contains("another process"),
+        "{}",
+        stderr(&refused)
+    );
+    drop(training);
+    succeed(nct(dir.path()).args(["runs", "rm", &a, &b, "--yes"]));
+    assert_eq!(ls(dir.path(), &[]), [kept, stopped]);
+}
+
+#[test]
+fn several_processes_may_ask_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    (0..40).for_each(|i| drop(make(&root, &format!("r{i}"), 0.1, Some(f64::from(i)))));
+    let ask = || {
+        let mut command = nct(dir.path());
+        command.args(["runs", "ls", "--json", "--where", "FinalTestInDomain.accuracy>=30"]);
+        command.stdout(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    for _ in 0..3 {
+        let _ = fs::remove_file(root.join(INDEX));
+        let asked: Vec<_> = (0..4).map(|_| ask()).collect();
+        for child in asked {
+            let answer = child.wait_with_output().unwrap();
+            assert!(answer.status.success());
+            assert_eq!(String::from_utf8(answer.stdout).unwrap().lines().count(), 10);
+        }
+    }
+}
+
+#[test]
+fn filters_are_read_as_they_are_written() {
+    for (text, same) in [("a>=1", "a >= 1"), ("a~b=c", "a ~ b=c"), ("a!=b", "a != b")] {
+        assert_eq!(text.parse::<Filter>(), same.parse::<Filter>());
+    }
+    for bad in ["", "a", ">1", "a=", "="] {
+        assert!(bad.parse::<Filter>().is_err(), "{bad}");
+    }
+}
