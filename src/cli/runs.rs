@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Folder of runs
-    #[arg(long, default_value = "runs", global = true)]
-    runs: PathBuf,
+    #[arg(long = "runs", id = "folder_of_runs", value_name = "DIR", default_value = "runs", global = true)]
+    root: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
@@ -107,11 +107,11 @@ struct List {
 }
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
-    let mut store = Store::open(&args.runs)?;
+    let mut store = Store::open(&args.root)?;
     if let Some(why) = store.unwritable() {
         show.line(&format!(
             "{}: the index cannot be written ({why}); it was made in memory",
-            args.runs.display()
+            args.root.display()
         ));
     }
     match &args.command {
@@ -139,7 +139,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         }
         Command::Reindex => {
             let n = store.rebuild()?;
-            show.line(&format!("{}: {} runs", args.runs.display(), count(n as u64)));
+            show.line(&format!("{}: {} runs", args.root.display(), count(n as u64)));
             Ok(())
         }
     }
