@@ -330,6 +330,81 @@ fn each_area_is_read_from_its_own_readouts() {
     assert_ne!(of("v1"), of("v4"));
 }
 
+/// Accuracies by corruption and severity; those of clean images are at severity 0.
+type Cells = BTreeMap<(String, u64), f64>;
+
+fn cells(rows: &[Value]) -> Cells {
+    let of_cells = rows.iter().filter(|r| r["metric"] == "accuracy");
+    let key = |r: &Value| {
+        (r["corruption"].as_str().unwrap_or_default().to_owned(), r["severity"].as_u64().unwrap_or(0))
+    };
+    of_cells.map(|r| (key(r), r["value"].as_f64().unwrap())).collect()
+}
+
+/// The cells of a CSV file without quotes, by its header.
+fn csv_rows(path: &Path) -> Vec<BTreeMap<String, String>> {
+    let text = fs::read_to_string(path).unwrap();
+    let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
+    let header = lines.next().unwrap();
+    lines.map(|line| header.iter().cloned().zip(line).collect()).collect()
+}
+
+/// Figures are there, are not blank, and stand beside the numbers that `nct eval` gave each model.
+fn figures_show(folder: &Path, models: &[(&str, Cells)]) {
+    for name in ["heatmap", "curves"] {
+        let svg = fs::read_to_string(folder.join(name).with_extension("svg")).unwrap();
+        let document = resvg::usvg::roxmltree::Document::parse(&svg).unwrap();
+        let marks = document.descendants().filter(|e| e.attribute("class") == Some("mark")).count();
+        let rows = csv_rows(&folder.join(name).with_extension("csv"));
+        assert_eq!(marks, rows.len(), "{name}");
+        assert!(models.iter().all(|(model, _)| rows.iter().any(|row| row["model"] == *model)), "{name}");
+        let file = fs::File::open(folder.join(name).with_extension("png")).unwrap();
+        let mut reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        assert!(pixels.iter().filter(|&&v| v < 128).count() > 1000, "{name}");
+    }
+    let rows = csv_rows(&folder.join("heatmap.csv"));
+    for (model, cells) in models {
+        for ((corruption, severity), value) in cells {
+            let at = |r: &&BTreeMap<String, String>| {
+                r["model"] == *model
+                    && r["corruption"] == *corruption
+                    && r["severity"] == severity.to_string()
+            };
+            let found: f64 = rows.iter().find(at).unwrap()["accuracy"].parse().unwrap();
+            assert!((found - value).abs() < 1e-9, "{model} {corruption} {severity}: {found}, not {value}");
+        }
+    }
+}
+
+/// A Parquet file holds the same rows; what a row has not is null.
+fn same_as_parquet(path: &Path, rows: &[Value]) {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::Field;
+    let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    let json = |field: &Field| match field {
+        Field::Null => Value::Null,
+        Field::Str(text) => json!(text),
+        Field::Double(v) => json!(v),
+        Field::ULong(v) => json!(v),
+        other => panic!("{other:?}"),
+    };
+    let row_of = |row: parquet::record::Row| -> Value {
+        row.get_column_iter().map(|(name, field)| (name.clone(), json(field))).collect()
+    };
+    let found: Vec<Value> = reader.get_row_iter(None).unwrap().map(|row| row_of(row.unwrap())).collect();
+    assert_eq!(found.len(), rows.len());
+    for (found, row) in found.iter().zip(rows) {
+        let found = found.as_object().unwrap();
+        assert!(row.as_object().unwrap().keys().all(|key| found.contains_key(key)), "{row}");
+        for (key, value) in found {
+            let same = *value == row[key] || value.as_f64().is_some() && value.as_f64() == row[key].as_f64();
+            assert!(same, "{key}: {value}, not {row}");
+        }
+    }
+}
+
 #[test]
 fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
     let dir = shards();
@@ -342,10 +417,11 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
         output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--baseline", &base]).args(&grid));
     assert_eq!(early.status.code(), Some(2), "{}", stderr(&early));
     assert!(stderr(&early).contains(&format!("nct eval {base} --suite corruptions")), "{}", stderr(&early));
-    eval(dir.path(), &base, &grid);
+    let base_cells = cells(&eval(dir.path(), &base, &grid));
     let with_base = [&grid[..], &["--baseline", &base]].concat();
     let rows = eval(dir.path(), &run, &with_base);
     assert_eq!(rows, eval(dir.path(), &run, &[&with_base[..], &["--threads", "4"]].concat()));
+    let run_cells = cells(&rows);
     let modes: Vec<&str> =
         rows.iter().filter(|r| r["metric"] == "accuracy").map(|r| r["mode"].as_str().unwrap()).collect();
     assert_eq!(modes[..3], ["clean", "fly_c_test gaussian_noise 1", "fly_c_test gaussian_noise 5"]);
@@ -375,8 +451,14 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
         "--baseline",
         baseline,
         "--json",
-        "--csv",
+        "--table",
         "s.csv",
+        "--table",
+        "new/s.jsonl",
+        "--table",
+        "new/s.parquet",
+        "--figures",
+        "figures",
     ]));
     let compared: Vec<Value> = compared.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     for metric in ["mean_accuracy", "robustness_score", "mce"] {
@@ -388,6 +470,13 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
     }
     let csv = fs::read_to_string(dir.path().join("s.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + compared.len());
+    let written = fs::read_to_string(dir.path().join("new/s.jsonl")).unwrap();
+    let written: Vec<Value> = written.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(written.len(), compared.len());
+    // Numbers are the same; keys come in the order of columns.
+    assert!(written.iter().zip(&compared).all(|(a, b)| a == b), "{written:?}");
+    same_as_parquet(&dir.path().join("new/s.parquet"), &compared);
+    figures_show(&dir.path().join("figures"), &[("baseline", base_cells), ("m", run_cells)]);
     let itself = format!("b={base},{base}");
     let itself =
         succeed(nct(dir.path()).args(["robustness", "--model", &itself, "--baseline", baseline, "--json"]));
@@ -412,6 +501,22 @@ fn what_cannot_be_compared_under_corruptions_is_refused() {
     assert_eq!(idle.status.code(), Some(2));
     assert!(stderr(&idle).contains("belong to --suite corruptions"), "{}", stderr(&idle));
     eval(dir.path(), &run, &["--suite", "corruptions", "--corruptions", "saturate", "--severities", "1,5"]);
+    for (args, part) in [
+        ("--figures f", "belong to --suite corruptions"),
+        ("--suite corruptions --figures f --split test --split validation", "give one --split"),
+        ("--table rows.xlsx", "name a file .csv, .jsonl or .parquet"),
+    ] {
+        let out = output(nct(dir.path()).args(["eval", &run, "--device", "cpu"]).args(args.split(' ')));
+        assert_eq!(out.status.code(), Some(2), "{args}");
+        assert!(stderr(&out).contains(part), "{args}: {}", stderr(&out));
+        assert!(!dir.path().join("f").exists());
+    }
+    // One run alone has figures too, named as its folder.
+    let one = "--suite corruptions --corruptions saturate --severities 1,5 --figures f --table rows.parquet";
+    let rows = eval(dir.path(), &run, &one.split(' ').collect::<Vec<_>>());
+    let name = Path::new(&run).file_name().unwrap().to_str().unwrap();
+    figures_show(&dir.path().join("f"), &[(name, cells(&rows))]);
+    same_as_parquet(&dir.path().join("rows.parquet"), &rows);
     let other = ["--suite", "corruptions", "--corruptions", "fog", "--severities", "1,5", "--baseline", &run];
     let other = output(nct(dir.path()).args(["eval", &run, "--device", "cpu"]).args(other));
     assert_eq!(other.status.code(), Some(2));

@@ -2,6 +2,7 @@
 //!
 //! Absent: printing, gradients, and the scores' formulas, which are in `objective::score`.
 
+pub mod figures;
 mod finals;
 mod forward;
 mod heads;
@@ -14,7 +15,7 @@ pub use finals::{
     CorruptionSuite, Evaluation, FinalSettings, NOISE_STDS, Shown, Suite, evaluate, final_evaluations,
 };
 pub use heads::ClassMap;
-pub use rows::{Detail, rows};
+pub use rows::{COLUMNS, Detail, rows};
 pub use tables::write_tables;
 
 use crate::base::Task;
