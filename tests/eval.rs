@@ -405,6 +405,25 @@ fn same_as_parquet(path: &Path, rows: &[Value]) {
     }
 }
 
+/// The rows that `nct robustness` prints; the files it writes beside hold the same.
+fn compared_in_files(dir: &Path, model: &str, baseline: &str) -> Vec<Value> {
+    let files = "--table s.csv --table new/s.jsonl --table new/s.parquet --figures figures";
+    let mut command = nct(dir);
+    command.args(["robustness", "--model", model, "--baseline", baseline, "--json"]);
+    let parsed =
+        |text: &str| -> Vec<Value> { text.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let compared = parsed(&succeed(command.args(files.split(' '))));
+    assert_eq!(parsed(&fs::read_to_string(dir.join("new/s.jsonl")).unwrap()), compared);
+    same_as_parquet(&dir.join("new/s.parquet"), &compared);
+    let csv = csv_rows(&dir.join("s.csv"));
+    assert_eq!(csv.len(), compared.len());
+    for (found, row) in csv.iter().zip(&compared) {
+        assert_eq!(found["value"].parse::<f64>().unwrap(), row["value"].as_f64().unwrap());
+        assert_eq!(found["corruption"], row["corruption"].as_str().unwrap_or_default());
+    }
+    compared
+}
+
 #[test]
 fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
     let dir = shards();
@@ -444,23 +463,8 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
     assert!(first == loss(&[]) && first != loss(&["--seed", "1"]) && first != loss(&["--profile", "t"]));
 
     let (model, baseline) = (format!("m={run}"), base.as_str());
-    let compared = succeed(nct(dir.path()).args([
-        "robustness",
-        "--model",
-        &model,
-        "--baseline",
-        baseline,
-        "--json",
-        "--table",
-        "s.csv",
-        "--table",
-        "new/s.jsonl",
-        "--table",
-        "new/s.parquet",
-        "--figures",
-        "figures",
-    ]));
-    let compared: Vec<Value> = compared.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let compared = compared_in_files(dir.path(), &model, baseline);
+    figures_show(&dir.path().join("figures"), &[("baseline", base_cells), ("m", run_cells)]);
     for metric in ["mean_accuracy", "robustness_score", "mce"] {
         let of_all = compared
             .iter()
@@ -468,15 +472,6 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
         let value = of_all.unwrap()["value"].as_f64().unwrap();
         assert!((value - summary(&rows, metric)).abs() < 1e-9, "{metric}");
     }
-    let csv = fs::read_to_string(dir.path().join("s.csv")).unwrap();
-    assert_eq!(csv.lines().count(), 1 + compared.len());
-    let written = fs::read_to_string(dir.path().join("new/s.jsonl")).unwrap();
-    let written: Vec<Value> = written.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert_eq!(written.len(), compared.len());
-    // Numbers are the same; keys come in the order of columns.
-    assert!(written.iter().zip(&compared).all(|(a, b)| a == b), "{written:?}");
-    same_as_parquet(&dir.path().join("new/s.parquet"), &compared);
-    figures_show(&dir.path().join("figures"), &[("baseline", base_cells), ("m", run_cells)]);
     let itself = format!("b={base},{base}");
     let itself =
         succeed(nct(dir.path()).args(["robustness", "--model", &itself, "--baseline", baseline, "--json"]));

@@ -96,6 +96,8 @@ impl Place {
 
 const DASHES: [&str; 5] = ["", "6 2.5", "2 2", "7 2 2 2", "10 3"];
 const LINE: f64 = 1.4;
+/// Height of a plot with small markers.
+const SMALL: f64 = 120.0;
 const GRID: Pen<'static> = Pen { color: "#e4e4e4", width: 0.7, dash: "" };
 const TICK_LENGTH: f64 = 3.0;
 
@@ -223,6 +225,8 @@ impl Series {
                 svg.curve(&line, self.pen());
             }
         }
+        // In a small plot large markers hide the lines.
+        let scale = if place.size[1] < SMALL { 0.75 } else { 1.0 };
         for point in self.points.iter().filter(|p| p.shown()) {
             let at = [place.x(point.x), place.y(point.y)];
             if let (Spread::Bars, Some(ends)) = (self.spread, point.ends()) {
@@ -230,20 +234,22 @@ impl Series {
                 svg.line([at[0], lo], [at[0], hi], Pen { width: 1.0, dash: "", ..self.pen() });
             }
             let value = format!("{}: {}, {}", self.name, n(point.x), point.y);
-            svg.mark(&value, |svg| self.marker(svg, at));
+            svg.mark(&value, |svg| self.marker(svg, at, scale));
         }
     }
 
-    /// The marker alone.
-    fn marker(&self, svg: &mut Svg, [x, y]: [f64; 2]) {
+    /// The marker alone, `scale` times as large as in the legend.
+    fn marker(&self, svg: &mut Svg, [x, y]: [f64; 2], scale: f64) {
         let lines = |points: &[[f64; 2]]| {
-            let points: Vec<String> =
-                points.iter().map(|[dx, dy]| format!("{} {}", n(x + dx), n(y + dy))).collect();
-            format!("M{}Z", points.join("L"))
+            let at = |[dx, dy]: &[f64; 2]| format!("{} {}", n(x + scale * dx), n(y + scale * dy));
+            format!("M{}Z", points.iter().map(at).collect::<Vec<_>>().join("L"))
         };
-        let r = 2.8;
         let path = match self.style % 6 {
-            0 => format!("M{} {}a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0Z", n(x - r), n(y), d = 2.0 * r),
+            0 => {
+                let (r, across) = (n(2.8 * scale), n(5.6 * scale));
+                let (x, y) = (n(x - 2.8 * scale), n(y));
+                format!("M{x} {y}a{r} {r} 0 1 0 {across} 0a{r} {r} 0 1 0 -{across} 0Z")
+            }
             1 => lines(&[[-2.5, -2.5], [2.5, -2.5], [2.5, 2.5], [-2.5, 2.5]]),
             2 => lines(&[[0.0, -3.3], [3.2, 2.4], [-3.2, 2.4]]),
             3 => lines(&[[0.0, -3.7], [3.4, 0.0], [0.0, 3.7], [-3.4, 0.0]]),
@@ -256,6 +262,6 @@ impl Series {
     /// A short line with a marker, for the legend.
     pub(super) fn sample(&self, svg: &mut Svg, [x, y]: [f64; 2]) {
         svg.line([x, y], [x + 25.0, y], self.pen());
-        self.marker(svg, [x + 12.5, y]);
+        self.marker(svg, [x + 12.5, y], 1.0);
     }
 }

@@ -15,7 +15,7 @@ mod ticks;
 pub use chart::{Axis, Chart, Point, Series, Spread};
 pub use heat_map::{HeatMap, Scale};
 pub use raster::FigureError;
-pub(crate) use ticks::round_above;
+pub use ticks::round_above;
 
 use svg::{Anchor, Svg, width};
 
@@ -79,8 +79,11 @@ impl Panel {
 impl Figure {
     /// The figure as SVG.
     pub fn svg(&self) -> String {
-        let frames: Vec<Vec<Frame>> =
+        let mut frames: Vec<Vec<Frame>> =
             self.rows.iter().map(|row| row.iter().map(Panel::frame).collect()).collect();
+        // The first plots of all rows stand below each other.
+        let left = frames.iter().filter_map(|row| row.first()).map(|f| f.left).fold(0.0, f64::max);
+        frames.iter_mut().filter_map(|row| row.first_mut()).for_each(|f| f.left = left);
         let row_width =
             |row: &Vec<Frame>| row.iter().map(|f| f.left + f.size[0] + f.right + GAP).sum::<f64>();
         let wide = frames.iter().map(row_width).fold(NARROWEST, f64::max) + GAP;

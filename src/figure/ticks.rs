@@ -66,7 +66,7 @@ fn label(value: f64, step: f64, largest: f64) -> String {
 }
 
 /// The end of an axis that begins at 0 and has `value` on it: a round number no less than it.
-pub(crate) fn round_above(value: f64) -> f64 {
+pub fn round_above(value: f64) -> f64 {
     let [_, hi] = limits(std::iter::once(value.max(0.0)), Some([0.0, 0.0]));
     let step = nice(hi / 5.0);
     step * (hi / step - 1e-9).ceil()
