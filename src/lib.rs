@@ -22,8 +22,10 @@
 
 pub mod base;
 pub mod corruption;
+pub mod figure;
 pub mod runs;
 pub mod shard;
+pub mod table;
 
 pub mod ingest;
 pub mod schedule;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Ranks, bottom first. Modules of one rank do not know each other.
 const RANKS: [&[&str]; 9] = [
     &["base"],
-    &["shard", "runs", "corruption"],
+    &["shard", "runs", "corruption", "figure", "table"],
     &["schedule", "ingest"],
     &["load"],
     &["model"],

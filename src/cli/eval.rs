@@ -1,18 +1,21 @@
 //! `nct eval`: scores of a run's best weights.
 
 use super::exit::Usage;
+use super::files::{TableFile, make_folders, write_figures, write_tables as write_table_files};
 use super::robustness::{self, SuiteArgs};
 use super::show::{Show, SplitArg, out, table};
 use crate::base::{Split, Task};
 use crate::config::{Data, Experiment, Labelled};
+use crate::eval::figures::Seeds;
 use crate::eval::robustness::Grid;
 use crate::eval::{
-    Detail, Evaluation, FinalSettings, Shown, Suite, TaskScores, evaluate as run_evaluations, rows,
+    COLUMNS, Detail, Evaluation, FinalSettings, Shown, Suite, TaskScores, evaluate as run_evaluations, rows,
     write_tables,
 };
 use crate::model::{Network, device};
 use crate::runs::Run;
 use crate::shard::ShardSet;
+use crate::table::Table;
 use crate::train::load_weights;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -67,6 +70,12 @@ pub(crate) struct Args {
     /// Write neurons.csv, classes.csv and confusion.csv to this folder
     #[arg(long, value_name = "DIR")]
     tables: Option<PathBuf>,
+    /// Write all that --json prints to a file, .csv, .jsonl or .parquet (may be repeated)
+    #[arg(long, value_name = "FILE")]
+    table: Vec<TableFile>,
+    /// Of `corruptions`: write heat maps and curves over severities to this folder
+    #[arg(long, value_name = "DIR")]
+    figures: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -103,6 +112,8 @@ impl Args {
             per_neuron: false,
             per_class: false,
             tables: None,
+            table: Vec::new(),
+            figures: None,
         }
     }
 }
@@ -110,15 +121,18 @@ impl Args {
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let tell = |e: &Evaluation| show.line(&format!("{}, {} ({})", e.mode, e.task, e.suite.as_str()));
     let corrupts = matches!(args.suite, SuiteArg::Corruptions | SuiteArg::All);
-    if !corrupts && (args.baseline.is_some() || args.corrupted.given()) {
-        let what = "--baseline, --profile, --corruptions, --severities, --seed and --stored belong to --suite corruptions";
+    if !corrupts && (args.baseline.is_some() || args.figures.is_some() || args.corrupted.given()) {
+        let what = "--baseline, --profile, --corruptions, --severities, --seed, --stored and --figures belong to --suite corruptions";
         return Err(Usage(what.to_owned()).into());
     }
     if args.corrupted.stored()?.is_some() && (args.images.is_some() || args.classes.is_some()) {
-        return Err(
-            Usage("--stored shows the run's own classes; leave out --images and --classes".into()).into()
-        );
+        let what = "--stored shows the run's own classes; leave out --images and --classes";
+        return Err(Usage(what.to_owned()).into());
     }
+    if args.figures.is_some() && args.split.len() > 1 {
+        return Err(Usage("--figures shows one split: give one --split".to_owned()).into());
+    }
+    make_folders(&args.table, args.figures.as_deref())?;
     if let Some(run) = &args.baseline {
         // Better known before the evaluation than after it.
         for split in corrupted_splits(&args.split) {
@@ -132,12 +146,13 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     }
     let detail = Detail { sessions: args.per_session, neurons: args.per_neuron, classes: args.per_class };
     let mut found: Vec<Value> = scored.iter().flat_map(|(e, scores)| rows(&run, e, scores, detail)).collect();
-    let grids = corrupted(args, &scored, &mut found)?;
+    let grids = corrupted(args, &scored, &mut found, show)?;
     if let Some(dataset) = &args.images {
         for row in &mut found {
             row["dataset"] = json!(dataset);
         }
     }
+    write_table_files(&args.table, &Table::of(&COLUMNS, &found)?, show)?;
     if args.json {
         return found.iter().try_for_each(|row| out(&row.to_string()));
     }
@@ -259,6 +274,7 @@ fn corrupted(
     args: &Args,
     scored: &[(Evaluation, TaskScores)],
     found: &mut Vec<Value>,
+    show: Show,
 ) -> anyhow::Result<Vec<String>> {
     let mut tables = Vec::new();
     for split in corrupted_splits(&args.split) {
@@ -273,6 +289,13 @@ fn corrupted(
         let run = args.run.display().to_string();
         found.extend(robustness::summary_rows(&run, &suite, &grid, baseline.as_ref()));
         tables.push(robustness::grid_table(&grid, baseline.as_ref()));
+        if let Some(folder) = &args.figures {
+            let name = args.run.canonicalize()?.file_name().map(|n| n.to_string_lossy().into_owned());
+            let seeds = |name: String, grid: Grid| Seeds { name, grids: vec![grid] };
+            let baseline = baseline.map(|grid| seeds(robustness::BASELINE.to_owned(), grid));
+            let own = seeds(name.unwrap_or(run), grid);
+            write_figures(folder, &baseline.into_iter().chain([own]).collect::<Vec<_>>(), show)?;
+        }
     }
     Ok(tables)
 }

@@ -5,6 +5,8 @@
 mod bench;
 mod corrupt;
 mod exit;
+#[cfg(feature = "torch")]
+mod files;
 mod inspect;
 pub mod prepare;
 mod runs;

@@ -3,13 +3,16 @@
 
 use super::corrupt::chosen;
 use super::exit::Usage;
+use super::files::{TableFile, make_folders, write_figures, write_tables};
 use super::show::{Show, out, table};
 use crate::base::{Fingerprint, Split};
 use crate::corruption::{Corruption, Group, Profile, Severity};
+use crate::eval::figures::Seeds;
 use crate::eval::robustness::{Grid, Relative, Spread, bootstrap};
 use crate::eval::{CorruptionSuite, Origin};
 use crate::runs::{Run, write_atomic};
 use crate::shard::{Dataset, ShardSet};
+use crate::table::{Kind, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -126,9 +129,12 @@ pub(crate) struct Args {
     /// Print one JSON object a line and value
     #[arg(long)]
     json: bool,
-    /// Write the scores as CSV
+    /// Write the scores to a file, .csv, .jsonl or .parquet (may be repeated)
     #[arg(long, value_name = "FILE")]
-    csv: Option<PathBuf>,
+    table: Vec<TableFile>,
+    /// Write heat maps and curves over severities to this folder: heatmap and curves as .svg, .png and .csv
+    #[arg(long, value_name = "DIR")]
+    figures: Option<PathBuf>,
 }
 
 /// What `nct eval --suite corruptions` found, as it is kept in a run.
@@ -305,6 +311,21 @@ pub(crate) fn summary_rows(
     rows
 }
 
+/// The baseline's name in figures.
+pub(crate) const BASELINE: &str = "baseline";
+
+/// Keys of the rows of `nct robustness`, as columns of a table.
+const COLUMNS: [(&str, Kind); 8] = [
+    ("model", Kind::Text),
+    ("seeds", Kind::Whole),
+    ("group", Kind::Text),
+    ("corruption", Kind::Text),
+    ("metric", Kind::Text),
+    ("value", Kind::Real),
+    ("bootstrap_mean", Kind::Real),
+    ("bootstrap_std", Kind::Real),
+];
+
 fn named(relative: Relative) -> [(&'static str, Option<f64>); 4] {
     [
         ("robustness_score", Some(relative.score)),
@@ -323,15 +344,18 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     };
     let baselines = grids(&args.baseline)?;
     let mut rows = Vec::new();
+    let mut seeds = vec![Seeds { name: BASELINE.to_owned(), grids: baselines.clone() }];
     for model in &args.model {
         let (name, runs) = model.split_once('=').unwrap_or((model.as_str(), model.as_str()));
         let runs: Vec<PathBuf> = runs.split(',').map(PathBuf::from).collect();
         let models = grids(&runs)?;
         rows.extend(scores(name, &models, &baselines).map_err(Usage)?);
+        seeds.push(Seeds { name: name.to_owned(), grids: models });
     }
-    if let Some(path) = &args.csv {
-        write_atomic(path, csv(&rows).as_bytes())?;
-        show.line(&format!("scores written to {}", path.display()));
+    make_folders(&args.table, args.figures.as_deref())?;
+    write_tables(&args.table, &Table::of(&COLUMNS, &rows)?, show)?;
+    if let Some(folder) = &args.figures {
+        write_figures(folder, &seeds, show)?;
     }
     if args.json {
         return rows.iter().try_for_each(|row| out(&row.to_string()));
@@ -395,20 +419,4 @@ fn scores(name: &str, models: &[Grid], baselines: &[Grid]) -> Result<Vec<Value>,
         add(("corruption", corruption.as_str()), "robustness_score", &score)?;
     }
     Ok(rows)
-}
-
-fn csv(rows: &[Value]) -> String {
-    let keys =
-        ["model", "seeds", "group", "corruption", "metric", "value", "bootstrap_mean", "bootstrap_std"];
-    let mut text = keys.join(",") + "\n";
-    for row in rows {
-        let cell = |key: &&str| match &row[*key] {
-            Value::Null => String::new(),
-            Value::String(s) if s.contains([',', '"']) => format!("\"{}\"", s.replace('"', "\"\"")),
-            Value::String(s) => s.clone(),
-            value => value.to_string(),
-        };
-        text.push_str(&(keys.iter().map(cell).collect::<Vec<_>>().join(",") + "\n"));
-    }
-    text
 }

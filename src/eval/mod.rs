@@ -2,6 +2,7 @@
 //!
 //! Absent: printing, gradients, and the scores' formulas, which are in `objective::score`.
 
+pub mod figures;
 mod finals;
 mod forward;
 mod heads;
@@ -15,7 +16,7 @@ pub use finals::{
     final_evaluations, noise_evaluations,
 };
 pub use heads::ClassMap;
-pub use rows::{Detail, rows};
+pub use rows::{COLUMNS, Detail, rows};
 pub use tables::write_tables;
 
 use crate::base::Task;

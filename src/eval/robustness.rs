@@ -77,6 +77,13 @@ impl Grid {
         self.mean_over(|c| c.group() != Group::Extra)
     }
 
+    /// Mean over the corruptions of the paper at severity number `i` of [`Self::severities`].
+    pub fn mean_at(&self, i: usize) -> Option<f64> {
+        let paper = self.corruptions().into_iter().filter(|c| c.group() != Group::Extra);
+        let values: Vec<f64> = paper.filter_map(|c| self.row(c)?.get(i).copied()).collect();
+        (!values.is_empty()).then(|| mean(&values))
+    }
+
     /// Mean of the corruptions' means in `group`.
     pub fn mean_in(&self, group: Group) -> Option<f64> {
         self.mean_over(|c| c.group() == group)

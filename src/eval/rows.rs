@@ -4,7 +4,31 @@ use super::{Evaluation, Parts, Shown, Suite, TaskScores};
 use crate::corruption::Corruption;
 use crate::load::Noise;
 use crate::objective::score::{NeuronScores, summary};
+use crate::table::Kind;
 use serde_json::{Value, json};
+
+/// All keys that rows of `nct eval` may have, as columns of a table: the same ones whatever was evaluated.
+pub const COLUMNS: [(&str, Kind); 19] = [
+    ("run", Kind::Text),
+    ("suite", Kind::Text),
+    ("mode", Kind::Text),
+    ("split", Kind::Text),
+    ("task", Kind::Text),
+    ("dataset", Kind::Text),
+    ("noise_std", Kind::Real),
+    ("corruption", Kind::Text),
+    ("severity", Kind::Whole),
+    ("profile", Kind::Text),
+    ("seed", Kind::Whole),
+    ("frost_source", Kind::Text),
+    ("group", Kind::Text),
+    ("session", Kind::Text),
+    ("neuron", Kind::Whole),
+    ("class", Kind::Text),
+    ("classes", Kind::Text),
+    ("metric", Kind::Text),
+    ("value", Kind::Real),
+];
 
 /// Which rows there are beside those of whole tasks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use super::{Evaluation, Parts, TaskScores};
 use crate::objective::score::NeuronScores;
 use crate::runs::{RunError, write_atomic};
+use crate::table::csv_cell as cell;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -63,15 +64,6 @@ fn add_classes(classes: &mut String, confusion: &mut String, head: &str, scores:
 
 fn number(value: Option<f64>) -> String {
     value.map(|v| v.to_string()).unwrap_or_default()
-}
-
-/// A cell of text, quoted where it must be (RFC 4180).
-fn cell(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
 }
 
 #[cfg(test)]

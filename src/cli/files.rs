@@ -1,0 +1,67 @@
+//! Tables and figures as files.
+
+use super::exit::Usage;
+use super::show::Show;
+use crate::eval::figures::{FiguresError, Seeds, curves, heat_map};
+use crate::figure::Figure;
+use crate::runs::{RunError, write_atomic};
+use crate::table::{Format, Table};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// A file that a table is written to, in the format of its extension.
+#[derive(Debug, Clone)]
+pub(crate) struct TableFile {
+    path: PathBuf,
+    format: Format,
+}
+
+impl FromStr for TableFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = PathBuf::from(text);
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        Ok(Self { format: extension.parse()?, path })
+    }
+}
+
+/// Makes the folders that results go to: better known before the work than after it.
+pub(crate) fn make_folders(tables: &[TableFile], figures: Option<&Path>) -> Result<(), RunError> {
+    let folders = tables.iter().filter_map(|file| file.path.parent()).chain(figures);
+    for path in folders.filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(path).map_err(|source| RunError::Io {
+            path: path.to_path_buf(),
+            action: "create",
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes `table` to each of the files.
+pub(crate) fn write_tables(files: &[TableFile], table: &Table, show: Show) -> anyhow::Result<()> {
+    for TableFile { path, format } in files {
+        write_atomic(path, &table.bytes(*format)?)?;
+        show.line(&format!("scores written to {}", path.display()));
+    }
+    Ok(())
+}
+
+/// Writes the figures of models under corruptions, and their numbers beside them.
+pub(crate) fn write_figures(folder: &Path, models: &[Seeds], show: Show) -> anyhow::Result<()> {
+    let write = |name: &str, (figure, table): (Figure, Table)| -> anyhow::Result<()> {
+        let path = |extension: &str| folder.join(format!("{name}.{extension}"));
+        write_atomic(&path("svg"), figure.svg().as_bytes())?;
+        write_atomic(&path("png"), &figure.png()?)?;
+        Ok(write_atomic(&path("csv"), &table.bytes(Format::Csv)?)?)
+    };
+    let unlike = |e: FiguresError| match e {
+        FiguresError::Grids(what) => Usage(what).into(),
+        FiguresError::Table(e) => anyhow::Error::from(e),
+    };
+    write("heatmap", heat_map(models).map_err(unlike)?)?;
+    write("curves", curves(models).map_err(unlike)?)?;
+    show.line(&format!("figures written to {}", folder.display()));
+    Ok(())
+}

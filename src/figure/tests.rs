@@ -1,0 +1,103 @@
+use super::*;
+use resvg::usvg::roxmltree::Document;
+
+fn series(name: &str, y: &[f64]) -> Series {
+    let point = |(i, &y): (usize, &f64)| Point { x: i as f64, y, spread: Some([y - 1.0, y + 1.0]) };
+    let points = y.iter().enumerate().map(point).collect();
+    Series { name: name.to_owned(), style: 1, spread: Spread::Band, points }
+}
+
+fn chart(series: Vec<Series>) -> Figure {
+    let (x, y) = (Axis { label: "x & y".into(), ..Axis::default() }, Axis::default());
+    let chart = Chart { title: "a <b>".into(), x, y, series, size: [100.0, 80.0] };
+    Figure { title: "\"t\"".into(), description: "d".into(), rows: vec![vec![Panel::Chart(chart)]] }
+}
+
+fn map(values: Vec<Vec<f64>>, range: [f64; 2]) -> Figure {
+    let map = HeatMap {
+        title: String::new(),
+        row_names: vec!["a".into(), "b".into()],
+        column_names: vec!["1".into(), "a long name <".into()],
+        column_label: String::new(),
+        values,
+        row_gaps: vec![1],
+        column_gaps: Vec::new(),
+        scale: Scale { label: "%".into(), range },
+        cell: [30.0, 16.0],
+        decimals: 1,
+    };
+    Figure { title: "t".into(), description: "d".into(), rows: vec![vec![Panel::HeatMap(map)]] }
+}
+
+/// Numbers of marks and of elements called `name`.
+fn counts(svg: &str, name: &str) -> [usize; 2] {
+    let document = Document::parse(svg).unwrap();
+    let marks = document.descendants().filter(|e| e.attribute("class") == Some("mark")).count();
+    [marks, document.descendants().filter(|e| e.has_tag_name(name)).count()]
+}
+
+#[test]
+fn a_chart_has_a_mark_a_point_and_gaps_for_what_is_no_number() {
+    let whole = chart(vec![series("s", &[1.0, 2.0, 3.0, 4.0, 5.0])]).svg();
+    let gap = chart(vec![series("s", &[1.0, 2.0, f64::NAN, 4.0, f64::INFINITY])]).svg();
+    let ([all, lines], [some, broken]) = (counts(&whole, "polygon"), counts(&gap, "polygon"));
+    assert_eq!((all, lines, some, broken), (5, 1, 3, 1));
+    assert!(!gap.contains("NaN") && !gap.contains("inf\""), "{gap}");
+    assert!(whole.contains("a &lt;b&gt;") && whole.contains("x &amp; y") && whole.contains("&quot;t&quot;"));
+    let document = Document::parse(&whole).unwrap();
+    let root = document.root_element();
+    assert_eq!(root.attribute("role"), Some("img"));
+    let first: Vec<&str> = root
+        .children()
+        .filter(resvg::usvg::roxmltree::Node::is_element)
+        .map(|e| e.tag_name().name())
+        .collect();
+    assert_eq!(first[..2], ["title", "desc"]);
+}
+
+#[test]
+fn a_heat_map_prints_its_numbers_and_leaves_out_what_is_none() {
+    let svg = map(vec![vec![1.25, 99.0], vec![f64::NAN, 50.0]], [0.0, 100.0]).svg();
+    assert_eq!(counts(&svg, "desc"), [3, 1]);
+    let document = Document::parse(&svg).unwrap();
+    let texts: Vec<&str> =
+        document.descendants().filter(|e| e.has_tag_name("text")).filter_map(|e| e.text()).collect();
+    for text in ["1.2", "99.0", "–", "50.0", "a long name <"] {
+        assert!(texts.contains(&text), "{text}: {texts:?}");
+    }
+}
+
+#[test]
+fn empty_and_constant_data_have_figures_too() {
+    let figures = [
+        Figure { title: String::new(), description: String::new(), rows: Vec::new() },
+        chart(Vec::new()),
+        chart(vec![series("", &[])]),
+        chart(vec![series("one", &[5.0])]),
+        chart(vec![series("large", &[1e300, -1e300, 1e308])]),
+        map(Vec::new(), [0.0, 1.0]),
+        map(vec![vec![3.0, 3.0], vec![]], [3.0, 3.0]),
+    ];
+    for figure in figures {
+        let svg = figure.svg();
+        assert!(!svg.contains("NaN") && !svg.contains("inf,"), "{svg}");
+        let png = figure.png().unwrap();
+        let reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let info = reader.info();
+        assert!((800..3000).contains(&info.width) && info.height > 20, "{} x {}", info.width, info.height);
+        assert_eq!(info.pixel_dims.unwrap().xppu, 11_811);
+    }
+}
+
+#[test]
+fn letters_become_ink() {
+    let dark = |figure: &Figure| {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(figure.png().unwrap())).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        pixels.chunks(3).filter(|p| p.iter().all(|&v| v < 90)).count()
+    };
+    let with = chart(vec![series("a name in the legend", &[1.0, 2.0])]);
+    let without = chart(vec![series("", &[1.0, 2.0])]);
+    assert!(dark(&with) > dark(&without) + 200);
+}
