@@ -111,7 +111,8 @@ fn take_color(to: &mut Components, image: &[u8], extent: Extent) {
         {
             let y = (2 * pair + i).min(height - 1);
             let [chroma_blue, chroma_red] = chroma;
-            let pixels = planes.map(|plane| &plane[y * width..][..width]);
+            let row = y * width..(y + 1) * width;
+            let pixels = [&planes[0][row.clone()], &planes[1][row.clone()], &planes[2][row]];
             from_rgb(pixels, &mut luma[..width], &mut chroma_blue[..width], &mut chroma_red[..width]);
             extend_row(luma, width);
             extend_row(chroma_blue, width);
@@ -127,17 +128,21 @@ fn take_color(to: &mut Components, image: &[u8], extent: Extent) {
 }
 
 #[inline(always)]
-fn from_rgb(pixels: [&[u8]; 3], luma: &mut [i16], blue: &mut [i16], red: &mut [i16]) {
-    let pixels = pixels[0].iter().zip(pixels[1]).zip(pixels[2]);
-    let out = luma.iter_mut().zip(blue).zip(red);
-    for (((&r, &g), &b), ((luma, blue), red)) in pixels.zip(out) {
-        let pixel = [r, g, b].map(i32::from);
-        let sum = |shares: [i32; 3]| shares[0] * pixel[0] + shares[1] * pixel[1] + shares[2] * pixel[2];
-        *luma = ((sum(LUMA) + HALF - (128 << 16)) >> 16) as i16;
+fn from_rgb([r, g, b]: [&[u8]; 3], luma: &mut [i16], blue: &mut [i16], red: &mut [i16]) {
+    let n = luma.len();
+    let (r, g, b, blue, red) = (&r[..n], &g[..n], &b[..n], &mut blue[..n], &mut red[..n]);
+    for i in 0..n {
+        let pixel = [i32::from(r[i]), i32::from(g[i]), i32::from(b[i])];
+        luma[i] = ((sum(LUMA, pixel) + HALF - (128 << 16)) >> 16) as i16;
         // One less than a half, so that nothing rounds to 128.
-        *blue = ((sum(BLUE) + HALF - 1) >> 16) as i16;
-        *red = ((sum(RED) + HALF - 1) >> 16) as i16;
+        blue[i] = ((sum(BLUE, pixel) + HALF - 1) >> 16) as i16;
+        red[i] = ((sum(RED, pixel) + HALF - 1) >> 16) as i16;
     }
+}
+
+#[inline(always)]
+fn sum(shares: [i32; 3], pixel: [i32; 3]) -> i32 {
+    shares[0] * pixel[0] + shares[1] * pixel[1] + shares[2] * pixel[2]
 }
 
 #[inline(always)]
@@ -161,8 +166,8 @@ fn give_color(from: &mut Components, image: &mut [u8], extent: Extent) {
         let near = y / 2;
         let far = if y % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min((height - 1) / 2) };
         for (plane, out) in [(&*blue, &mut *chroma_blue), (&*red, &mut *chroma_red)] {
-            let [near, far] = [near, far].map(|y| &plane[y * *half..][..width.div_ceil(2)]);
-            enlarge(near, far, sums, out);
+            let n = width.div_ceil(2);
+            enlarge(&plane[near * *half..][..n], &plane[far * *half..][..n], sums, out);
         }
         to_rgb(luma, chroma_blue, chroma_red, [red_row, green_row, blue_row]);
     }
@@ -178,25 +183,25 @@ fn enlarge(near: &[i16], far: &[i16], sums: &mut [i16], out: &mut [i16]) {
         pairs.iter_mut().zip(near).for_each(|(out, &value)| *out = [value; 2]);
         return;
     }
-    let sums = &mut sums[..n + 2];
-    for (sum, (&near, &far)) in sums[1..].iter_mut().zip(near.iter().zip(far)) {
-        *sum = 3 * near + far;
+    let (far, sums) = (&far[..n], &mut sums[..n + 2]);
+    for i in 0..n {
+        sums[i + 1] = 3 * near[i] + far[i];
     }
     (sums[0], sums[n + 1]) = (sums[1], sums[n]);
-    let (left, right) = (&sums[..n], &sums[2..]);
-    for (i, out) in pairs.iter_mut().enumerate() {
-        let middle = 3 * sums[i + 1];
-        *out = [(middle + left[i] + 8) >> 4, (middle + right[i] + 7) >> 4];
+    let (left, middle, right) = (&sums[..n], &sums[1..][..n], &sums[2..][..n]);
+    for i in 0..n {
+        pairs[i] = [(3 * middle[i] + left[i] + 8) >> 4, (3 * middle[i] + right[i] + 7) >> 4];
     }
 }
 
 #[inline(always)]
-fn to_rgb(luma: &[i16], blue: &[i16], red: &[i16], [out_red, out_green, out_blue]: [&mut [u8]; 3]) {
-    let out = out_red.iter_mut().zip(out_green).zip(out_blue);
-    for (((r, g), b), ((&luma, &blue), &red)) in out.zip(luma.iter().zip(blue).zip(red)) {
-        let [luma, blue, red] = [i32::from(luma) + 128, i32::from(blue), i32::from(red)];
-        *r = (luma + ((fixed(1.402) * red + HALF) >> 16)).clamp(0, 255) as u8;
-        *g = (luma + ((HALF - fixed(0.34414) * blue - fixed(0.71414) * red) >> 16)).clamp(0, 255) as u8;
-        *b = (luma + ((fixed(1.772) * blue + HALF) >> 16)).clamp(0, 255) as u8;
+fn to_rgb(luma: &[i16], blue: &[i16], red: &[i16], [r, g, b]: [&mut [u8]; 3]) {
+    let n = r.len();
+    let (luma, blue, red, g, b) = (&luma[..n], &blue[..n], &red[..n], &mut g[..n], &mut b[..n]);
+    for i in 0..n {
+        let [luma, blue, red] = [i32::from(luma[i]) + 128, i32::from(blue[i]), i32::from(red[i])];
+        r[i] = (luma + ((fixed(1.402) * red + HALF) >> 16)).clamp(0, 255) as u8;
+        g[i] = (luma + ((HALF - fixed(0.34414) * blue - fixed(0.71414) * red) >> 16)).clamp(0, 255) as u8;
+        b[i] = (luma + ((fixed(1.772) * blue + HALF) >> 16)).clamp(0, 255) as u8;
     }
 }

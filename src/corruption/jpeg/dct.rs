@@ -16,7 +16,7 @@
 use multiversion::multiversion;
 
 /// Blocks side by side.
-const LANES: usize = 16;
+const LANES: usize = 8;
 /// Sample or coefficient 8 y + x of each block.
 type Blocks = [[i32; LANES]; 64];
 
@@ -116,15 +116,30 @@ fn inverse(c: [i32; 8]) -> [i32; 8] {
     ]
 }
 
+/// Every `step`-th value of one block, from `first` on.
+#[inline(always)]
+fn take(blocks: &Blocks, first: usize, step: usize, lane: usize) -> [i32; 8] {
+    let mut values = [0; 8];
+    for k in 0..8 {
+        values[k] = blocks[first + step * k][lane];
+    }
+    values
+}
+
+/// Puts eight values, without the last `bits` bits, where [`take`] takes them.
+#[inline(always)]
+fn put(values: [i32; 8], bits: u32, blocks: &mut Blocks, first: usize, step: usize, lane: usize) {
+    for k in 0..8 {
+        blocks[first + step * k][lane] = round(values[k], bits);
+    }
+}
+
 #[inline(always)]
 fn rows_forward(blocks: &mut Blocks) {
-    for row in blocks.as_chunks_mut::<8>().0 {
+    for y in 0..8 {
         for lane in 0..LANES {
-            let samples = std::array::from_fn(|x| row[x][lane]);
-            let coefficients = forward(samples);
-            for x in 0..8 {
-                row[x][lane] = round(coefficients[x], FRACTION - BETWEEN);
-            }
+            let coefficients = forward(take(blocks, 8 * y, 1, lane));
+            put(coefficients, FRACTION - BETWEEN, blocks, 8 * y, 1, lane);
         }
     }
 }
@@ -134,64 +149,68 @@ fn rows_forward(blocks: &mut Blocks) {
 fn columns(blocks: &mut Blocks, table: &Steps) {
     for x in 0..8 {
         for lane in 0..LANES {
-            let samples = std::array::from_fn(|y| blocks[8 * y + x][lane]);
-            let coefficients = forward(samples);
-            let kept = std::array::from_fn(|y| {
-                let scaled = round(coefficients[y], FRACTION + BETWEEN);
-                divide(scaled, table.inverses[8 * y + x]) * table.steps[8 * y + x]
-            });
-            let samples = inverse(kept);
+            let mut coefficients = forward(take(blocks, x, 8, lane));
             for y in 0..8 {
-                blocks[8 * y + x][lane] = round(samples[y], FRACTION - BETWEEN);
+                let scaled = round(coefficients[y], FRACTION + BETWEEN);
+                coefficients[y] = divide(scaled, table.inverses[8 * y + x]) * table.steps[8 * y + x];
             }
+            put(inverse(coefficients), FRACTION - BETWEEN, blocks, x, 8, lane);
         }
     }
 }
 
+/// Each of the two directions scales by the root of eight.
 #[inline(always)]
 fn rows_back(blocks: &mut Blocks) {
-    for row in blocks.as_chunks_mut::<8>().0 {
+    for y in 0..8 {
         for lane in 0..LANES {
-            let coefficients = std::array::from_fn(|x| row[x][lane]);
-            let samples = inverse(coefficients);
-            for x in 0..8 {
-                row[x][lane] = round(samples[x], FRACTION + BETWEEN + 3).clamp(-128, 127);
-            }
+            let samples = inverse(take(blocks, 8 * y, 1, lane));
+            put(samples, FRACTION + BETWEEN + 3, blocks, 8 * y, 1, lane);
         }
     }
 }
 
 /// The eight samples from `at` on.
 #[inline(always)]
-fn row(plane: &mut [i16], at: usize) -> &mut [i16; 8] {
+fn samples(plane: &mut [i16], at: usize) -> &mut [i16; 8] {
     plane[at..].first_chunk_mut().expect("a plane has whole blocks")
 }
 
 /// Replaces a plane of samples, -128 to 127, by what is left of it. Its sides are multiples of 8.
+///
+/// No sum overflows. A block of bytes less 128 has coefficients of norm 1024 at most, and rounding to steps of a
+/// byte adds at most 8 * 127.5; half way back, with [`BETWEEN`] bits and times the root of eight, rows have a
+/// norm of at most 23,200, and sums of them with constants below 4 one below 2^30.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 pub(super) fn quantize(plane: &mut [i16], width: usize, table: &Steps) {
     let across = width / 8;
     let n = plane.len() / 64;
-    let mut blocks = [[0; LANES]; 64];
+    let (mut blocks, mut corners) = ([[0; LANES]; 64], [0; LANES]);
     for first in (0..n).step_by(LANES) {
-        let corners: [usize; LANES] = std::array::from_fn(|lane| {
+        for lane in 0..LANES {
+            // Lanes beyond the last block do its work again.
             let block = (first + lane).min(n - 1);
-            block / across * 8 * width + block % across * 8
-        });
-        for (y, values) in blocks.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            corners[lane] = block / across * 8 * width + block % across * 8;
+        }
+        for y in 0..8 {
             for lane in 0..LANES {
-                let samples = *row(plane, corners[lane] + y * width);
+                let row = *samples(plane, corners[lane] + y * width);
                 for x in 0..8 {
-                    values[x][lane] = i32::from(samples[x]);
+                    blocks[8 * y + x][lane] = i32::from(row[x]);
                 }
             }
         }
         rows_forward(&mut blocks);
         columns(&mut blocks, table);
         rows_back(&mut blocks);
-        for (y, values) in blocks.as_chunks::<8>().0.iter().enumerate() {
+        for y in 0..8 {
             for lane in 0..LANES {
-                *row(plane, corners[lane] + y * width) = std::array::from_fn(|x| values[x][lane] as i16);
+                let row = samples(plane, corners[lane] + y * width);
+                for x in 0..8 {
+                    // Beyond -512..512, where only images made for it come at low qualities, libjpeg's plain C
+                    // wraps around. Its assembly clamps.
+                    row[x] = blocks[8 * y + x][lane].clamp(-128, 127) as i16;
+                }
             }
         }
     }
