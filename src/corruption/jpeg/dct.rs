@@ -207,7 +207,7 @@ pub(super) fn quantize(plane: &mut [i16], width: usize, table: &Steps) {
             for lane in 0..LANES {
                 let row = samples(plane, corners[lane] + y * width);
                 for x in 0..8 {
-                    // Beyond -512..512, where only images made for it come at low qualities, libjpeg's plain C
+                    // Beyond -512..512, which images made for it reach at low qualities, libjpeg's plain C
                     // wraps around. Its assembly clamps.
                     row[x] = blocks[8 * y + x][lane].clamp(-128, 127) as i16;
                 }

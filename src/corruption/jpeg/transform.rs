@@ -1,6 +1,6 @@
 //! The pixels that are left of an image in a JPEG file, without the file.
 //!
-//! What a file of a JPEG loses is lost by colour conversion, by chrominances at half resolution and by the
+//! What a JPEG loses is lost by colour conversion, by chrominances at half resolution and by the
 //! quantisation of 8 x 8 cosine coefficients (ITU-T T.81, annexes A and K). Huffman coding loses nothing, and
 //! takes most of the time, so that it is left out. All arithmetic is in whole numbers and equals that of
 //! libjpeg and libjpeg-turbo in their standard settings: 4:2:0, the transform "islow" both ways, chrominances
