@@ -172,6 +172,40 @@ fn runs_are_removed_and_tidied_only_when_asked_and_never_while_they_train() {
 }
 
 #[test]
+fn runs_are_exported_long_and_wide() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let [a, b] = [("a", Some(50.5)), ("b", None)].map(|(name, score)| make(&root, name, 0.1, score));
+    let export = |files: &[&str], more: &[&str]| {
+        let tables = files.iter().flat_map(|file| ["--table", file]);
+        succeed(nct(dir.path()).args(["runs", "export"]).args(tables).args(more));
+        let text = fs::read_to_string(dir.path().join(files[0])).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let long = export(&["out/long.jsonl", "out/long.parquet"], &["--where", "name=a"]);
+    assert!(long.iter().all(|row| row["run"] == a), "{long:?}");
+    let of = |key: &str| long.iter().find(|row| row["key"] == key).unwrap().clone();
+    assert_eq!(
+        (&of("optimizer.kind")["text"], &of("optimizer.kind")["number"]),
+        (&json!("sgd"), &Value::Null)
+    );
+    let score = of("img_classification.FinalTestInDomain.accuracy");
+    assert_eq!((&score["kind"], &score["number"]), (&json!("metric"), &json!(50.5)));
+    let wide = export(&["out/wide.jsonl", "out/wide.csv", "out/wide.parquet"], &["--wide"]);
+    let runs: Vec<&Value> = wide.iter().map(|row| &row["run"]).collect();
+    assert_eq!((runs, &wide[0]["optimizer.lr"]), (vec![&json!(a), &json!(b)], &json!(0.1)));
+    assert_eq!(wide[0]["img_classification.FinalTestInDomain.accuracy"], 50.5);
+    assert!(wide[1]["img_classification.FinalTestInDomain.accuracy"].is_null());
+    let csv = fs::read_to_string(dir.path().join("out/wide.csv")).unwrap();
+    let columns = csv.lines().next().unwrap().split(',').count();
+    assert!(columns > 10 && csv.lines().all(|line| line.split(',').count() == columns), "{csv}");
+    for name in ["long", "wide"] {
+        let bytes = fs::read(dir.path().join(format!("out/{name}.parquet"))).unwrap();
+        assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    }
+}
+
+#[test]
 fn several_processes_may_ask_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("runs");

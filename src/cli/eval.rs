@@ -1,7 +1,8 @@
 //! `nct eval`: scores of a run's best weights.
 
 use super::exit::Usage;
-use super::files::{TableFile, make_folders, write_figures, write_tables as write_table_files};
+use super::figures::write_figures;
+use super::files::{TableFile, make_folders, write_tables as write_table_files};
 use super::robustness::{self, SuiteArgs};
 use super::show::{Show, SplitArg, out, table};
 use crate::base::{Split, Task};

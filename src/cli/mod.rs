@@ -6,6 +6,7 @@ mod bench;
 mod corrupt;
 mod exit;
 #[cfg(feature = "torch")]
+mod figures;
 mod files;
 mod inspect;
 pub mod prepare;

@@ -3,7 +3,8 @@
 
 use super::corrupt::chosen;
 use super::exit::Usage;
-use super::files::{TableFile, make_folders, write_figures, write_tables};
+use super::figures::write_figures;
+use super::files::{TableFile, make_folders, write_tables};
 use super::show::{Show, out, table};
 use crate::base::{Fingerprint, Split};
 use crate::corruption::{Corruption, Group, Profile, Severity};

@@ -1,10 +1,12 @@
 //! `nct runs`: which runs there are, what they reached, and tidying them up.
 
 use super::exit::Usage;
+use super::files::{TableFile, make_folders, write_tables};
 use super::show::{Show, bytes, count, out, table};
-use crate::runs::{Filter, Listed, Order, Run, RunError, Store};
+use crate::runs::{Entry, Filter, Listed, Order, Run, RunError, Store};
+use crate::table::{Kind, Table, TableError};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `nct runs`.
@@ -74,6 +76,18 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Write settings and metrics of runs as a table: a row for each run and key, or with --wide a row for each run
+    Export {
+        /// Files, as .csv, .jsonl or .parquet (may be repeated)
+        #[arg(long, required = true, value_name = "FILE")]
+        table: Vec<TableFile>,
+        /// A row for each run, and a column for each key
+        #[arg(long)]
+        wide: bool,
+        /// Only runs that pass, as of `ls`
+        #[arg(long = "where", value_name = "FILTER")]
+        filters: Vec<Filter>,
+    },
     /// All keys that runs have
     Keys {
         /// Those of settings only
@@ -130,6 +144,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         }
         Command::Rm { runs, yes } => remove(&store, runs, *yes, show),
         Command::Gc { yes } => collect(&store, *yes, show),
+        Command::Export { table, wide, filters } => export(&store, table, *wide, filters, show),
         Command::Keys { settings } => {
             let mut keys = store.keys(true)?;
             if !settings {
@@ -267,6 +282,74 @@ fn compare(store: &Store, names: &[String], json: bool) -> anyhow::Result<()> {
         table.add_row(std::iter::once(key.clone()).chain(cells).collect::<Vec<_>>());
     }
     out(&table.to_string())
+}
+
+/// What a run is beside its settings and metrics.
+const OF_RUN: [(&str, Kind); 5] = [
+    ("run", Kind::Text),
+    ("state", Kind::Text),
+    ("epochs", Kind::Whole),
+    ("seconds", Kind::Real),
+    ("tags", Kind::Text),
+];
+
+fn export(
+    store: &Store,
+    files: &[TableFile],
+    wide: bool,
+    filters: &[Filter],
+    show: Show,
+) -> anyhow::Result<()> {
+    let runs = store.list(filters, &[], None)?;
+    let entries = store.everything(&runs.iter().map(|run| run.folder.as_str()).collect())?;
+    make_folders(files, None)?;
+    let table = if wide { wide_table(&runs, &entries)? } else { long_table(&runs, &entries)? };
+    write_tables(files, &table, show)
+}
+
+fn of_run(run: &Listed) -> Value {
+    let Listed { folder, state, epoch, seconds, tags, .. } = run;
+    json!({"run": folder, "state": state, "epochs": epoch, "seconds": seconds, "tags": tags.join(" ")})
+}
+
+fn long_table(runs: &[Listed], entries: &[Entry]) -> Result<Table, TableError> {
+    let own = [("kind", Kind::Text), ("key", Kind::Text), ("number", Kind::Real), ("text", Kind::Text)];
+    let mut table = Table::new(&[&OF_RUN[..], &own].concat());
+    let runs: HashMap<&str, Value> = runs.iter().map(|run| (run.folder.as_str(), of_run(run))).collect();
+    for Entry { run, key, setting, number, text } in entries {
+        let mut row = runs[run.as_str()].clone();
+        row["kind"] = json!(if *setting { "setting" } else { "metric" });
+        (row["key"], row["number"], row["text"]) = (json!(key), json!(number), json!(text));
+        table.push(&row)?;
+    }
+    Ok(table)
+}
+
+/// A column holds numbers if all of its values are numbers.
+fn wide_table(runs: &[Listed], entries: &[Entry]) -> Result<Table, TableError> {
+    let mut kinds: BTreeMap<(bool, &str), Kind> = BTreeMap::new();
+    for entry in entries {
+        let kind = kinds.entry((!entry.setting, &entry.key)).or_insert(Kind::Real);
+        if entry.number.is_none() {
+            *kind = Kind::Text;
+        }
+    }
+    let own = OF_RUN.map(|(name, kind)| (name.to_owned(), kind));
+    let keys = kinds.iter().map(|((_, key), kind)| ((*key).to_owned(), *kind));
+    let mut table = Table::named(own.into_iter().chain(keys));
+    let mut by_run: HashMap<&str, Vec<&Entry>> = HashMap::new();
+    for entry in entries {
+        by_run.entry(&entry.run).or_default().push(entry);
+    }
+    for run in runs {
+        let mut row = of_run(run);
+        for entry in by_run.remove(run.folder.as_str()).unwrap_or_default() {
+            let number = kinds[&(!entry.setting, entry.key.as_str())] == Kind::Real;
+            row[&entry.key] = if number { json!(entry.number) } else { json!(entry.text) };
+        }
+        table.push(&row)?;
+    }
+    Ok(table)
 }
 
 fn remove(store: &Store, names: &[String], yes: bool, show: Show) -> anyhow::Result<()> {

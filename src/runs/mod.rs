@@ -7,7 +7,7 @@ mod store;
 mod tensorboard;
 
 pub use reference::reference_hash;
-pub use store::{Filter, INDEX, Listed, Order, Store};
+pub use store::{Entry, Filter, INDEX, Listed, Order, Store};
 pub use tensorboard::EventFile;
 
 use serde_json::Value;

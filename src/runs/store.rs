@@ -8,7 +8,7 @@
 mod query;
 mod read;
 
-pub use query::{Filter, Listed, Order};
+pub use query::{Entry, Filter, Listed, Order};
 
 use super::RunError;
 use read::{Found, State};

@@ -5,6 +5,7 @@
 mod parquet;
 
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::str::FromStr;
 
 /// Errors of tables.
@@ -57,7 +58,7 @@ impl FromStr for Format {
 /// Rows of typed cells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
-    columns: Vec<(&'static str, Kind)>,
+    columns: Vec<(Cow<'static, str>, Kind)>,
     /// Each as long as `columns`, and of their kinds or null.
     rows: Vec<Vec<Value>>,
 }
@@ -65,7 +66,15 @@ pub struct Table {
 impl Table {
     /// A table without rows.
     pub fn new(columns: &[(&'static str, Kind)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
+        Self { columns: columns.iter().map(|&(name, kind)| (name.into(), kind)).collect(), rows: Vec::new() }
+    }
+
+    /// A table without rows, whose columns are only known now.
+    pub fn named(columns: impl IntoIterator<Item = (String, Kind)>) -> Self {
+        Self {
+            columns: columns.into_iter().map(|(name, kind)| (name.into(), kind)).collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// A table of JSON objects.
@@ -80,11 +89,11 @@ impl Table {
     pub fn push(&mut self, row: &Value) -> Result<(), TableError> {
         let empty = Map::new();
         let object = row.as_object().unwrap_or(&empty);
-        if let Some(key) = object.keys().find(|key| !self.columns.iter().any(|(name, _)| name == key)) {
+        if let Some(key) = object.keys().find(|key| !self.columns.iter().any(|(name, _)| **name == **key)) {
             return Err(TableError::Row(format!("no column is called {key}")));
         }
-        let cell = |(name, kind): &(&'static str, Kind)| {
-            let value = object.get(*name).unwrap_or(&Value::Null);
+        let cell = |(name, kind): &(Cow<'static, str>, Kind)| {
+            let value = object.get(name.as_ref()).unwrap_or(&Value::Null);
             match (kind, value) {
                 (_, Value::Null) | (Kind::Text, Value::String(_)) => Ok(value.clone()),
                 (Kind::Text, Value::Array(_)) => Ok(Value::String(value.to_string())),
@@ -124,7 +133,7 @@ impl Table {
         let line = |row: &Vec<Value>| {
             let cells = self.columns.iter().zip(row).filter(|(_, value)| !value.is_null());
             let object: Map<String, Value> =
-                cells.map(|((name, _), value)| ((*name).to_owned(), value.clone())).collect();
+                cells.map(|((name, _), value)| (name.to_string(), value.clone())).collect();
             format!("{}\n", Value::Object(object))
         };
         self.rows.iter().map(line).collect()

@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 pub(super) fn bytes(table: &Table) -> Result<Vec<u8>> {
-    let fields = table.columns.iter().map(|&(name, kind)| Ok(Arc::new(field(name, kind)?)));
+    let fields = table.columns.iter().map(|(name, kind)| Ok(Arc::new(field(name, *kind)?)));
     let schema = Type::group_type_builder("table").with_fields(fields.collect::<Result<_>>()?).build()?;
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
     let mut writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties))?;

@@ -2,7 +2,7 @@
 
 use super::Store;
 use crate::runs::{RunError, write_atomic};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 
 /// File of a run's tags.
@@ -103,6 +103,21 @@ pub struct Listed {
     pub values: Vec<Option<String>>,
 }
 
+/// A setting or metric of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The run's folder.
+    pub run: String,
+    /// Full name.
+    pub key: String,
+    /// A setting, or else a metric.
+    pub setting: bool,
+    /// Its value, if it is a number.
+    pub number: Option<f64>,
+    /// Its value as text.
+    pub text: String,
+}
+
 /// Values of one key, by run.
 type Column = HashMap<i64, (Option<f64>, String)>;
 
@@ -168,6 +183,24 @@ impl Store {
             let rows = select
                 .query_map(rusqlite::params![folder, settings], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
+        };
+        self.failing(entries())
+    }
+
+    /// Every setting and metric of the runs in `folders`, run by run in the order of the index.
+    pub fn everything(&self, folders: &HashSet<&str>) -> Result<Vec<Entry>, RunError> {
+        let entries = || -> rusqlite::Result<Vec<Entry>> {
+            let mut select = self.index.prepare(
+                "SELECT run.folder, name.key, name.setting, entry.number, entry.text
+                 FROM entry JOIN name ON name.id = entry.key JOIN run ON run.id = entry.run
+                 ORDER BY run.folder, name.setting DESC, name.key",
+            )?;
+            let rows = select.query_map([], |row| {
+                let (run, key) = (row.get(0)?, row.get(1)?);
+                Ok(Entry { run, key, setting: row.get(2)?, number: row.get(3)?, text: row.get(4)? })
+            })?;
+            rows.filter(|row| row.as_ref().map_or(true, |entry| folders.contains(entry.run.as_str())))
+                .collect()
         };
         self.failing(entries())
     }
