@@ -2,7 +2,7 @@
 
 use super::svg::{AXIS, Anchor, Svg, fit, width};
 use super::ticks::{drawable, ticks};
-use super::{Frame, LABEL, TICK, TITLE, color};
+use super::{Frame, GAP, LABEL, TICK, TITLE, color};
 
 /// A matrix of numbers as colours.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,6 +138,11 @@ impl Scale {
         let [lo, hi] = self.range;
         let share = (value - lo) / (hi - lo);
         color::viridis(if share.is_finite() { share } else { 0.5 })
+    }
+
+    /// Where its bar begins, to the right of its label.
+    pub(super) fn left(&self) -> f64 {
+        GAP + width(&self.label, LABEL) + 10.0
     }
 
     /// The colours from left to right with round numbers below.

@@ -86,7 +86,7 @@ impl Figure {
         frames.iter_mut().filter_map(|row| row.first_mut()).for_each(|f| f.left = left);
         let row_width =
             |row: &Vec<Frame>| row.iter().map(|f| f.left + f.size[0] + f.right + GAP).sum::<f64>();
-        let wide = frames.iter().map(row_width).fold(NARROWEST, f64::max) + GAP;
+        let wide = frames.iter().map(row_width).fold(self.narrowest(), f64::max) + GAP;
         let mut svg = Svg::default();
         let mut y = self.legend(&mut svg, wide);
         for (row, frames) in self.rows.iter().zip(&frames) {
@@ -106,6 +106,25 @@ impl Figure {
     /// The figure as PNG of 300 pixels an inch.
     pub fn png(&self) -> Result<Vec<u8>, FigureError> {
         raster::png(&self.svg())
+    }
+
+    /// What colour bars and their labels need.
+    fn narrowest(&self) -> f64 {
+        let bars = self.scales().into_iter().map(|scale| scale.left() + BAR[0] + GAP);
+        bars.fold(NARROWEST, f64::max)
+    }
+
+    /// The scales of all heat maps, each once.
+    fn scales(&self) -> Vec<&Scale> {
+        let mut scales: Vec<&Scale> = Vec::new();
+        for panel in self.rows.iter().flatten() {
+            if let Panel::HeatMap(map) = panel
+                && !scales.contains(&&map.scale)
+            {
+                scales.push(&map.scale);
+            }
+        }
+        scales
     }
 
     /// One entry a name, in lines as wide as the figure; gives where they end.
@@ -136,16 +155,8 @@ impl Figure {
 
     /// One colour bar a scale; gives where they end.
     fn bars(&self, svg: &mut Svg, mut y: f64) -> f64 {
-        let mut scales: Vec<&Scale> = Vec::new();
-        for panel in self.rows.iter().flatten() {
-            if let Panel::HeatMap(map) = panel
-                && !scales.contains(&&map.scale)
-            {
-                scales.push(&map.scale);
-            }
-        }
-        for scale in scales {
-            let left = GAP + width(&scale.label, LABEL) + 10.0;
+        for scale in self.scales() {
+            let left = scale.left();
             svg.text([GAP, y + BAR[1] / 2.0], Anchor::Start, LABEL, &scale.label);
             scale.bar(svg, [left, y], BAR);
             y += BAR[1] + 22.0;

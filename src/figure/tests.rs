@@ -89,6 +89,32 @@ fn empty_and_constant_data_have_figures_too() {
     }
 }
 
+/// Texts end within the figure, however few cells it has and however long its label is.
+#[test]
+fn nothing_is_cut_at_the_right() {
+    for label in ["%", "accuracy (%)", "a label that is longer than many a label is"] {
+        let mut figure = map(vec![vec![1.0, 60.0]], [0.0, 60.0]);
+        if let Panel::HeatMap(map) = &mut figure.rows[0][0] {
+            map.scale.label = label.into();
+        }
+        let svg = figure.svg();
+        let document = Document::parse(&svg).unwrap();
+        let number =
+            |e: resvg::usvg::roxmltree::Node<'_, '_>, key: &str| e.attribute(key)?.parse::<f64>().ok();
+        let wide = number(document.root_element(), "width").unwrap();
+        for text in document.descendants().filter(|e| e.has_tag_name("text")) {
+            let (Some(x), Some(size)) = (number(text, "x"), number(text, "font-size")) else { continue };
+            let share = match text.attribute("text-anchor") {
+                Some("start") => 1.0,
+                Some("middle") => 0.5,
+                _ => 0.0,
+            };
+            let end = x + share * width(text.text().unwrap_or_default(), size);
+            assert!(end <= wide, "{:?} ends at {end} of {wide}", text.text());
+        }
+    }
+}
+
 #[test]
 fn letters_become_ink() {
     let dark = |figure: &Figure| {
