@@ -74,7 +74,7 @@ fn runs_are_filtered_sorted_and_shown() {
         [b.clone(), a.clone(), c.clone()],
         "those without come last"
     );
-    assert_eq!(at(&["--sort", "validation_accuracy", "--limit", "1"]), [b.clone()]);
+    assert_eq!(at(&["--sort", "validation_accuracy", "--limit", "1"]), std::slice::from_ref(&b));
     let best =
         succeed(nct(dir.path()).args(["runs", "best", "validation_accuracy", "--where", "state=done"]));
     assert!(best.trim().ends_with(&a), "{best}");
@@ -115,14 +115,14 @@ fn the_index_follows_the_folders_and_can_be_lost() {
     assert_eq!(ls(dir.path(), &[]), [a.clone(), b.clone()]);
     succeed(nct(dir.path()).args(["runs", "tag", &a, "paper", "fig-3"]));
     succeed(nct(dir.path()).args(["runs", "tag", &a, "--remove", "fig-3"]));
-    assert_eq!(ls(dir.path(), &["--where", "tag=paper"]), [a.clone()]);
+    assert_eq!(ls(dir.path(), &["--where", "tag=paper"]), std::slice::from_ref(&a));
     assert_eq!(ls(dir.path(), &["--where", "tag=fig-3"]), [""; 0]);
     // A finished run, one that is gone, a damaged index, and none at all.
     let run = Run::open(&root.join(&b)).unwrap();
     run.results(&[]).unwrap();
     assert_eq!(ls(dir.path(), &["--where", "state=done"]).len(), 2);
     fs::remove_dir_all(root.join(&b)).unwrap();
-    assert_eq!(ls(dir.path(), &[]), [a.clone()]);
+    assert_eq!(ls(dir.path(), &[]), std::slice::from_ref(&a));
     let whole = Store::open(&root).unwrap().entries(&a, false).unwrap();
     assert!(!whole.is_empty());
     for damage in [Some(&b"SQLite format 3\0and then nothing of it"[..]), Some(&[7; 5000]), None] {
@@ -130,7 +130,7 @@ fn the_index_follows_the_folders_and_can_be_lost() {
             Some(bytes) => fs::write(root.join(INDEX), bytes).unwrap(),
             None => fs::remove_file(root.join(INDEX)).unwrap(),
         }
-        assert_eq!(ls(dir.path(), &["--where", "tag=paper"]), [a.clone()]);
+        assert_eq!(ls(dir.path(), &["--where", "tag=paper"]), std::slice::from_ref(&a));
         assert_eq!(Store::open(&root).unwrap().entries(&a, false).unwrap(), whole);
     }
     assert!(stderr(&output(nct(dir.path()).args(["runs", "reindex"]))).contains("1 runs"));

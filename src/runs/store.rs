@@ -174,15 +174,14 @@ fn insert(change: &Transaction<'_>, found: &Found, names: &mut HashMap<String, i
     change.prepare_cached(into)?.execute(params![folder, name, state.as_str(), stamp, epoch, seconds])?;
     let run = change.last_insert_rowid();
     for (key, setting, value) in &found.entries {
-        let id = match names.get(key) {
-            Some(id) => *id,
-            None => {
-                let mut insert = change.prepare_cached("INSERT INTO name(key, setting) VALUES (?, ?)")?;
-                insert.execute(params![key, setting])?;
-                let id = change.last_insert_rowid();
-                names.insert(key.clone(), id);
-                id
-            }
+        let id = if let Some(id) = names.get(key) {
+            *id
+        } else {
+            let mut insert = change.prepare_cached("INSERT INTO name(key, setting) VALUES (?, ?)")?;
+            insert.execute(params![key, setting])?;
+            let id = change.last_insert_rowid();
+            names.insert(key.clone(), id);
+            id
         };
         let mut insert = change
             .prepare_cached("INSERT OR REPLACE INTO entry(key, run, number, text) VALUES (?, ?, ?, ?)")?;
