@@ -8,6 +8,7 @@ filter, the least of five.
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -31,7 +32,7 @@ def main():
         rows = json.loads(texts["results.json"])
         for row in rows:
             row["value"] = row["value"] * (1 + i / args.n)
-        config = texts["config.toml"].replace("\nseed = ", f"\nseed = {i}", 1)
+        config = re.sub(r"\nseed = \d+", f"\nseed = {i}", texts["config.toml"], count=1)
         for name, text in {**texts, "config.toml": config, "results.json": json.dumps(rows)}.items():
             (folder / name).write_text(text)
 
