@@ -8,7 +8,7 @@ use crate::table::Kind;
 use serde_json::{Value, json};
 
 /// All keys that rows of `nct eval` may have, as columns of a table: the same ones whatever was evaluated.
-pub const COLUMNS: [(&str, Kind); 19] = [
+pub const COLUMNS: [(&str, Kind); 20] = [
     ("run", Kind::Text),
     ("suite", Kind::Text),
     ("mode", Kind::Text),
@@ -20,6 +20,7 @@ pub const COLUMNS: [(&str, Kind); 19] = [
     ("severity", Kind::Whole),
     ("profile", Kind::Text),
     ("seed", Kind::Whole),
+    ("stored", Kind::Text),
     ("frost_source", Kind::Text),
     ("group", Kind::Text),
     ("session", Kind::Text),
