@@ -3,6 +3,7 @@
 use super::show::tell;
 use crate::ingest::IngestError;
 use crate::load::LoadError;
+use crate::runs::RunError;
 use crate::schedule::ScheduleError;
 use crate::shard::ShardError;
 use std::process::ExitCode;
@@ -48,7 +49,6 @@ fn code(error: &anyhow::Error) -> u8 {
         #[cfg(feature = "torch")]
         let torch = cause.is::<crate::config::ConfigError>()
             || cause.is::<crate::config::DataError>()
-            || cause.is::<crate::runs::RunError>()
             || cause.is::<crate::model::ModelError>()
             || cause.downcast_ref::<crate::eval::EvalError>().is_some_and(crate::eval::EvalError::is_input)
             || cause
@@ -58,6 +58,7 @@ fn code(error: &anyhow::Error) -> u8 {
         let torch = false;
         torch
             || cause.is::<Usage>()
+            || cause.is::<RunError>()
             || cause.is::<IngestError>()
             || cause.is::<ShardError>()
             || cause.is::<LoadError>()

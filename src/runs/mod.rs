@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Errors of run folders.
 #[derive(Debug, thiserror::Error)]
@@ -255,8 +255,14 @@ fn lock(root: &Path) -> Result<File, RunError> {
     let path = root.join(".lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(RunError::io(&path, "open"))?;
-    file.try_lock().map_err(|_| RunError::folder(root, "another process is training into this run"))?;
-    Ok(file)
+    // Who looks whether a run is in use holds its lock for a moment.
+    for _ in 0..10 {
+        if file.try_lock().is_ok() {
+            return Ok(file);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(RunError::folder(root, "another process is training into this run"))
 }
 
 /// The time as `YYYYMMDD-HHMMSS`, UTC (Hinnant, "chrono-compatible low-level date algorithms").

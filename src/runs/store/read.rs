@@ -131,11 +131,12 @@ fn read(path: &Path, folder: &str, stamp: i64) -> Option<Found> {
 }
 
 fn state(path: &Path) -> State {
-    let busy = File::open(path.join(".lock")).is_ok_and(|file| file.try_lock().is_err());
-    if busy {
-        State::Running
-    } else if path.join("results.json").is_file() {
+    // Shared, so that several may look at once; held for no longer than it takes to ask.
+    let busy = || File::open(path.join(".lock")).is_ok_and(|file| file.try_lock_shared().is_err());
+    if path.join("results.json").is_file() {
         State::Done
+    } else if busy() {
+        State::Running
     } else if path.join("failure.json").is_file() {
         State::Failed
     } else {
