@@ -169,6 +169,13 @@ fn recorded_stimuli_are_cut_and_scaled() {
     // Labelled images are not cut.
     succeed(nct(dir.path()).args(["prepare", "raw", "--out", "all", "--crop", "2", "--scale", "0.4"]));
     assert_eq!(dataset(&dir.path().join("all/tiny-imagenet-200")).manifest().image, [3, 64, 64]);
+    // What nothing heeds is refused.
+    for (only, flag) in [("tiny-imagenet-200", ["--crop", "2"]), ("mtl_monkey_dataset", ["--resize", "32"])] {
+        let idle = ["prepare", "raw", "--out", "none", "--only", only];
+        let refused = output(nct(dir.path()).args(idle).args(flag));
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains(flag[0]), "{}", stderr(&refused));
+    }
     let refused = output(nct(dir.path()).args(["prepare", "raw", "--out", "none", "--crop", "32"]));
     assert!(stderr(&refused).contains("the crop leaves none"), "{}", stderr(&refused));
     assert!(!dir.path().join("none").exists(), "something was left behind");

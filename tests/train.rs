@@ -184,7 +184,7 @@ fn suites_between_epochs_change_nothing_and_are_what_eval_says() {
         assert_eq!(modes.len(), 7 + 3, "{modes:?}");
         assert_eq!(modes[7..], ["clean", "fly_c_test fog 1", "fly_c_test fog 5"]);
     }
-    // The last epoch's weights are the best here, or else the comparison is of other weights.
+    // `nct eval` shows the best epoch's weights.
     let best = metrics(&with).last().unwrap()["best_epoch"].as_u64().unwrap();
     let fog = ["--corruptions", "fog", "--severities", "1,5", "--split", "validation", "--json"];
     let mut eval = nct(dir.path());

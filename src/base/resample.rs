@@ -1,5 +1,6 @@
 //! Pillow's bilinear `resize` of bytes, bit for bit: a triangle as wide as an output pixel is in source
-//! pixels (so that shrinking averages), in fixed point, across first and then down, each rounded to bytes.
+//! pixels (so that shrinking averages), in fixed point, across first and then down, each rounded to bytes. (Where one
+//! side shrinks and the other grows, late versions of Pillow go down first, which can change a pixel's last bits.)
 
 use multiversion::multiversion;
 use std::ops::Range;

@@ -2,7 +2,7 @@
 
 use super::show::{out, table};
 use crate::config::{Experiment, Recipe};
-use crate::runs::Run;
+use crate::runs::{Run, flat_settings};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -67,11 +67,7 @@ fn show(recipe: &Recipe, set: &[String], json: bool) -> anyhow::Result<()> {
     let points = recipe.points(set)?;
     if json {
         return points.iter().try_for_each(|point| {
-            let choice: serde_json::Map<String, Value> = point
-                .choice
-                .iter()
-                .map(|(key, value)| Ok((key.clone(), plain(value)?)))
-                .collect::<Result<_, serde_json::Error>>()?;
+            let choice: toml::Table = point.choice.iter().cloned().collect();
             out(&json!({"choice": choice, "settings": point.experiment}).to_string())
         });
     }
@@ -87,27 +83,10 @@ fn show(recipe: &Recipe, set: &[String], json: bool) -> anyhow::Result<()> {
     out(&table.to_string())
 }
 
-fn plain(value: &toml::Value) -> Result<Value, serde_json::Error> {
-    serde_json::to_value(value)
-}
-
 /// Settings by their full names.
 fn flat(experiment: &Experiment) -> anyhow::Result<BTreeMap<String, String>> {
-    fn walk(prefix: &str, value: &toml::Value, found: &mut BTreeMap<String, String>) {
-        match value {
-            // The ratio's keys are epochs, not settings.
-            toml::Value::Table(inner) if !prefix.ends_with("ratio") => {
-                for (key, value) in inner {
-                    let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                    walk(&path, value, found);
-                }
-            }
-            value => drop(found.insert(prefix.to_owned(), value.to_string())),
-        }
-    }
-    let mut found = BTreeMap::new();
-    walk("", &toml::Value::Table(toml::from_str(&experiment.to_toml())?), &mut found);
-    Ok(found)
+    let table: toml::Table = toml::from_str(&experiment.to_toml())?;
+    Ok(flat_settings(&table).into_iter().map(|(key, value)| (key, value.to_string())).collect())
 }
 
 fn diff(a: &Experiment, b: &Experiment, names: [&PathBuf; 2], json: bool) -> anyhow::Result<()> {

@@ -126,7 +126,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         let what = "--baseline, --profile, --corruptions, --severities, --seed, --stored and --figures belong to --suite corruptions";
         return Err(Usage(what.to_owned()).into());
     }
-    if args.corrupted.stored()?.is_some() && (args.images.is_some() || args.classes.is_some()) {
+    if args.corrupted.shows_stored() && (args.images.is_some() || args.classes.is_some()) {
         let what = "--stored shows the run's own classes; leave out --images and --classes";
         return Err(Usage(what.to_owned()).into());
     }

@@ -91,6 +91,11 @@ impl SuiteArgs {
         Ok(CorruptionSuite { origin, corruptions, severities, split })
     }
 
+    /// Whether stored copies are shown.
+    pub(crate) fn shows_stored(&self) -> bool {
+        self.stored.is_some()
+    }
+
     /// The stored copies, if those are shown.
     pub(crate) fn stored(&self) -> anyhow::Result<Option<ShardSet>> {
         Ok(self.stored.as_ref().map(|folder| ShardSet::open(folder)).transpose()?)

@@ -1,7 +1,7 @@
 //! Suites of evaluations while training.
 
 use crate::base::Split;
-use crate::corruption::words::{name, names};
+use crate::corruption::words::{all_severities, imagenet, name, names};
 use crate::corruption::{Corruption, Profile, Severity};
 use crate::eval::{CorruptionSuite, Origin};
 use schemars::JsonSchema;
@@ -51,14 +51,6 @@ fn paper() -> Vec<Corruption> {
     Corruption::PAPER.to_vec()
 }
 
-fn all_severities() -> Vec<Severity> {
-    Severity::ALL.to_vec()
-}
-
-fn imagenet() -> Profile {
-    Profile::ImageNet
-}
-
 fn validation() -> Split {
     Split::Validation
 }
@@ -71,6 +63,17 @@ impl EverySettings {
         }
         if self.suites.is_empty() || self.corruptions.is_empty() || self.severities.is_empty() {
             return Err("evaluation.every needs at least one of suites, corruptions and severities".into());
+        }
+        let idle = Self {
+            corruptions: paper(),
+            severities: all_severities(),
+            profile: imagenet(),
+            split: validation(),
+            ..self.clone()
+        };
+        if !self.suites.contains(&PeriodicSuite::Corruptions) && *self != idle {
+            let keys = "corruptions, severities, profile and split";
+            return Err(format!("evaluation.every: {keys} have no effect without the suite \"corruptions\""));
         }
         Ok(())
     }

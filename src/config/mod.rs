@@ -465,6 +465,12 @@ mod tests {
             ("[mix]\nkind = \"long\"\nratio = { 1 = 1 }", &[], &["mix.ratio", "long"]),
             ("[data]\nimages = \"\"\nneural = \"\"", &[], &["nothing to learn"]),
             ("name = \"../up\"", &[], &["name"]),
+            (
+                "[evaluation.every]\nepochs = 1\nsuites = [\"noise\"]\nseverities = [1]",
+                &[],
+                &["evaluation.every", "no effect"],
+            ),
+            ("[evaluation.every]\nepochs = 0", &[], &["evaluation.every.epochs"]),
             ("[model]\nvgg_type = \"vgg12\"", &[], &["vgg12", "vgg11"]),
         ] {
             let message = parse(text, overrides).unwrap_err();

@@ -1,5 +1,17 @@
 //! Corruptions, severities and profiles in settings: by the names they have on the command line.
 
+use super::{Profile, Severity};
+
+/// All severities, if settings name none.
+pub(crate) fn all_severities() -> Vec<Severity> {
+    Severity::ALL.to_vec()
+}
+
+/// The parameters of ImageNet-C, if settings name none.
+pub(crate) fn imagenet() -> Profile {
+    Profile::ImageNet
+}
+
 /// A name in settings.
 pub(crate) mod name {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};

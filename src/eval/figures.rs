@@ -4,7 +4,7 @@
 
 use super::robustness::Grid;
 use crate::corruption::{Corruption, Group};
-use crate::figure::{Axis, Chart, Figure, HeatMap, Panel, Point, Scale, Series, Spread, round_above};
+use crate::figure::{Axis, Chart, Figure, HeatMap, Panel, Point, Scale, Series, round_above};
 use crate::table::{Kind, Table, TableError};
 use serde_json::{Value, json};
 
@@ -252,7 +252,7 @@ fn curve(models: &[Model<'_>], of: Option<Corruption>, high: f64, rows: &mut Vec
                 "severity": severity, "accuracy": mean, "std": std,
             }));
         }
-        series.push(Series { name: seeds.name.clone(), style, spread: Spread::Band, points });
+        series.push(Series { name: seeds.name.clone(), style, points });
     }
     let mut names = vec![(0.0, "clean".to_owned())];
     names.extend(severities.iter().map(|s| (f64::from(*s), s.to_string())));

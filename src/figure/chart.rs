@@ -39,19 +39,8 @@ pub struct Series {
     pub name: String,
     /// Number of its colour, dashes and marker.
     pub style: usize,
-    /// How the spread of its points is drawn.
-    pub spread: Spread,
     /// In the order of the line.
     pub points: Vec<Point>,
-}
-
-/// How a spread is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spread {
-    /// An area around the line.
-    Band,
-    /// A bar through each marker.
-    Bars,
 }
 
 /// A value.
@@ -61,7 +50,7 @@ pub struct Point {
     pub x: f64,
     /// On the vertical axis.
     pub y: f64,
-    /// The ends of its spread on the vertical axis.
+    /// The ends of its spread on the vertical axis, drawn as an area around the line.
     pub spread: Option<[f64; 2]>,
 }
 
@@ -205,9 +194,6 @@ impl Series {
     }
 
     fn draw_band(&self, svg: &mut Svg, place: &Place) {
-        if self.spread != Spread::Band {
-            return;
-        }
         for stretch in self.points.split(|p| p.ends().is_none()).filter(|s| s.len() > 1) {
             let side = |end: usize| {
                 stretch.iter().filter_map(move |p| Some([place.x(p.x), place.y(p.ends()?[end])]))
@@ -229,10 +215,6 @@ impl Series {
         let scale = if place.size[1] < SMALL { 0.75 } else { 1.0 };
         for point in self.points.iter().filter(|p| p.shown()) {
             let at = [place.x(point.x), place.y(point.y)];
-            if let (Spread::Bars, Some(ends)) = (self.spread, point.ends()) {
-                let [lo, hi] = ends.map(|v| place.y(v));
-                svg.line([at[0], lo], [at[0], hi], Pen { width: 1.0, dash: "", ..self.pen() });
-            }
             let value = format!("{}: {}, {}", self.name, n(point.x), point.y);
             svg.mark(&value, |svg| self.marker(svg, at, scale));
         }

@@ -12,7 +12,7 @@ mod raster;
 mod svg;
 mod ticks;
 
-pub use chart::{Axis, Chart, Point, Series, Spread};
+pub use chart::{Axis, Chart, Point, Series};
 pub use heat_map::{HeatMap, Scale};
 pub use raster::FigureError;
 pub use ticks::round_above;

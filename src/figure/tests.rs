@@ -4,7 +4,7 @@ use resvg::usvg::roxmltree::Document;
 fn series(name: &str, y: &[f64]) -> Series {
     let point = |(i, &y): (usize, &f64)| Point { x: i as f64, y, spread: Some([y - 1.0, y + 1.0]) };
     let points = y.iter().enumerate().map(point).collect();
-    Series { name: name.to_owned(), style: 1, spread: Spread::Band, points }
+    Series { name: name.to_owned(), style: 1, points }
 }
 
 fn chart(series: Vec<Series>) -> Figure {

@@ -206,11 +206,29 @@ fn choose(data: &Path, found: Vec<Found>, options: &PrepareOptions) -> Result<Ve
         return Err(IngestError::bad(data, format!("no data set {missing}; here are: {}", names.join(", "))));
     }
     let wanted = |set: &Found| only.is_empty() || only.iter().any(|name| named(set, name));
+    let found: Vec<Found> = found.into_iter().filter(wanted).collect();
+    let n_labelled = found.iter().filter(|set| matches!(set, Found::Images(_))).count();
+    let idle = [
+        ("--classes", options.classes.is_some(), n_labelled == 0, "labelled images"),
+        ("--resize", options.resize.is_some(), n_labelled == 0, "labelled images"),
+        (
+            "--crop, --subsample and --scale",
+            options.cut != Cut::default(),
+            n_labelled == found.len(),
+            "stimuli",
+        ),
+    ];
+    if let Some((flag, _, _, of)) = idle.iter().find(|(_, given, none, _)| *given && *none) {
+        return Err(IngestError::bad(
+            data,
+            format!("no data set to prepare has {of}, which {flag} would change"),
+        ));
+    }
     let of_classes = |set: Found| match (set, options.classes) {
         (Found::Images(set), Some([start, end])) => set.of_class_range(start, end).map(Found::Images),
         (set, _) => Ok(set),
     };
-    found.into_iter().filter(wanted).map(of_classes).collect()
+    found.into_iter().map(of_classes).collect()
 }
 
 fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) -> Result<Prepared> {

@@ -2,7 +2,7 @@
 
 use super::error::LoadError;
 use crate::base::Rng;
-use crate::corruption::words::{name, names};
+use crate::corruption::words::{all_severities, imagenet, name, names};
 use crate::corruption::{Corruption, Extent, ImageKey, Jpeg, Profile, Scratch, Severity};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,14 +34,6 @@ pub struct DistortSettings {
 
 fn half() -> f64 {
     0.5
-}
-
-fn all_severities() -> Vec<Severity> {
-    Severity::ALL.to_vec()
-}
-
-fn imagenet() -> Profile {
-    Profile::ImageNet
 }
 
 impl DistortSettings {

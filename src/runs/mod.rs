@@ -232,6 +232,24 @@ impl Run {
     }
 }
 
+/// The values of a configuration by their full names, such as `optimizer.lr`, in the order they are written. A ratio
+/// by epochs is one value.
+pub fn flat_settings(config: &toml::Table) -> Vec<(String, &toml::Value)> {
+    fn walk<'t>(prefix: &str, table: &'t toml::Table, found: &mut Vec<(String, &'t toml::Value)>) {
+        for (key, value) in table {
+            let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            match value {
+                // Its keys are epochs, not settings.
+                toml::Value::Table(inner) if key != "ratio" => walk(&path, inner, found),
+                value => found.push((path, value)),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk("", config, &mut found);
+    found
+}
+
 /// Replaces `path` in one step: readers see the old bytes or the new ones.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     // A bare name's parent is empty.

@@ -1,6 +1,6 @@
 //! What the index takes from a run's folder.
 
-use crate::runs::Run;
+use crate::runs::{Run, flat_settings};
 use rayon::prelude::*;
 use serde_json::Value as Json;
 use std::collections::{BTreeSet, HashMap};
@@ -117,8 +117,9 @@ fn read(path: &Path, folder: &str, stamp: i64) -> Option<Found> {
     let run = Run::open(path).ok()?;
     let config: toml::Table = toml::from_str(&run.config().ok()?).ok()?;
     let name = config.get("name").and_then(toml::Value::as_str).unwrap_or(folder).to_owned();
-    let mut entries = Vec::new();
-    settings("", &toml::Value::Table(config), &mut entries);
+    let settings = flat_settings(&config).into_iter();
+    let mut entries: Vec<(String, bool, Value)> =
+        settings.map(|(key, value)| (key, true, setting(value))).collect();
     let lines = run.metrics().unwrap_or_default();
     let epoch = lines.iter().filter_map(|line| line["epoch"].as_u64()).max().map(|n| n as u32);
     let first = lines.first().map(|line| line["task"].clone());
@@ -144,23 +145,13 @@ fn state(path: &Path) -> State {
     }
 }
 
-/// Settings by their full names.
-fn settings(prefix: &str, value: &toml::Value, found: &mut Vec<(String, bool, Value)>) {
-    let value = match value {
-        // The ratio's keys are epochs, not settings.
-        toml::Value::Table(inner) if !prefix.ends_with("ratio") => {
-            for (key, value) in inner {
-                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                settings(&path, value, found);
-            }
-            return;
-        }
+fn setting(value: &toml::Value) -> Value {
+    match value {
         toml::Value::String(text) => Value::Text(text.clone()),
         toml::Value::Integer(number) => Value::Number(*number as f64, number.to_string()),
         toml::Value::Float(number) => Value::of_number(*number),
         other => Value::Text(other.to_string()),
-    };
-    found.push((prefix.to_owned(), true, value));
+    }
 }
 
 /// Metrics of the best epoch, as `task.metric`.
