@@ -658,37 +658,3 @@ fn copy(from: &Path, to: &Path) {
         fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
     }
 }
-
-#[test]
-fn the_chain_goes_from_recordings_to_co_trained_networks() {
-    let dir = raw();
-    let data = dir.path().join("data");
-    fs::create_dir(&data).unwrap();
-    for (from, to) in
-        [("tiny-imagenet-200", "tiny-imagenet-200"), ("mtl_monkey_dataset", "neural_v1_dataset")]
-    {
-        fs::rename(dir.path().join("raw").join(from), data.join(to)).unwrap();
-    }
-    let chain = || {
-        let mut command =
-            std::process::Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/chain"));
-        command.current_dir(dir.path()).args(["data", "out", "--device", "cpu", "--quiet"]);
-        command.env("NCT", env!("CARGO_BIN_EXE_nct")).env("LAYER", "features.4").env("UNITS", "5");
-        let small =
-            "model.vgg_type=\"bn 8 M 16 M 16 M\"|model.v1_model_layer=8|model.hidden=16|schedule.max_iter=1";
-        succeed(command.args(small.split('|').flat_map(|s| ["--set", s])))
-    };
-    chain();
-    let names = ["v1_model", "oracle", "baseline", "mtl_monkey", "mtl_shuffled", "mtl_oracle"];
-    let runs = || files(&dir.path().join("out/runs"));
-    let made = runs();
-    for name in names {
-        let results = |(path, _): &&(std::path::PathBuf, Vec<u8>)| {
-            path.starts_with(name) && path.ends_with("results.json")
-        };
-        assert_eq!(made.iter().filter(results).count(), 1, "{name}");
-    }
-    // What is done is not done again.
-    chain();
-    assert!(made == runs());
-}

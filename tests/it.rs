@@ -14,6 +14,8 @@ mod loop_parts;
 mod prepare;
 #[cfg(feature = "torch")]
 mod recipes;
+#[cfg(feature = "torch")]
+mod run;
 mod runs;
 #[cfg(feature = "torch")]
 mod train;

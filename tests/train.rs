@@ -1,6 +1,6 @@
 //! Training, resuming and evaluating as a user does.
 
-use crate::common::{nct, only_run, output, shards, stderr, succeed};
+use crate::common::{metrics, nct, only_run, output, shards, stderr, succeed};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -45,19 +45,6 @@ fn train(dir: &Path, args: &[&str]) -> Command {
 
 fn checkpoints(run: &Path) -> [Vec<u8>; 2] {
     ["last", "best"].map(|name| fs::read(run.join(format!("checkpoints/{name}.safetensors"))).unwrap())
-}
-
-/// Metrics without what a clock measured.
-fn metrics(run: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let line = |line: &str| {
-        let mut value: Value = serde_json::from_str(line).unwrap();
-        for clocked in ["seconds", "wait_share", "samples_per_s", "update_ms"] {
-            value.as_object_mut().unwrap().remove(clocked);
-        }
-        value
-    };
-    text.lines().map(line).collect()
 }
 
 /// Results without the run's name.
@@ -130,8 +117,11 @@ fn killed_at_any_moment_and_resumed_gives_the_same_run() {
             interrupted += 1;
         }
         // Killed before it had settings, it is no run yet.
-        let killed = fs::read_dir(dir.path().join("killed")).into_iter().flatten().next();
-        let killed = killed.map(|run| run.unwrap().path()).filter(|run| run.join("config.toml").is_file());
+        let made = fs::read_dir(dir.path().join("killed")).into_iter().flatten().map(|run| run.unwrap());
+        let killed = made
+            .filter(|run| !run.file_name().to_string_lossy().starts_with('.'))
+            .map(|run| run.path())
+            .next();
         let run = if let Some(run) = killed {
             succeed(&mut train(dir.path(), &["--resume", run.to_str().unwrap()]));
             went_on += 1;

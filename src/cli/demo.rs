@@ -1,5 +1,6 @@
 //! `nct demo`: sample data, shards, training and evaluation in one go.
 
+use super::robustness::SuiteArgs;
 use super::show::{Show, out, table};
 use super::{eval, prepare, synth, train};
 use crate::config::Experiment;
@@ -44,7 +45,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         let experiment = Experiment::parse(RECIPE, "configs/demo.toml", &overrides)?;
         let args_of_run = train::args(&shards, &runs, &args.device);
         if let Some((run, _)) = train::train(&experiment, &args_of_run, None, show)? {
-            let grid = eval::robustness_of(run.root(), &shards, &args.device)?;
+            let suite = SuiteArgs::of_severities(&[1, 3, 5]);
+            let grid = eval::robustness_of(run.root(), &shards, &args.device, suite)?;
             grids.extend(grid.map(|grid| (neural, grid)));
             rows.push((neural, eval::evaluate(run.root(), &shards, &args.device)?));
         }

@@ -1,6 +1,6 @@
 //! `nct eval`: scores of a run's best weights.
 
-use super::exit::Usage;
+use super::exit::{Interrupted, Usage, stop_flag};
 use super::figures::write_figures;
 use super::files::{TableFile, make_folders, write_tables as write_table_files};
 use super::robustness::{self, SuiteArgs};
@@ -20,6 +20,7 @@ use crate::table::Table;
 use crate::train::load_weights;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use tch::Device;
 
 /// Arguments of `nct eval`.
@@ -178,10 +179,15 @@ pub(crate) fn evaluate(root: &Path, shards: &Path, device: &str) -> anyhow::Resu
     Ok(scored.iter().flat_map(|(e, scores)| rows(&run, e, scores, Detail::default())).collect())
 }
 
-/// Accuracies on the test images under corruptions of three severities.
-pub(crate) fn robustness_of(root: &Path, shards: &Path, device: &str) -> anyhow::Result<Option<Grid>> {
-    let args = Args { suite: SuiteArg::Corruptions, ..Args::plain(root, shards, device) };
-    let args = Args { corrupted: SuiteArgs::of_severities(&[1, 3, 5]), ..args };
+/// Accuracies on the test images under corruptions, which are kept in the run.
+pub(crate) fn robustness_of(
+    root: &Path,
+    shards: &Path,
+    device: &str,
+    corrupted: SuiteArgs,
+) -> anyhow::Result<Option<Grid>> {
+    let plain = Args::plain(root, shards, device);
+    let args = Args { suite: SuiteArg::Corruptions, corrupted, ..plain };
     let scored = evaluate_run(&args, &|_| ())?;
     let suite = args.corrupted.suite(Split::Test)?;
     let grid = suite.grid(&scored);
@@ -231,6 +237,9 @@ fn evaluate_run(args: &Args, tell: &dyn Fn(&Evaluation)) -> anyhow::Result<Vec<(
         Ok(data.evaluator_of(e, copies)?)
     };
     run_evaluations(&evaluations, &net, open, |e| {
+        if stop_flag().load(Ordering::Relaxed) {
+            return Err(Interrupted("the same command evaluates again".to_owned()).into());
+        }
         tell(e);
         Ok(())
     })

@@ -81,7 +81,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// An error and its causes; one that the text before already ends with is not said again.
-fn chain(error: &anyhow::Error) -> String {
+pub(crate) fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
         if !text.ends_with(&cause) {

@@ -28,6 +28,8 @@ mod respond;
 #[cfg(feature = "torch")]
 mod robustness;
 #[cfg(feature = "torch")]
+mod run;
+#[cfg(feature = "torch")]
 mod train;
 #[cfg(feature = "torch")]
 mod weights;
@@ -66,6 +68,9 @@ enum Command {
     /// Train a network
     #[cfg(feature = "torch")]
     Train(train::Args),
+    /// Train all experiments of a recipe, a sweep or a study, as far as they are not done
+    #[cfg(feature = "torch")]
+    Run(run::Args),
     /// Show, compare and describe settings
     #[cfg(feature = "torch")]
     Config(config::Args),
@@ -110,6 +115,8 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Train(args) => train::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Run(args) => run::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Config(args) => config::run(&args),
         #[cfg(feature = "torch")]

@@ -22,31 +22,31 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Folder of the run; its best weights are used
-    run: PathBuf,
+    pub(super) run: PathBuf,
     /// Folder of shards
     #[arg(long, default_value = "shards")]
-    shards: PathBuf,
+    pub(super) shards: PathBuf,
     /// Data set of the folder whose images are shown: labelled images, or the stimuli of a neural set
     #[arg(long, value_name = "DATASET")]
-    images: String,
+    pub(super) images: String,
     /// Folder of the new set; its name is the set's, and it must not exist
     #[arg(long)]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// Give each image the responses to another, within training and within test images
     #[arg(long)]
-    shuffle: bool,
+    pub(super) shuffle: bool,
     /// Read units of this layer instead of readouts, as features.16 or a block of the shared layers
     #[arg(long, requires = "units")]
-    layer: Option<String>,
+    pub(super) layer: Option<String>,
     /// How many units of the layer, drawn at random; what is below 0 is cut off
     #[arg(long, requires = "layer")]
-    units: Option<u32>,
+    pub(super) units: Option<u32>,
     /// Seed of the permutation and of the choice of units
     #[arg(long, default_value_t = 0)]
-    seed: u64,
+    pub(super) seed: u64,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
-    device: String,
+    pub(super) device: String,
 }
 
 /// Responses of one session: `[trials, neurons]`.

@@ -40,6 +40,16 @@ pub(crate) struct SuiteArgs {
 }
 
 impl SuiteArgs {
+    /// The options that ask for `suite`, of copies that are made.
+    pub(crate) fn of(suite: &CorruptionSuite) -> Self {
+        let (profile, seed) = match &suite.origin {
+            Origin::Made { profile, seed } => (Some(*profile), Some(*seed)),
+            Origin::Stored(_) => (None, None),
+        };
+        let (corruptions, severities) = (suite.corruptions.clone(), suite.severities.clone());
+        Self { profile, corruptions, severities, seed, stored: None }
+    }
+
     /// The paper's corruptions at these severities.
     pub(crate) fn of_severities(levels: &[u8]) -> Self {
         Self {
@@ -186,7 +196,7 @@ pub(crate) fn keep(run: &Path, suite: &CorruptionSuite, grid: &Grid) -> anyhow::
 }
 
 /// Digest of the best weights, which a run that is gone on with replaces.
-fn weights_of(run: &Path) -> anyhow::Result<String> {
+pub(crate) fn weights_of(run: &Path) -> anyhow::Result<String> {
     let path = Run::open(run)?.checkpoint("best");
     let bytes = std::fs::read(&path).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
     Ok(Fingerprint::of_large(&bytes).to_string())
@@ -378,6 +388,25 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         table.add_row([text("model"), row["seeds"].to_string(), of, text("metric"), value, spread]);
     }
     out(&table.to_string())
+}
+
+/// The robustness score of runs relative to a baseline's, and its spread over drawn seeds where there are several.
+pub(crate) fn relative_scores(
+    name: &str,
+    runs: &[PathBuf],
+    baselines: &[PathBuf],
+    suite: &CorruptionSuite,
+) -> anyhow::Result<(f64, Option<f64>)> {
+    let grids = |runs: &[PathBuf]| -> anyhow::Result<Vec<Grid>> {
+        runs.iter().map(|run| kept(run, &suite.origin, suite.split)).collect()
+    };
+    let rows = scores(name, &grids(runs)?, &grids(baselines)?).map_err(Usage)?;
+    let overall = |row: &&Value| {
+        row["metric"] == "robustness_score" && row["group"].is_null() && row["corruption"].is_null()
+    };
+    let row = rows.iter().find(overall);
+    let value = |key: &str| row.and_then(|row| row[key].as_f64());
+    Ok((value("value").unwrap_or(f64::NAN), value("bootstrap_std")))
 }
 
 type Of = fn(Relative) -> Option<f64>;

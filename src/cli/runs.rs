@@ -3,7 +3,7 @@
 use super::exit::Usage;
 use super::files::{TableFile, make_folders, write_tables};
 use super::show::{Show, bytes, count, out, table};
-use crate::runs::{Entry, Filter, Listed, Order, Run, RunError, Store};
+use crate::runs::{Entry, Filter, Listed, Order, Run, RunError, Store, UNMADE};
 use crate::table::{Kind, Table, TableError};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -70,7 +70,8 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
-    /// Remove what finished runs do not need: all checkpoints but the best. A run with the tag `keep` is left alone
+    /// Remove what finished runs do not need, all checkpoints but the best, and what kills left of runs that were being
+    /// made. A run with the tag `keep` is left alone
     Gc {
         /// Do it; without it, say what would go
         #[arg(long)]
@@ -390,9 +391,27 @@ fn collect(store: &Store, yes: bool, show: Show) -> anyhow::Result<()> {
             }
         }
     }
+    for path in unmade(store.root()) {
+        freed += size(&path);
+        if yes {
+            std::fs::remove_dir_all(&path).map_err(|e| Usage(format!("{}: remove: {e}", path.display())))?;
+        } else {
+            show.line(&path.display().to_string());
+        }
+    }
     let what = if yes { "freed" } else { "would be freed; say --yes to do it" };
     show.line(&format!("{} {what}", bytes(freed)));
     Ok(())
+}
+
+/// What a kill left of runs that were being made, more than an hour ago.
+fn unmade(root: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let left = |entry: &std::fs::DirEntry| {
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        entry.file_name().to_string_lossy().starts_with(UNMADE) && age.is_some_and(|age| age.as_secs() > 3600)
+    };
+    entries.filter(left).map(|entry| entry.path()).collect()
 }
 
 /// Bytes of all files in a folder.

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Show {
     quiet: bool,
     terminal: bool,
+    /// Number of the worker that speaks.
+    worker: Option<u16>,
 }
 
 /// A line on stderr. That nobody reads it any more must not end training.
@@ -20,14 +22,28 @@ pub(super) fn tell(text: &str) {
 
 impl Show {
     pub(crate) fn new(quiet: bool) -> Self {
-        Self { quiet, terminal: std::io::stderr().is_terminal() }
+        Self { quiet, terminal: std::io::stderr().is_terminal(), worker: None }
+    }
+
+    /// The same for one of several workers: its lines begin with its number.
+    pub(crate) fn prefixed(self, worker: u16) -> Self {
+        Self { worker: Some(worker), ..self }
+    }
+
+    /// Whether only what went wrong is said.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
     }
 
     /// A line for people.
     pub(crate) fn line(self, text: &str) {
         if !self.quiet {
-            tell(text);
+            tell(&self.told(text));
         }
+    }
+
+    fn told(self, text: &str) -> String {
+        self.worker.map_or_else(|| text.to_owned(), |worker| format!("[{worker}] {text}"))
     }
 
     /// A bar of `n` steps with rate and time left; plain lines where there is no terminal.
@@ -47,7 +63,7 @@ impl Show {
         Bar {
             bar,
             plain,
-            title: title.to_owned(),
+            title: self.told(title),
             unit,
             started: Instant::now(),
             told: Mutex::new(Instant::now()),

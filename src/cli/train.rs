@@ -13,7 +13,7 @@ use crate::model::{Mode, Network, device};
 use crate::objective::Objective;
 use crate::runs::{EventFile, Run, now_seconds};
 use crate::schedule::Schedule;
-use crate::shard::ShardSet;
+use crate::shard::{Dataset, ShardSet};
 use crate::train::modules::Modules;
 use crate::train::{Optimizer, Outcome, Periodic, Recorder, TrainState, Trainer, Watch, load_weights};
 use serde_json::{Value, json};
@@ -126,7 +126,7 @@ pub(crate) fn train(
 ) -> anyhow::Result<Option<(Run, Vec<Value>)>> {
     let selected = device::select(&args.device)?;
     let shards = ShardSet::open(&args.shards)?;
-    let experiment = &fitted(experiment, &shards, resumed.is_some(), show)?;
+    let (asked, experiment) = (experiment, &fitted(experiment, &shards, resumed.is_some(), show)?);
     let data = Data::open(experiment, &shards)?;
     let sources = data.sources(Split::Train)?;
     let validation = data.evaluator(Split::Validation)?;
@@ -144,7 +144,7 @@ pub(crate) fn train(
         plan::show(experiment, &net, &info, &schedule, &sources, args.json)?;
         return Ok(None);
     }
-    let provenance = provenance(experiment, &selected.note, &data, !begun)?;
+    let provenance = provenance(asked, &selected.note, &data, !begun)?;
     let state = match &resumed {
         Some(run) => resumable(run, &provenance, begun)?,
         None => None,
@@ -264,23 +264,31 @@ pub(crate) fn labelled(experiment: &Experiment) -> Labelled<'static> {
     }
 }
 
-/// Everything beside the settings that a run depends on, and what can change rounding.
-fn provenance(experiment: &Experiment, device: &str, data: &Data<'_>, fresh: bool) -> anyhow::Result<Value> {
+/// What a run of these settings on these data is of; see [`Experiment::identity`].
+pub(crate) fn identity(experiment: &Experiment, data: &Data<'_>) -> anyhow::Result<String> {
+    let digest = |d: &Dataset| (d.manifest().dataset.clone(), d.manifest().fingerprint().to_string());
+    Ok(experiment.identity(&data.datasets().map(digest).collect(), &start::digests(experiment)?))
+}
+
+/// Everything beside the settings that a run depends on, and what can change rounding. `asked` are the settings before
+/// they were fitted to the machine.
+fn provenance(asked: &Experiment, device: &str, data: &Data<'_>, fresh: bool) -> anyhow::Result<Value> {
     let datasets: serde_json::Map<String, Value> = data
         .datasets()
         .map(|d| (d.manifest().dataset.clone(), json!({"blake3": d.manifest().fingerprint().as_str()})))
         .collect();
     Ok(json!({
+        // A run that is gone on with no longer needs the files, and has its identity.
+        "identity": if fresh { Some(identity(asked, data)?) } else { None },
         "nct": env!("CARGO_PKG_VERSION"),
         "libtorch": device::libtorch_version(),
-        "seed": experiment.seed,
+        "seed": asked.seed,
         "device": device,
         "torch_threads": tch::get_num_threads(),
         "cpu": std::env::consts::ARCH,
         "rounding_depends_on": ["libtorch", "device", "torch_threads", "cpu"],
         "datasets": datasets,
-        // A run that is gone on with no longer needs the file.
-        "init_blake3": if fresh { start::digest(experiment)? } else { None },
+        "init_blake3": if fresh { start::digest(asked)? } else { None },
     }))
 }
 
@@ -295,6 +303,10 @@ fn resumable(run: &Run, provenance: &Value, begun: bool) -> anyhow::Result<Optio
         let what =
             format!("{}: the run was trained on other shards; give those with --shards", path.display());
         return Err(Usage(what).into());
+    }
+    // How threads share a sum decides how it is rounded.
+    if let Some(threads) = manifest["torch_threads"].as_i64().filter(|n| *n > 0) {
+        tch::set_num_threads(threads as i32);
     }
     if begun {
         return Ok(Some(TrainState::read(run)?));

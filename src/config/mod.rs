@@ -5,11 +5,14 @@
 
 mod assemble;
 mod every;
+mod identity;
 mod recipe;
+mod study;
 
 pub use assemble::{Data, DataError, Labelled};
 pub use every::{EverySettings, PeriodicSuite};
 pub use recipe::{Point, Recipe};
+pub use study::{Expected, Responses, Stage, Study, Training, Work};
 
 use crate::load::AugmentSettings;
 use crate::model::{ModelSettings, Precision, Runtime};

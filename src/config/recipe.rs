@@ -77,6 +77,20 @@ impl Recipe {
         Ok(Self { origin: origin.to_owned(), table, sweep, files })
     }
 
+    /// The recipe with what a study says of it: settings that differ, and values that are swept.
+    pub(super) fn over(mut self, set: &Table, sweep: &Table) -> Result<Self, String> {
+        let mut table = set.clone();
+        inherit(&mut table, &self.table);
+        self.table = table;
+        for (key, values) in swept(&Value::Table(sweep.clone()))? {
+            match self.sweep.iter_mut().find(|(own, _)| *own == key) {
+                Some((_, own)) => *own = values,
+                None => self.sweep.push((key, values)),
+            }
+        }
+        Ok(self)
+    }
+
     /// The one experiment of a recipe, after `key.path=value` overrides. A key that is given is not swept.
     pub fn single(&self, overrides: &[String]) -> Result<Experiment, ConfigError> {
         let mut points = self.points(overrides)?;
@@ -160,14 +174,14 @@ impl Recipe {
     }
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     let text = std::fs::read_to_string(path);
     text.map_err(|e| {
         ConfigError::new(path.display().to_string(), format!("{e}; the recipes are in configs/"))
     })
 }
 
-fn table(text: &str, origin: &str) -> Result<Table, ConfigError> {
+pub(super) fn table(text: &str, origin: &str) -> Result<Table, ConfigError> {
     toml::from_str(text).map_err(|e| ConfigError::new(origin, e.to_string().trim_end()))
 }
 
@@ -246,7 +260,7 @@ fn span(range: &Table) -> Option<Vec<Value>> {
 }
 
 /// Adds the nearest known name to a message of serde's about an unknown one.
-fn with_suggestion(what: &str) -> String {
+pub(super) fn with_suggestion(what: &str) -> String {
     let what = what.trim_end();
     let rest = ["unknown field `", "unknown variant `"].iter().find_map(|start| what.split_once(start));
     let Some((name, known)) = rest.and_then(|(_, rest)| rest.split_once('`')) else {
@@ -263,7 +277,7 @@ fn with_suggestion(what: &str) -> String {
 }
 
 /// The line, from 1, on which a key of a TOML text is set; of a section, its head.
-fn line_of(text: &str, path: &str) -> Option<usize> {
+pub(super) fn line_of(text: &str, path: &str) -> Option<usize> {
     let mut section = String::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();

@@ -2,10 +2,12 @@
 //!
 //! Absent: training.
 
+mod queue;
 mod reference;
 mod store;
 mod tensorboard;
 
+pub use queue::{Claim, Failure, Identities, Queue};
 pub use reference::reference_hash;
 pub use store::{Entry, Filter, INDEX, Listed, Order, Store};
 pub use tensorboard::EventFile;
@@ -50,6 +52,51 @@ impl RunError {
     }
 }
 
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Its final scores are there.
+    Done,
+    /// A process trains into it.
+    Running,
+    /// It ended on a loss that is no number.
+    Failed,
+    /// It can be gone on with.
+    Stopped,
+}
+
+impl State {
+    /// The name in tables and filters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Running => "running",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        let all = [Self::Done, Self::Running, Self::Failed];
+        all.into_iter().find(|state| state.as_str() == text).unwrap_or(Self::Stopped)
+    }
+
+    /// Of the run in this folder.
+    pub fn of(root: &Path) -> Self {
+        // Shared, so that several may look at once; held for no longer than it takes to ask.
+        let busy = || File::open(root.join(".lock")).is_ok_and(|file| file.try_lock_shared().is_err());
+        if root.join("results.json").is_file() {
+            Self::Done
+        } else if busy() {
+            Self::Running
+        } else if root.join("failure.json").is_file() {
+            Self::Failed
+        } else {
+            Self::Stopped
+        }
+    }
+}
+
 /// A run's folder.
 #[derive(Debug)]
 pub struct Run {
@@ -60,6 +107,8 @@ pub struct Run {
 
 /// Settings, fully resolved.
 const CONFIG: &str = "config.toml";
+/// How the folder of a run begins while it is made; one that a kill left is of no use.
+pub const UNMADE: &str = ".making-";
 const METRICS: &str = "metrics.jsonl";
 /// Scores of suites that are evaluated while training.
 const SUITES: &str = "suites.jsonl";
@@ -68,23 +117,27 @@ impl Run {
     /// Makes a new folder `<out>/<time>-<name>` with the given settings and provenance, and locks it.
     pub fn create(out: &Path, name: &str, config: &str, manifest: &Value) -> Result<Self, RunError> {
         fs::create_dir_all(out).map_err(RunError::io(out, "create"))?;
+        // Made under a hidden name: a run is there as a whole or not at all.
+        let hidden = tempfile::Builder::new().prefix(UNMADE).tempdir_in(out);
+        let hidden = hidden.map_err(RunError::io(out, "write"))?;
+        let made = hidden.path();
+        fs::create_dir(made.join("checkpoints")).map_err(RunError::io(made, "write"))?;
+        write_atomic(&made.join("manifest.json"), format!("{manifest:#}\n").as_bytes())?;
+        write_atomic(&made.join(CONFIG), config.as_bytes())?;
+        let lock = lock(made)?;
+        readable(made)?;
         let stem = format!("{}-{name}", timestamp());
         let mut root = out.join(&stem);
         for n in 2.. {
-            match fs::create_dir(&root) {
+            // Refused where there is a run of that name, which is not empty.
+            match fs::rename(made, &root) {
                 Ok(()) => break,
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                    root = out.join(format!("{stem}-{n}"));
-                }
+                Err(_) if root.exists() => root = out.join(format!("{stem}-{n}")),
                 Err(e) => return Err(RunError::io(&root, "create")(e)),
             }
         }
-        let checkpoints = root.join("checkpoints");
-        fs::create_dir(&checkpoints).map_err(RunError::io(&checkpoints, "create"))?;
-        write_atomic(&root.join("manifest.json"), format!("{manifest:#}\n").as_bytes())?;
-        // Last: a folder with settings is a run.
-        write_atomic(&root.join(CONFIG), config.as_bytes())?;
-        let lock = lock(&root)?;
+        // Under its old name there is nothing left to remove.
+        let _ = hidden.keep();
         Ok(Self { root, _lock: Some(lock) })
     }
 
@@ -267,6 +320,20 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
 /// Seconds since 1970.
 pub fn now_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+/// Folders of temporary files are for their owner alone; a run is as open as other folders.
+fn readable(folder: &Path) -> Result<(), RunError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // The mode of a plain new folder, as the process's mask has it.
+        let mode =
+            fs::metadata(folder.join("checkpoints")).map_err(RunError::io(folder, "read"))?.permissions();
+        let mode = fs::Permissions::from_mode(mode.mode() & 0o7777);
+        fs::set_permissions(folder, mode).map_err(RunError::io(folder, "write"))?;
+    }
+    Ok(())
 }
 
 fn lock(root: &Path) -> Result<File, RunError> {

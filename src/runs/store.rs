@@ -10,8 +10,8 @@ mod read;
 
 pub use query::{Entry, Filter, Listed, Order};
 
-use super::RunError;
-use read::{Found, State};
+use super::{RunError, State};
+use read::Found;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::collections::HashMap;
 use std::fs;

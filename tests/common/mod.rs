@@ -99,6 +99,20 @@ pub(crate) fn only_run(dir: &Path, out: &str) -> PathBuf {
     runs[0].clone()
 }
 
+/// Metrics of a run, without what clocks say.
+#[cfg(feature = "torch")]
+pub(crate) fn metrics(run: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+        for clocked in ["seconds", "wait_share", "samples_per_s", "update_ms"] {
+            value.as_object_mut().unwrap().remove(clocked);
+        }
+        value
+    };
+    text.lines().map(line).collect()
+}
+
 /// All files below `root` with their contents, sorted.
 pub(crate) fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();

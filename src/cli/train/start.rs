@@ -1,5 +1,6 @@
 //! What a run starts from: a network with fresh, given or partly fresh weights.
 
+use super::super::exit::Usage;
 use super::super::show::Show;
 use crate::base::{Fingerprint, Purpose, RngKey};
 use crate::config::Experiment;
@@ -8,7 +9,8 @@ use crate::model::{DataInfo, Network, device};
 use crate::runs::Run;
 use crate::train::network_weights;
 use anyhow::Context;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use tch::Device;
 
 /// The network as training begins. `fresh` is false for a run that is gone on with, whose weights come from its
@@ -64,8 +66,20 @@ fn source(experiment: &Experiment) -> Option<PathBuf> {
 
 /// Digest of that file, which the run depends on.
 pub(super) fn digest(experiment: &Experiment) -> anyhow::Result<Option<String>> {
-    let Some(path) = source(experiment) else { return Ok(None) };
-    let bytes = std::fs::read(&path)
-        .map_err(|e| super::super::exit::Usage(format!("{}: {e}; see init.from", path.display())))?;
-    Ok(Some(Fingerprint::of_large(&bytes).to_string()))
+    source(experiment).map(|path| digest_of(&path, "init.from")).transpose()
+}
+
+/// Digests of the files of weights that settings name, by setting.
+pub(super) fn digests(experiment: &Experiment) -> anyhow::Result<BTreeMap<&'static str, String>> {
+    let teacher = experiment.modules.rdm_prediction.as_ref();
+    let teacher = teacher.map(|rdm| Run::open(&rdm.run)).transpose()?.map(|run| run.checkpoint("best"));
+    let named = [("init.from", source(experiment)), ("modules.rdm_prediction.run", teacher)];
+    let named = named.into_iter().filter_map(|(setting, path)| Some((setting, path?)));
+    named.map(|(setting, path)| Ok((setting, digest_of(&path, setting)?))).collect()
+}
+
+fn digest_of(path: &Path, setting: &str) -> anyhow::Result<String> {
+    let bytes = std::fs::read(path);
+    let bytes = bytes.map_err(|e| Usage(format!("{}: {e}; see {setting}", path.display())))?;
+    Ok(Fingerprint::of_large(&bytes).to_string())
 }

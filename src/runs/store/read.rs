@@ -1,42 +1,12 @@
 //! What the index takes from a run's folder.
 
-use crate::runs::{Run, flat_settings};
+use crate::runs::{Run, State, flat_settings};
 use rayon::prelude::*;
 use serde_json::Value as Json;
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
-
-/// How far a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// Its final scores are there.
-    Done,
-    /// A process trains into it.
-    Running,
-    /// It ended on a loss that is no number.
-    Failed,
-    /// It can be gone on with.
-    Stopped,
-}
-
-impl State {
-    /// The name in tables and filters.
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Running => "running",
-            Self::Failed => "failed",
-            Self::Stopped => "stopped",
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Self {
-        let all = [Self::Done, Self::Running, Self::Failed];
-        all.into_iter().find(|state| state.as_str() == text).unwrap_or(Self::Stopped)
-    }
-}
 
 /// A setting's or metric's value.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,21 +98,16 @@ fn read(path: &Path, folder: &str, stamp: i64) -> Option<Found> {
     best(&lines, &mut entries);
     results(path, &mut entries);
     let tags = tags(path);
-    Some(Found { folder: folder.to_owned(), name, state: state(path), stamp, epoch, seconds, entries, tags })
-}
-
-fn state(path: &Path) -> State {
-    // Shared, so that several may look at once; held for no longer than it takes to ask.
-    let busy = || File::open(path.join(".lock")).is_ok_and(|file| file.try_lock_shared().is_err());
-    if path.join("results.json").is_file() {
-        State::Done
-    } else if busy() {
-        State::Running
-    } else if path.join("failure.json").is_file() {
-        State::Failed
-    } else {
-        State::Stopped
-    }
+    Some(Found {
+        folder: folder.to_owned(),
+        name,
+        state: State::of(path),
+        stamp,
+        epoch,
+        seconds,
+        entries,
+        tags,
+    })
 }
 
 fn setting(value: &toml::Value) -> Value {

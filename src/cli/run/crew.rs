@@ -1,0 +1,105 @@
+//! Several workers of one command: processes, because libtorch has one generator and one pool of threads in each.
+
+use super::work::{Place, Worker};
+use super::{Args, statuses};
+use crate::cli::exit::{Usage, stop_flag};
+use crate::cli::show::{Show, tell};
+use crate::model::device;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+/// The device of worker `number`: with several GPUs, each in turn.
+pub(super) fn device(asked: &str, number: u16) -> String {
+    if asked == "auto" && device::gpu_present() && device::select(asked).is_ok() {
+        let n = tch::Cuda::device_count();
+        if n > 1 {
+            return format!("cuda:{}", i64::from(number) % n);
+        }
+    }
+    asked.to_owned()
+}
+
+/// Saves and stops when the command that started this worker has ended, however it did: its end of stdin is closed.
+pub(super) fn end_with_parent() {
+    let stop = stop_flag();
+    thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Lets workers work until nothing is left that they could do. A worker that dies is replaced as long as something gets
+/// done.
+pub(super) fn work(args: &Args, place: &Place, worker: &mut Worker<'_>, show: Show) -> anyhow::Result<()> {
+    let settled = |worker: &mut Worker<'_>| -> anyhow::Result<(usize, usize)> {
+        let all = statuses(worker)?;
+        Ok((all.iter().filter(|(_, status)| status.is_settled()).count(), all.len()))
+    };
+    let (mut before, n) = settled(worker)?;
+    while before < n {
+        let died = round(args, place, show)?;
+        let (after, _) = settled(worker)?;
+        if stop_flag().load(Ordering::Relaxed) || died.is_empty() || after == before {
+            return match died.first() {
+                Some(what) if after == before => Err(Usage(what.clone()).into()),
+                _ => Ok(()),
+            };
+        }
+        died.iter().for_each(|what| show.line(&format!("{what}; others take over")));
+        before = after;
+    }
+    Ok(())
+}
+
+/// Starts all workers and waits for them; gives how those that died did.
+fn round(args: &Args, place: &Place, show: Show) -> anyhow::Result<Vec<String>> {
+    let mut children: Vec<(u16, Child)> = Vec::new();
+    for number in 0..args.workers {
+        children.push((number, start(args, place, number, show)?));
+    }
+    let mut died = Vec::new();
+    while !children.is_empty() {
+        if stop_flag().load(Ordering::Relaxed) {
+            // They save, and end.
+            children.iter_mut().for_each(|(_, child)| drop(child.stdin.take()));
+        }
+        let mut left = Vec::new();
+        for (number, mut child) in children {
+            match child.try_wait()? {
+                None => left.push((number, child)),
+                Some(status) if matches!(status.code(), Some(0 | 130)) => {}
+                Some(status) => died.push(format!("worker {number} ended with {status}")),
+            }
+        }
+        children = left;
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(died)
+}
+
+fn start(args: &Args, place: &Place, number: u16, show: Show) -> anyhow::Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("run").arg(&args.recipe);
+    for set in &args.set {
+        command.args(["--set", set]);
+    }
+    command.arg("--shards").arg(&place.shards).arg("--out").arg(&place.out);
+    command.args(["--device", &args.device, "--worker", &number.to_string()]);
+    command.args(args.no_wait.then_some("--no-wait"));
+    command.args(show.is_quiet().then_some("--quiet"));
+    if std::env::var_os("OMP_NUM_THREADS").is_none() {
+        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        command.env("OMP_NUM_THREADS", (cores / usize::from(args.workers)).max(1).to_string());
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    if let Some(told) = child.stderr.take() {
+        // Line by line, so that the workers' lines do not mix.
+        thread::spawn(move || {
+            BufReader::new(told).lines().map_while(Result::ok).for_each(|line| tell(&line))
+        });
+    }
+    Ok(child)
+}
