@@ -2,7 +2,7 @@
 
 use crate::common::{nct, output, stderr, succeed};
 use nct::base::Task;
-use nct::config::{Experiment, Recipe};
+use nct::config::{Experiment, Recipe, Stage, Study, Work};
 use nct::model::HeadKind;
 use nct::objective::NeuralLoss;
 use nct::schedule::{Mix, Ratio, RatioByEpoch};
@@ -30,7 +30,8 @@ fn every_recipe_is_read_and_the_paper_s_is_the_default() {
     let mut n = 0;
     for entry in fs::read_dir(configs()).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "toml") {
+        let study = |path: &Path| fs::read_to_string(path).unwrap().contains("[[stage]]");
+        if path.extension().is_some_and(|e| e == "toml") && !study(&path) {
             let points = Recipe::read(&path).unwrap().points(&[]).unwrap();
             let name = path.file_stem().unwrap().to_str().unwrap();
             // Seeds of an experiment are runs of it.
@@ -62,6 +63,34 @@ fn the_paper_s_sweeps_have_the_paper_s_points() {
         assert_eq!(ratios.next(), Some(RatioByEpoch::new([(1, ratio)]).unwrap()));
     }
     assert_eq!(ratios.next(), None);
+}
+
+/// Every experiment of the paper, at its size and at toy size.
+#[test]
+fn the_paper_is_one_study() {
+    let runs = |overrides: &[String]| -> Vec<(String, usize)> {
+        let study = Study::read(&configs().join("paper.toml"), overrides).unwrap();
+        assert!(study.corruptions.is_some_and(|suite| suite.corruptions.len() == 15));
+        let runs = |stage: &Stage| match &stage.work {
+            Work::Train(training) => (stage.name.clone(), training.points.len()),
+            Work::Respond(_) => panic!("{} makes data", stage.name),
+        };
+        study.stages.iter().map(runs).collect()
+    };
+    let expected = [
+        ("v1_model", 1),
+        ("baseline", 5),
+        ("mtl_monkey", 5),
+        ("mtl_shuffled", 5),
+        ("mtl_oracle", 5),
+        ("oracle", 5),
+        ("ratios", 9),
+    ];
+    let expected = expected.map(|(name, n)| (name.to_owned(), n)).to_vec();
+    assert_eq!(runs(&[]), expected);
+    assert_eq!(runs(&["scale=demo".to_owned()]), expected);
+    let study = Study::read(&configs().join("chain.toml"), &["scale=demo".to_owned()]).unwrap();
+    assert_eq!(study.stages.len(), 9);
 }
 
 /// The spec's table of recipes (trainer 7.1).

@@ -1,7 +1,7 @@
 //! Progress, tables, number formats, and words that several commands take.
 
 use crate::base::Split;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -54,11 +54,8 @@ impl Show {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(Some(n), target);
-        let style =
-            ProgressStyle::with_template("{prefix:>24} {bar:30} {pos}/{len} {msg} {per_sec:>12} {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(style(unit, ""));
         bar.set_prefix(title.to_owned());
-        bar.set_message(unit);
         let plain = !self.terminal && !self.quiet;
         Bar {
             bar,
@@ -100,23 +97,58 @@ pub(crate) struct Bar {
     told: Mutex<Instant>,
 }
 
+fn style(unit: &str, below: &str) -> ProgressStyle {
+    let template =
+        format!("{{prefix:>24}} {{bar:30}} {{pos}}/{{len}} {unit} {{rate:>8}} {{eta}} left{below}");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("rate", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+        let rate = state.per_sec();
+        let digits = usize::from(rate < 100.0);
+        let _ = write!(to, "{rate:.digits$}/s");
+    })
+}
+
 /// Seconds between plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
+/// Between lines below a bar.
+const NEWS_EVERY: Duration = Duration::from_millis(500);
 
 impl Bar {
     pub(crate) fn advance(&self, n: u64) {
         self.bar.inc(n);
-        if !self.plain {
-            return;
+        if self.plain && self.is_due(PLAIN_EVERY) {
+            tell(&self.plain_line());
         }
-        let Ok(mut told) = self.told.lock() else { return };
-        if told.elapsed() >= PLAIN_EVERY {
+    }
+
+    /// The same, with a line about how it goes below the bar or after the plain line.
+    pub(crate) fn advance_with(&self, n: u64, news: impl FnOnce() -> String) {
+        self.bar.inc(n);
+        if self.plain && self.is_due(PLAIN_EVERY) {
+            tell(&format!("{}; {}", self.plain_line(), news()));
+        } else if !self.plain && !self.bar.is_hidden() && self.is_due(NEWS_EVERY) {
+            // A second line from the first news on, cut where the terminal ends.
+            if self.bar.message().is_empty() {
+                self.bar.set_style(style(self.unit, "\n{wide_msg}"));
+            }
+            self.bar.set_message(format!("{:>12} {}", "", news()));
+        }
+    }
+
+    fn is_due(&self, every: Duration) -> bool {
+        let Ok(mut told) = self.told.lock() else { return false };
+        let due = told.elapsed() >= every;
+        if due {
             *told = Instant::now();
-            let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            let rate = done as f64 / self.started.elapsed().as_secs_f64();
-            let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-            tell(&format!("{}: {done}/{total} {}, {rate:.0}/s, {left:.0} s left", self.title, self.unit));
         }
+        due
+    }
+
+    fn plain_line(&self) -> String {
+        let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        let rate = done as f64 / self.started.elapsed().as_secs_f64();
+        let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+        format!("{}: {done}/{total} {}, {rate:.0}/s, {left:.0} s left", self.title, self.unit)
     }
 
     pub(crate) fn clear(&self) {

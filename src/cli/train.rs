@@ -15,7 +15,7 @@ use crate::runs::{EventFile, Run, now_seconds};
 use crate::schedule::Schedule;
 use crate::shard::{Dataset, ShardSet};
 use crate::train::modules::Modules;
-use crate::train::{Optimizer, Outcome, Periodic, Recorder, TrainState, Trainer, Watch, load_weights};
+use crate::train::{Optimizer, Outcome, Periodic, Recorder, SoFar, TrainState, Trainer, Watch, load_weights};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -183,8 +183,15 @@ pub(crate) fn train(
         seed: experiment.seed,
         run: &run,
     };
-    let mut watch =
-        Terminal { show, json: args.json, bar: None, run: &run, events: run.events()?, stop: stop_flag() };
+    let mut watch = Terminal {
+        show,
+        json: args.json,
+        epoch: 0,
+        bar: None,
+        run: &run,
+        events: run.events()?,
+        stop: stop_flag(),
+    };
     if trainer.run(state, &mut watch)? == Outcome::Interrupted {
         return Err(interrupted(&run, args));
     }
@@ -324,6 +331,7 @@ fn resumable(run: &Run, provenance: &Value, begun: bool) -> anyhow::Result<Optio
 struct Terminal<'a> {
     show: Show,
     json: bool,
+    epoch: u32,
     bar: Option<Bar>,
     run: &'a Run,
     events: EventFile,
@@ -332,11 +340,22 @@ struct Terminal<'a> {
 
 impl Watch for Terminal<'_> {
     fn epoch_begins(&mut self, epoch: u32, steps: u64) {
+        self.epoch = epoch;
         self.bar = Some(self.show.bar(&format!("epoch {epoch}"), steps, "updates"));
     }
 
-    fn step(&mut self) {
-        self.bar.iter().for_each(|bar| bar.advance(1));
+    fn step(&mut self, so_far: &SoFar<'_>) {
+        let Some(bar) = &self.bar else { return };
+        bar.advance_with(1, || {
+            let losses: String =
+                so_far.losses().map(|(task, loss)| format!("{task} loss {loss:.4}, ")).collect();
+            let (rate, waited) = so_far.rates();
+            let (waited, most) = (100.0 * waited, so_far.max_iter);
+            format!(
+                "{losses}{rate:.0} samples/s, {waited:.0} % waiting, epoch {} of {most} at most",
+                self.epoch
+            )
+        });
     }
 
     fn epoch(&mut self, lines: &[Value]) {
@@ -360,6 +379,10 @@ impl Watch for Terminal<'_> {
         }
         self.show.line(&format!("suites of epoch {epoch}: {evaluations} evaluations"));
         self.bar = Some(self.show.bar("suites", evaluations, "evaluations"));
+    }
+
+    fn evaluated(&mut self) {
+        self.bar.iter().for_each(|bar| bar.advance(1));
     }
 
     fn suites(&mut self, lines: &[Value]) {
@@ -391,8 +414,7 @@ impl Terminal<'_> {
         for (key, value) in line.as_object().into_iter().flatten() {
             let metric = key.starts_with("train_")
                 || key.starts_with("validation_")
-                || key == "lr"
-                || key == "log_variance";
+                || ["lr", "log_variance", "samples_per_s", "wait_share", "update_ms"].contains(&key.as_str());
             if let (true, Some(value)) = (metric, value.as_f64()) {
                 // Curves are a copy of metrics.jsonl, whose errors are reported.
                 let _ = self.events.scalar(now_seconds(), epoch, &format!("{task}/{key}"), value as f32);

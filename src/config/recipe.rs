@@ -46,6 +46,10 @@ impl Recipe {
     fn new(text: &str, origin: &str, folder: Option<&Path>) -> Result<Self, ConfigError> {
         let mut files = vec![(origin.to_owned(), text.to_owned())];
         let mut table = table(text, origin)?;
+        if table.contains_key("stage") {
+            let what = "is a study of several recipes: `nct run` trains it, and `nct run --dry-run` lists what it has";
+            return Err(ConfigError::new(origin, what));
+        }
         let sweep = match table.remove("sweep") {
             None => Vec::new(),
             Some(sweep) => swept(&sweep).map_err(|what| ConfigError::new(origin, what))?,
@@ -393,6 +397,7 @@ mod tests {
         }
         assert!(!told("zzzzzz = 1", &[]).contains("did you mean"));
         assert!(told("seed = ", &[]).contains("line 1"), "what TOML's own parser says");
+        assert!(told("[[stage]]\nname = \"a\"", &[]).contains("`nct run` trains it"));
         assert!(told("base = \"a.toml\"", &[]).contains("base"), "text without a folder cannot inherit");
     }
 }

@@ -120,16 +120,44 @@ pub trait Watch {
     /// An epoch of so many updates begins.
     fn epoch_begins(&mut self, _epoch: u32, _steps: u64) {}
     /// An update is done.
-    fn step(&mut self) {}
+    fn step(&mut self, _so_far: &SoFar<'_>) {}
     /// An epoch is over; one line of metrics a task.
     fn epoch(&mut self, _lines: &[Value]) {}
-    /// Suites of so many evaluations begin; each counts as a step.
+    /// Suites of so many evaluations begin.
     fn suites_begin(&mut self, _epoch: u32, _evaluations: u64) {}
+    /// One of them is done.
+    fn evaluated(&mut self) {}
     /// Suites are over; one line a score.
     fn suites(&mut self, _lines: &[Value]) {}
     /// Whether the user wants to stop.
     fn wants_stop(&self) -> bool {
         false
+    }
+}
+
+/// An epoch under way; of one that is gone on with, times since then.
+#[derive(Debug, Clone, Copy)]
+pub struct SoFar<'a> {
+    tally: &'a Tally,
+    began: Instant,
+    /// The loop waited for data.
+    pub waited: Duration,
+    /// Samples since `began`.
+    pub samples: u64,
+    /// Epochs at most, over all phases.
+    pub max_iter: u32,
+}
+
+impl SoFar<'_> {
+    /// Mean training losses of the epoch, by task.
+    pub fn losses(&self) -> impl Iterator<Item = (Task, f64)> + '_ {
+        self.tally.losses()
+    }
+
+    /// Samples a second, and the share of the time that the loop waited for data.
+    pub fn rates(&self) -> (f64, f64) {
+        let seconds = self.began.elapsed().as_secs_f64().max(1e-9);
+        (self.samples as f64 / seconds, self.waited.as_secs_f64() / seconds)
     }
 }
 
@@ -313,7 +341,7 @@ impl Trainer<'_> {
         let epoch = state.anneal.epoch + 1;
         let end = self.schedule.first_step(epoch + 1).0;
         let mut tally = state.tally.take().unwrap_or_default();
-        let mut clock = Clock::default();
+        let (mut clock, begins, before) = (Clock::default(), Instant::now(), tally.samples());
         watch.epoch_begins(epoch, end - state.step);
         let mut loader =
             Loader::start(&self.sources, &self.schedule, self.seed, state.step..end, self.loader)?;
@@ -326,7 +354,13 @@ impl Trainer<'_> {
             clock.update(began.elapsed());
             state.step = StepIndex(step.plan.step.0 + 1).0;
             loader.recycle(step);
-            watch.step();
+            watch.step(&SoFar {
+                tally: &tally,
+                began: begins,
+                waited: loader.times().waited,
+                samples: tally.samples() - before,
+                max_iter: self.anneal.max_iter,
+            });
             if watch.wants_stop() && state.step < end {
                 state.tally = Some(tally);
                 return Ok((Tally::default(), clock));

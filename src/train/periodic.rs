@@ -59,7 +59,7 @@ impl Trainer<'_> {
             let evaluator = (periodic.open)(&evaluation).map_err(TrainError::Settings)?;
             let scores = guarded(|| Ok(evaluator.plain_scores(self.net)?))?;
             scored.extend(scores.into_iter().map(|scores| (evaluation.clone(), scores)));
-            watch.step();
+            watch.evaluated();
         }
         let mut lines: Vec<Value> =
             scored.iter().flat_map(|(e, scores)| rows("", e, scores, Detail::default())).collect();

@@ -33,6 +33,11 @@ impl Tally {
         self.tasks.values().map(|t| t.samples).sum()
     }
 
+    /// Mean losses by task.
+    pub(super) fn losses(&self) -> impl Iterator<Item = (Task, f64)> + '_ {
+        self.tasks.iter().map(|(task, tally)| (*task, tally.loss / tally.samples.max(1) as f64))
+    }
+
     /// Adds the training values of `task` to a line of metrics.
     pub(super) fn write(&self, task: Task, line: &mut Value) {
         if self.skipped > 0 {
