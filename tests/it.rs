@@ -6,6 +6,7 @@ mod common;
 mod corrupt;
 #[cfg(feature = "torch")]
 mod eval;
+mod help;
 mod layers;
 mod layouts;
 mod loader;

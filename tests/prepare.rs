@@ -1,6 +1,6 @@
 //! From raw folders to shards.
 
-use crate::common::{files, nct, raw, stderr, succeed};
+use crate::common::{files, nct, python, raw, stderr, succeed};
 use nct::base::Split;
 use nct::shard::ShardSet;
 use serde_json::Value;
@@ -124,20 +124,6 @@ fn a_contact_sheet_is_a_picture() {
     assert!(pixels.iter().any(|&p| p < 100) && pixels.iter().any(|&p| p > 150));
 }
 
-/// What a script of `tools/` prints; none where Python lacks what it needs.
-fn python(script: &str, args: &[&str]) -> Option<std::process::Output> {
-    let python = std::env::var("NCT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let run = |args: &[&str]| std::process::Command::new(&python).args(args).output();
-    if !run(&["-c", "import numpy, PIL, zstandard"]).is_ok_and(|out| out.status.success()) {
-        eprintln!("skipped: {python} has no numpy, Pillow and zstandard");
-        return None;
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(script);
-    let out = run(&[&[script.to_str().unwrap()], args].concat()).unwrap();
-    assert!(out.status.success(), "{}", stderr(&out));
-    Some(out)
-}
-
 /// Puts smooth pictures with a little noise, on which the row filter gains as on photographs, in the place of the
 /// sample images, which are mostly noise.
 fn smooth_images(folder: &Path) {
@@ -166,7 +152,11 @@ fn a_reader_in_another_language_agrees_on_every_byte() {
         succeed(nct(dir.path()).args(["prepare", "raw", "--out", out, "--shard-mb", "1"]).args(options));
     }
     let folders = ["keep", "gray"].map(|name| dir.path().join(name));
-    let Some(out) = python("read_shard.py", &folders.each_ref().map(|f| f.to_str().unwrap())) else { return };
+    let Some(out) =
+        python("read_shard.py", "numpy, PIL, zstandard", &folders.each_ref().map(|f| f.to_str().unwrap()))
+    else {
+        return;
+    };
     let read: Vec<Value> = String::from_utf8(out.stdout)
         .unwrap()
         .lines()
@@ -206,7 +196,9 @@ fn an_independent_reader_finds_the_same_pixels_and_responses() {
     smooth_images(&dir.path().join("raw/tiny-imagenet-200"));
     succeed(nct(dir.path()).args(["prepare", "raw"]));
     let folders = ["raw", "shards"].map(|name| dir.path().join(name).display().to_string());
-    let Some(out) = python("check_prepare.py", &[&folders[0], &folders[1]]) else { return };
+    let Some(out) = python("check_prepare.py", "numpy, PIL, zstandard", &[&folders[0], &folders[1]]) else {
+        return;
+    };
     assert_eq!(String::from_utf8_lossy(&out.stdout).matches("equal pixel for pixel").count(), 4);
 }
 

@@ -1,7 +1,7 @@
 //! The index of runs, and what users ask of it.
 
 use crate::common::{nct, output, stderr, succeed};
-use nct::runs::{Filter, INDEX, Run, Store};
+use nct::runs::{Filter, INDEX, Run, Store, UNMADE};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -134,6 +134,11 @@ fn the_index_follows_the_folders_and_can_be_lost() {
         assert_eq!(Store::open(&root).unwrap().entries(&a, false).unwrap(), whole);
     }
     assert!(stderr(&output(nct(dir.path()).args(["runs", "reindex"]))).contains("1 runs"));
+    // A run whose settings are damaged is named.
+    let c = make(&root, "c", 0.1, Some(1.0));
+    fs::write(root.join(&c).join("config.toml"), "seed = ").unwrap();
+    let told = output(nct(dir.path()).args(["runs", "ls"]));
+    assert!(told.status.success() && stderr(&told).contains(&format!("{c}: left out")), "{}", stderr(&told));
 }
 
 #[test]
@@ -149,7 +154,13 @@ fn runs_are_removed_and_tidied_only_when_asked_and_never_while_they_train() {
     };
     let told = output(nct(dir.path()).args(["runs", "gc"]));
     assert!(stderr(&told).contains("would be freed") && there(&a) == [true; 3], "{}", stderr(&told));
+    // What a kill left of a run that was being made: an old one goes, a new one may be another process's.
+    let [old, new] = ["old", "new"].map(|name| root.join(format!("{UNMADE}{name}")));
+    [&old, &new].iter().for_each(|path| fs::create_dir(path).unwrap());
+    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3 * 3600);
+    fs::File::open(&old).unwrap().set_modified(hours_ago).unwrap();
     succeed(nct(dir.path()).args(["runs", "gc", "--yes"]));
+    assert!(!old.exists() && new.exists());
     assert_eq!([&a, &b, &kept, &stopped].map(|run| there(run)[1]), [false, false, true, true]);
     assert!(there(&a)[0] && !there(&a)[2]);
     succeed(nct(dir.path()).args(["runs", "rm", &a]));

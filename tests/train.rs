@@ -1,6 +1,6 @@
 //! Training, resuming and evaluating as a user does.
 
-use crate::common::{metrics, nct, only_run, output, shards, stderr, succeed};
+use crate::common::{metrics, nct, only_run, output, python, shards, stderr, succeed};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -353,4 +353,33 @@ fn one_task_alone_trains_too() {
     succeed(&mut train(dir.path(), &neural));
     assert!(metrics(&only_run(dir.path(), "images")).iter().all(|m| m["task"] == "img_classification"));
     assert!(metrics(&only_run(dir.path(), "neural")).iter().all(|m| m["task"] == "v1"));
+}
+
+/// With TensorBoard's own reader.
+#[test]
+fn tensorboard_reads_the_curves_that_the_metrics_have() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--epochs", "2", "--out", "curves"]));
+    let run = only_run(dir.path(), "curves");
+    let Some(out) = python("read_events.py", "tensorboard", &[run.to_str().unwrap()]) else { return };
+    let read: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut compared = 0;
+    for tag in read.as_object().unwrap().keys() {
+        let (task, key) = tag.split_once('/').unwrap();
+        let of_task = lines.iter().filter(|line| line["task"] == task && !line[key].is_null());
+        let expected: Vec<(u64, f32)> = of_task
+            .map(|line| (line["epoch"].as_u64().unwrap(), line[key].as_f64().unwrap() as f32))
+            .collect();
+        let points = read[tag].as_array().unwrap().iter();
+        let found: Vec<(u64, f32)> =
+            points.map(|p| (p[0].as_u64().unwrap(), p[1].as_f64().unwrap() as f32)).collect();
+        assert_eq!(found, expected, "{tag}");
+        compared += found.len();
+    }
+    let losses =
+        ["v1/train_loss", "img_classification/train_loss", "v1/lr", "v1/log_variance", "v1/samples_per_s"];
+    assert!(losses.iter().all(|tag| read[tag].is_array()), "{read}");
+    assert!(compared > 30);
 }

@@ -1,11 +1,8 @@
-//! How errors end the program: 0 done, 1 the program failed, 2 bad input or usage, 130 interrupted.
+//! How errors end the program: 0 done, 1 the program failed, 2 bad input or usage, 130 interrupted; and what codes
+//! their messages end with.
 
+use super::codes;
 use super::show::tell;
-use crate::ingest::IngestError;
-use crate::load::LoadError;
-use crate::runs::RunError;
-use crate::schedule::ScheduleError;
-use crate::shard::ShardError;
 use std::process::ExitCode;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,38 +37,9 @@ pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     if is_closed_pipe(&error) {
         return ExitCode::SUCCESS;
     }
-    tell(&format!("nct: {}", chain(&error)));
-    ExitCode::from(code(&error))
-}
-
-fn code(error: &anyhow::Error) -> u8 {
-    let is_input = |cause: &(dyn std::error::Error + 'static)| {
-        #[cfg(feature = "torch")]
-        let torch = cause.is::<crate::config::ConfigError>()
-            || cause.is::<crate::config::DataError>()
-            || cause.is::<crate::model::ModelError>()
-            || cause.downcast_ref::<crate::eval::EvalError>().is_some_and(crate::eval::EvalError::is_input)
-            || cause
-                .downcast_ref::<crate::train::TrainError>()
-                .is_some_and(crate::train::TrainError::is_input);
-        #[cfg(not(feature = "torch"))]
-        let torch = false;
-        torch
-            || cause.is::<Usage>()
-            || cause.is::<RunError>()
-            || cause.is::<IngestError>()
-            || cause.is::<ShardError>()
-            || cause.is::<LoadError>()
-            || cause.is::<ScheduleError>()
-    };
-    let stopped = |e: &IngestError| matches!(e, IngestError::Stopped);
-    if error.is::<Interrupted>() || error.downcast_ref().is_some_and(stopped) {
-        130
-    } else if error.chain().any(is_input) {
-        2
-    } else {
-        1
-    }
+    let code = codes::of(&error);
+    tell(&format!("nct: {} [{}]", chain(&error), code.name));
+    ExitCode::from(code.exit)
 }
 
 /// `nct inspect … | head` is no failure.

@@ -3,11 +3,13 @@
 //! Text for people goes to stderr, results to stdout.
 
 mod bench;
+mod codes;
 mod corrupt;
 mod exit;
 #[cfg(feature = "torch")]
 mod figures;
 mod files;
+mod help;
 mod inspect;
 pub mod prepare;
 mod runs;
@@ -41,7 +43,13 @@ use std::process::ExitCode;
 
 /// Co-train one network on object recognition and neural responses.
 #[derive(Debug, Parser)]
-#[command(name = "nct", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "nct",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
 struct Cli {
     /// Say only what went wrong
     #[arg(long, short, global = true)]
@@ -95,6 +103,12 @@ enum Command {
     Synth(synth::Args),
     /// Say what this program and machine have, what is missing, and how to get it
     Doctor(doctor::Args),
+    /// Explain an error by its code
+    Explain(codes::Args),
+    /// Explain a command or a topic
+    Help(help::Args),
+    /// Write man pages
+    Man(help::ManArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -132,6 +146,9 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args, show),
         Command::Synth(args) => synth::run(&args, show),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Explain(args) => codes::explain(&args),
+        Command::Help(args) => help::run(&args),
+        Command::Man(args) => help::man(&args, show),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "nct", &mut std::io::stdout());
             Ok(())

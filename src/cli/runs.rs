@@ -129,6 +129,10 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             args.root.display()
         ));
     }
+    for folder in store.unreadable() {
+        let path = args.root.join(folder);
+        show.line(&format!("{}: left out: its config.toml cannot be read", path.display()));
+    }
     match &args.command {
         Command::Ls(args) => list(&store, args),
         Command::Show { run, json } => one(&store, &store.find(run)?, *json),

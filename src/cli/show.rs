@@ -26,11 +26,13 @@ impl Show {
     }
 
     /// The same for one of several workers: its lines begin with its number.
+    #[cfg(feature = "torch")]
     pub(crate) fn prefixed(self, worker: u16) -> Self {
         Self { worker: Some(worker), ..self }
     }
 
     /// Whether only what went wrong is said.
+    #[cfg(feature = "torch")]
     pub(crate) fn is_quiet(self) -> bool {
         self.quiet
     }
@@ -111,6 +113,7 @@ fn style(unit: &str, below: &str) -> ProgressStyle {
 /// Seconds between plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// Between lines below a bar.
+#[cfg(feature = "torch")]
 const NEWS_EVERY: Duration = Duration::from_millis(500);
 
 impl Bar {
@@ -122,6 +125,7 @@ impl Bar {
     }
 
     /// The same, with a line about how it goes below the bar or after the plain line.
+    #[cfg(feature = "torch")]
     pub(crate) fn advance_with(&self, n: u64, news: impl FnOnce() -> String) {
         self.bar.inc(n);
         if self.plain && self.is_due(PLAIN_EVERY) {

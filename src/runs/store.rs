@@ -11,7 +11,7 @@ mod read;
 pub use query::{Entry, Filter, Listed, Order};
 
 use super::{RunError, State};
-use read::Found;
+use read::{Changes, Found};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::collections::HashMap;
 use std::fs;
@@ -46,6 +46,7 @@ pub struct Store {
     index: Connection,
     /// Why the index is in memory only, if it is.
     unwritable: Option<String>,
+    unreadable: Vec<String>,
 }
 
 impl Store {
@@ -61,7 +62,12 @@ impl Store {
             Ok(store) => Ok(store),
             Err(e) if is_unwritable(&e) => {
                 let index = Connection::open_in_memory().map_err(failed)?;
-                let mut store = Self { root: root.to_path_buf(), index, unwritable: Some(e.to_string()) };
+                let mut store = Self {
+                    root: root.to_path_buf(),
+                    index,
+                    unwritable: Some(e.to_string()),
+                    unreadable: Vec::new(),
+                };
                 store.follow().map_err(failed)?;
                 Ok(store)
             }
@@ -76,7 +82,7 @@ impl Store {
     fn on_disk(root: &Path, path: &Path) -> rusqlite::Result<Self> {
         let index = Connection::open(path)?;
         index.busy_timeout(PATIENCE)?;
-        let mut store = Self { root: root.to_path_buf(), index, unwritable: None };
+        let mut store = Self { root: root.to_path_buf(), index, unwritable: None, unreadable: Vec::new() };
         store.follow()?;
         Ok(store)
     }
@@ -84,6 +90,11 @@ impl Store {
     /// Why the index could not be written, if so: it was made in memory then.
     pub fn unwritable(&self) -> Option<&str> {
         self.unwritable.as_deref()
+    }
+
+    /// Folders that are not in the index because their settings cannot be read.
+    pub fn unreadable(&self) -> &[String] {
+        &self.unreadable
     }
 
     /// The folder of runs.
@@ -105,7 +116,8 @@ impl Store {
     fn follow(&mut self) -> rusqlite::Result<()> {
         let version: i64 = self.index.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let known = if version == VERSION { known(&self.index)? } else { HashMap::new() };
-        let (changed, gone) = read::changes(&self.root, &known);
+        let Changes { found: changed, gone, unreadable } = read::changes(&self.root, &known);
+        self.unreadable = unreadable;
         if version == VERSION && changed.is_empty() && gone.is_empty() {
             return Ok(());
         }

@@ -113,6 +113,20 @@ pub(crate) fn metrics(run: &Path) -> Vec<serde_json::Value> {
     text.lines().map(line).collect()
 }
 
+/// What a script of `tools/` prints; none where Python lacks what it needs.
+pub(crate) fn python(script: &str, packages: &str, args: &[&str]) -> Option<Output> {
+    let python = std::env::var("NCT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let run = |args: &[&str]| Command::new(&python).args(args).output();
+    if !run(&["-c", &format!("import {packages}")]).is_ok_and(|out| out.status.success()) {
+        eprintln!("skipped: {python} has not all of {packages}");
+        return None;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(script);
+    let out = run(&[&[script.to_str().unwrap()], args].concat()).unwrap();
+    assert!(out.status.success(), "{}", stderr(&out));
+    Some(out)
+}
+
 /// All files below `root` with their contents, sorted.
 pub(crate) fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();

@@ -51,12 +51,24 @@ pub(super) struct Found {
 enum Look {
     Same,
     Run(Box<Found>),
+    /// It has settings that cannot be read.
+    Unreadable,
     Nothing,
+}
+
+/// What has changed in a folder of runs.
+pub(super) struct Changes {
+    /// Runs that are not as they were known.
+    pub(super) found: Vec<Found>,
+    /// Folders that are no runs any more.
+    pub(super) gone: Vec<String>,
+    /// Folders that have settings which cannot be read.
+    pub(super) unreadable: Vec<String>,
 }
 
 /// The runs in `root` that are not as `known`, and the folders that are no runs any more. A run that is done changes
 /// only with its folder; others are read every time.
-pub(super) fn changes(root: &Path, known: &HashMap<String, (i64, State)>) -> (Vec<Found>, Vec<String>) {
+pub(super) fn changes(root: &Path, known: &HashMap<String, (i64, State)>) -> Changes {
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
     let folders = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut folders: Vec<String> = folders.filter(|name| !name.starts_with('.')).collect();
@@ -66,16 +78,23 @@ pub(super) fn changes(root: &Path, known: &HashMap<String, (i64, State)>) -> (Ve
         let Some(stamp) = stamp(&path) else { return Look::Nothing };
         match known.get(folder) {
             Some(&(before, State::Done)) if before == stamp => Look::Same,
-            _ => read(&path, folder, stamp).map_or(Look::Nothing, |found| Look::Run(Box::new(found))),
+            _ => match (Run::open(&path), read(&path, folder, stamp)) {
+                (Err(_), _) => Look::Nothing,
+                (Ok(_), None) => Look::Unreadable,
+                (Ok(_), Some(found)) => Look::Run(Box::new(found)),
+            },
         }
     };
     let looks: Vec<Look> = folders.par_iter().map(look).collect();
-    let runs = |(folder, look): (&String, &Look)| (!matches!(look, Look::Nothing)).then(|| folder.clone());
-    let there: BTreeSet<String> = folders.iter().zip(&looks).filter_map(runs).collect();
+    let names = |is: fn(&Look) -> bool| -> BTreeSet<String> {
+        folders.iter().zip(&looks).filter(|(_, look)| is(look)).map(|(folder, _)| folder.clone()).collect()
+    };
+    let there = names(|look| matches!(look, Look::Same | Look::Run(_)));
+    let unreadable = names(|look| matches!(look, Look::Unreadable)).into_iter().collect();
     let gone = known.keys().filter(|folder| !there.contains(*folder)).cloned().collect();
     let found =
         looks.into_iter().filter_map(|look| if let Look::Run(found) = look { Some(*found) } else { None });
-    (found.collect(), gone)
+    Changes { found: found.collect(), gone, unreadable }
 }
 
 fn stamp(path: &Path) -> Option<i64> {
