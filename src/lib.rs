@@ -45,5 +45,7 @@ pub mod train;
 
 #[cfg(feature = "torch")]
 pub mod config;
+#[cfg(feature = "torch")]
+pub mod report;
 
 pub mod cli;

@@ -16,6 +16,8 @@ mod prepare;
 #[cfg(feature = "torch")]
 mod recipes;
 #[cfg(feature = "torch")]
+mod report;
+#[cfg(feature = "torch")]
 mod run;
 mod runs;
 #[cfg(feature = "torch")]

@@ -13,7 +13,7 @@ const RANKS: [&[&str]; 9] = [
     &["objective"],
     &["eval"],
     &["train"],
-    &["config"],
+    &["config", "report"],
 ];
 const FENCES: [&str; 3] = ["src/shard/mmap.rs", "src/load/arena.rs", "src/model/device.rs"];
 

@@ -69,7 +69,7 @@ pub(crate) struct Args {
     /// Show the scores of every class too
     #[arg(long)]
     per_class: bool,
-    /// Write neurons.csv, classes.csv and confusion.csv to this folder
+    /// Write neurons.csv, classes.csv, confusion.csv and predictions.csv to this folder
     #[arg(long, value_name = "DIR")]
     tables: Option<PathBuf>,
     /// Write all that --json prints to a file, .csv, .jsonl or .parquet (may be repeated)

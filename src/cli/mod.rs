@@ -26,6 +26,8 @@ mod doctor;
 #[cfg(feature = "torch")]
 mod eval;
 #[cfg(feature = "torch")]
+mod report;
+#[cfg(feature = "torch")]
 mod respond;
 #[cfg(feature = "torch")]
 mod robustness;
@@ -91,6 +93,12 @@ enum Command {
     /// Compare models under corruptions with a baseline
     #[cfg(feature = "torch")]
     Robustness(robustness::Args),
+    /// Show runs as one page: curves, robustness, confusions, neurons, images, and what they differ in
+    #[cfg(feature = "torch")]
+    Report(report::Args),
+    /// Draw the figures of a report as files, with their numbers
+    #[cfg(feature = "torch")]
+    Plot(report::PlotArgs),
     /// List, find, compare, tag and remove runs
     Runs(runs::Args),
     /// Show, convert and compare weights files
@@ -139,6 +147,10 @@ pub fn main() -> ExitCode {
         Command::Respond(args) => respond::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Robustness(args) => robustness::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Report(args) => report::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Plot(args) => report::plot(&args, show),
         Command::Runs(args) => runs::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Weights(args) => weights::run(&args, show),

@@ -390,8 +390,33 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     out(&table.to_string())
 }
 
-/// The robustness score of runs relative to a baseline's, and its spread over drawn seeds where there are several.
-pub(crate) fn relative_scores(
+/// Averages over seeds of a model and a baseline that were evaluated alike.
+fn alike(name: &str, models: &[&Grid], baselines: &[&Grid]) -> Result<(Grid, Grid), String> {
+    let (model, baseline) = (Grid::average(models)?, Grid::average(baselines)?);
+    if model.severities != baseline.severities || !model.cells.keys().eq(baseline.cells.keys()) {
+        return Err(format!(
+            "{name} and the baseline differ in corruptions or severities; evaluate them alike"
+        ));
+    }
+    Ok((model, baseline))
+}
+
+/// The robustness score of models relative to a baseline's, and its spread over drawn seeds where there are several.
+pub(crate) fn score_of(
+    name: &str,
+    models: &[Grid],
+    baselines: &[Grid],
+) -> Result<(f64, Option<f64>), String> {
+    let (models, baselines): (Vec<&Grid>, Vec<&Grid>) = (models.iter().collect(), baselines.iter().collect());
+    let (model, baseline) = alike(name, &models, &baselines)?;
+    let score = |model: &Grid, baseline: &Grid| Some(model.summary(baseline)?.score);
+    let spread =
+        if models.len() + baselines.len() > 2 { bootstrap(&models, &baselines, score)? } else { None };
+    Ok((score(&model, &baseline).unwrap_or(f64::NAN), spread.map(|spread| spread.std)))
+}
+
+/// The same of runs.
+pub(crate) fn relative_score(
     name: &str,
     runs: &[PathBuf],
     baselines: &[PathBuf],
@@ -400,13 +425,7 @@ pub(crate) fn relative_scores(
     let grids = |runs: &[PathBuf]| -> anyhow::Result<Vec<Grid>> {
         runs.iter().map(|run| kept(run, &suite.origin, suite.split)).collect()
     };
-    let rows = scores(name, &grids(runs)?, &grids(baselines)?).map_err(Usage)?;
-    let overall = |row: &&Value| {
-        row["metric"] == "robustness_score" && row["group"].is_null() && row["corruption"].is_null()
-    };
-    let row = rows.iter().find(overall);
-    let value = |key: &str| row.and_then(|row| row[key].as_f64());
-    Ok((value("value").unwrap_or(f64::NAN), value("bootstrap_std")))
+    Ok(score_of(name, &grids(runs)?, &grids(baselines)?).map_err(Usage)?)
 }
 
 type Of = fn(Relative) -> Option<f64>;
@@ -414,12 +433,7 @@ type Of = fn(Relative) -> Option<f64>;
 /// Every score of a model: over all, by group, and the robustness score by corruption.
 fn scores(name: &str, models: &[Grid], baselines: &[Grid]) -> Result<Vec<Value>, String> {
     let (models, baselines): (Vec<&Grid>, Vec<&Grid>) = (models.iter().collect(), baselines.iter().collect());
-    let (model, baseline) = (Grid::average(&models)?, Grid::average(&baselines)?);
-    if model.severities != baseline.severities || !model.cells.keys().eq(baseline.cells.keys()) {
-        return Err(format!(
-            "{name} and the baseline differ in corruptions or severities; evaluate them alike"
-        ));
-    }
+    let (model, baseline) = alike(name, &models, &baselines)?;
     let mut rows = Vec::new();
     let mut add = |place: (&str, &str), metric: &str, score: &dyn Fn(&Grid, &Grid) -> Option<f64>| {
         let Some(value) = score(&model, &baseline) else { return Ok(()) };

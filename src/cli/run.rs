@@ -92,6 +92,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let after = statuses(&mut worker)?;
     listing(&after, args.json)?;
     summary::show(&study, &mut worker, args.json, show)?;
+    summary::report(&study, &mut worker, &place, show)?;
     verdict(&after)
 }
 

@@ -150,6 +150,7 @@ fn overview(models: &[Model<'_>], corruptions: &[Corruption]) -> (HeatMap, Vec<V
         scale: scale(models),
         cell: OVERVIEW_CELL,
         decimals: 1,
+        ground: None,
     };
     (map, rows)
 }
@@ -183,6 +184,7 @@ fn by_severity(
         scale,
         cell: CELL,
         decimals: 1,
+        ground: None,
     };
     (map, rows)
 }
@@ -266,7 +268,7 @@ fn curve(models: &[Model<'_>], of: Option<Corruption>, high: f64, rows: &mut Vec
 }
 
 /// Mean, and standard deviation with ddof 1 of two values or more.
-fn mean_and_std(values: &[f64]) -> (f64, Option<f64>) {
+pub fn mean_and_std(values: &[f64]) -> (f64, Option<f64>) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();

@@ -130,6 +130,7 @@ mod tests {
         let kept = map.select(logits).unwrap().index_select(0, &Tensor::from_slice(&rows));
         let [predicted, ranks, losses] = judge(&kept, &Tensor::from_slice(&places)).unwrap();
         Guesses {
+            images: rows.iter().map(|row| *row as u64).collect(),
             left_out: (labels.len() - rows.len()) as u64,
             labels: places,
             predicted: Vec::try_from(predicted).unwrap(),

@@ -22,7 +22,7 @@ pub use tables::write_tables;
 use crate::base::Task;
 use crate::load::{Batch, LoadError, LoaderOptions, Pixels, Source};
 use crate::objective::Objective;
-use crate::objective::score::{ClassScores, SessionScores, summary};
+use crate::objective::score::{ClassScores, Guesses, SessionScores, summary};
 use crate::schedule::{Mix, Schedule, ScheduleError, StreamSpec};
 use forward::Network;
 use pass::Pass;
@@ -79,6 +79,8 @@ pub enum Parts {
     Classes {
         /// Counts.
         scores: ClassScores,
+        /// Image by image.
+        guesses: Guesses,
         /// Classes of the data set that the network does not know.
         unmatched: Vec<String>,
     },
@@ -163,7 +165,7 @@ impl Evaluator {
             let counted = ClassScores::new(self.classes.names().to_vec(), &guesses);
             let metrics = counted.summary(log_variance);
             let unmatched = self.classes.unmatched().to_vec();
-            let parts = Parts::Classes { scores: counted, unmatched };
+            let parts = Parts::Classes { scores: counted, guesses, unmatched };
             scores.push(TaskScores { task: Task::Classification, metrics, parts });
         }
         Ok(scores)

@@ -23,6 +23,8 @@ struct Pending {
     judged: [Vec<Tensor>; 3],
     /// Responses of each session, batch after batch.
     responses: Vec<Vec<Tensor>>,
+    /// Labelled images so far.
+    images: u64,
 }
 
 impl Evaluator {
@@ -58,12 +60,15 @@ impl Evaluator {
             Targets::Labels(labels) => {
                 let (rows, places) = self.classes.scored(labels);
                 pass.guesses.left_out += (labels.len() - rows.len()) as u64;
+                let before = pending.images;
+                pending.images += labels.len() as u64;
                 if rows.is_empty() {
                     return Ok(());
                 }
                 let judged = classify(net, batch, &self.classes, &rows, &places, device)?;
                 pending.judged.iter_mut().zip(judged).for_each(|(all, new)| all.push(new));
                 pass.guesses.labels.extend(places);
+                pass.guesses.images.extend(rows.iter().map(|row| before + *row as u64));
             }
             Targets::Responses(recorded) | Targets::Both { responses: recorded, .. } => {
                 let before = &self.sources[..batch.stream.0 as usize];

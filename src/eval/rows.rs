@@ -74,7 +74,7 @@ pub fn rows(run: &str, evaluation: &Evaluation, scores: &TaskScores, detail: Det
                 }
             }
         }
-        Parts::Classes { scores, unmatched } => {
+        Parts::Classes { scores, unmatched, .. } => {
             if !unmatched.is_empty() {
                 let place = [("classes", json!(unmatched))];
                 rows.push(row(&place, "unmatched_classes", json!(unmatched.len())));

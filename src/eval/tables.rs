@@ -1,13 +1,14 @@
 //! Scores as files for spreadsheets and data frames: a row a neuron, a class, a pair of classes.
 
-use super::{Evaluation, Parts, TaskScores};
+use super::{Evaluation, Parts, Suite, TaskScores};
+use crate::base::Split;
 use crate::objective::score::NeuronScores;
 use crate::runs::{RunError, write_atomic};
 use crate::table::csv_cell as cell;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Writes `neurons.csv`, `classes.csv` and `confusion.csv` into `folder`, which is made if it is not there;
+/// Writes `neurons.csv`, `classes.csv`, `confusion.csv` and, of test images, `predictions.csv` into `folder`, which is made if it is not there;
 /// a table without rows is not written. What is undefined is an empty cell. Each file is replaced in one step.
 pub fn write_tables(folder: &Path, run: &str, scored: &[(Evaluation, TaskScores)]) -> Result<(), RunError> {
     std::fs::create_dir_all(folder).map_err(|source| RunError::Io {
@@ -20,14 +21,20 @@ pub fn write_tables(folder: &Path, run: &str, scored: &[(Evaluation, TaskScores)
         ("neurons.csv", header),
         ("classes.csv", "run,mode,class,count,correct,accuracy\n".to_owned()),
         ("confusion.csv", "run,mode,class,predicted,count\n".to_owned()),
+        ("predictions.csv", "run,mode,image,class,predicted,rank,probability\n".to_owned()),
     ];
     let headers = tables.clone();
-    let [(_, neurons), (_, classes), (_, confusion)] = &mut tables;
+    let [(_, neurons), (_, classes), (_, confusion), (_, predictions)] = &mut tables;
     for (evaluation, scores) in scored {
         let head = format!("{},{}", cell(run), cell(&evaluation.mode));
         match &scores.parts {
             Parts::Sessions(_) => add_neurons(neurons, &head, scores),
-            Parts::Classes { .. } => add_classes(classes, confusion, &head, scores),
+            Parts::Classes { .. } => {
+                add_classes(classes, confusion, &head, scores);
+                if evaluation.split == Split::Test && evaluation.suite != Suite::Corruptions {
+                    add_predictions(predictions, &head, scores);
+                }
+            }
         }
     }
     for ((name, text), (_, header)) in tables.iter().zip(&headers) {
@@ -62,6 +69,17 @@ fn add_classes(classes: &mut String, confusion: &mut String, head: &str, scores:
     }
 }
 
+/// Rank 0 is first; the probability is that of the right class.
+fn add_predictions(out: &mut String, head: &str, scores: &TaskScores) {
+    let Parts::Classes { scores, guesses, .. } = &scores.parts else { return };
+    let name = |class: i64| scores.names.get(class as usize).map_or_else(String::new, |name| cell(name));
+    for (i, image) in guesses.images.iter().enumerate() {
+        let (class, predicted) = (name(guesses.labels[i]), name(guesses.predicted[i]));
+        let (rank, probability) = (guesses.ranks[i], (-guesses.losses[i]).exp());
+        let _ = writeln!(out, "{head},{image},{class},{predicted},{rank},{probability:.4}");
+    }
+}
+
 fn number(value: Option<f64>) -> String {
     value.map(|v| v.to_string()).unwrap_or_default()
 }
@@ -87,6 +105,7 @@ mod tests {
             parts: Parts::Sessions(vec![("s1".to_owned(), session)]),
         };
         let guesses = Guesses {
+            images: vec![0, 7],
             labels: vec![0, 0],
             predicted: vec![0, 1],
             ranks: vec![0, 1],
@@ -97,16 +116,23 @@ mod tests {
         let images = TaskScores {
             task: Task::Classification,
             metrics: counted.summary(None),
-            parts: Parts::Classes { scores: counted, unmatched: Vec::new() },
+            parts: Parts::Classes { scores: counted, guesses, unmatched: Vec::new() },
         };
-        let scored = [
+        let mut scored = vec![
             (Evaluation::clean(Task::V4, Split::Test), neural),
-            (Evaluation::clean(Task::Classification, Split::Validation), images),
+            (Evaluation::clean(Task::Classification, Split::Validation), images.clone()),
         ];
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("tables");
         write_tables(&folder, "runs/x", &scored).unwrap();
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        assert!(!folder.join("predictions.csv").exists(), "of test images only");
+        scored.push((Evaluation::clean(Task::Classification, Split::Test), images));
+        write_tables(&dir.path().join("test"), "runs/x", &scored).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("test/predictions.csv")).unwrap(),
+            "run,mode,image,class,predicted,rank,probability\nruns/x,test,0,\"a,b\",\"a,b\",0,1.0000\nruns/x,test,7,\"a,b\",c,1,0.3679\n"
+        );
         let neurons = read("neurons.csv");
         let rows: Vec<&str> = neurons.lines().collect();
         assert_eq!(rows.len(), 3);

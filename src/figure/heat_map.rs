@@ -27,6 +27,8 @@ pub struct HeatMap {
     pub cell: [f64; 2],
     /// Decimals of the printed numbers.
     pub decimals: usize,
+    /// The number that most cells have: they are drawn as one ground, and are no marks.
+    pub ground: Option<f64>,
 }
 
 /// Which numbers have which colours.
@@ -92,9 +94,13 @@ impl HeatMap {
             let y = top + offset(i, self.cell[1], &self.row_gaps) + self.cell[1] / 2.0;
             svg.text([left - 5.0, y], Anchor::End, TICK, &fit(name, TICK, NAME_ROOM));
         }
+        if let Some(ground) = self.ground {
+            svg.rect([left, top], [w, h], &color::hex(self.scale.color(ground)));
+        }
         for (i, row) in self.values.iter().enumerate() {
             let y = top + offset(i, self.cell[1], &self.row_gaps);
-            for (j, value) in row.iter().take(self.column_names.len()).enumerate() {
+            let cells = row.iter().take(self.column_names.len()).enumerate();
+            for (j, value) in cells.filter(|(_, value)| self.ground != Some(**value)) {
                 self.draw_cell(svg, [left + offset(j, self.cell[0], &self.column_gaps), y], *value);
             }
         }

@@ -8,6 +8,7 @@
 mod chart;
 mod color;
 mod heat_map;
+mod pdf;
 mod raster;
 mod svg;
 mod ticks;
@@ -15,6 +16,7 @@ mod ticks;
 pub use chart::{Axis, Chart, Point, Series};
 pub use heat_map::{HeatMap, Scale};
 pub use raster::FigureError;
+pub(crate) use svg::escape;
 pub use ticks::round_above;
 
 use svg::{Anchor, Svg, width};
@@ -106,6 +108,11 @@ impl Figure {
     /// The figure as PNG of 300 pixels an inch.
     pub fn png(&self) -> Result<Vec<u8>, FigureError> {
         raster::png(&self.svg())
+    }
+
+    /// The figure as PDF, one page of its size.
+    pub fn pdf(&self) -> Result<Vec<u8>, FigureError> {
+        pdf::pdf(&self.svg())
     }
 
     /// What colour bars and their labels need.

@@ -12,6 +12,9 @@ pub enum FigureError {
     /// Too many pixels for the memory.
     #[error("figure: a picture of {0} x {1} pixels does not fit in memory")]
     Size(u32, u32),
+    /// The PDF cannot be made.
+    #[error("figure: {0}")]
+    Pdf(String),
     /// The PNG cannot be written.
     #[error("figure: {0}")]
     Png(#[from] png::EncodingError),

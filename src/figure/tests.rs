@@ -25,6 +25,7 @@ fn map(values: Vec<Vec<f64>>, range: [f64; 2]) -> Figure {
         scale: Scale { label: "%".into(), range },
         cell: [30.0, 16.0],
         decimals: 1,
+        ground: None,
     };
     Figure { title: "t".into(), description: "d".into(), rows: vec![vec![Panel::HeatMap(map)]] }
 }

@@ -118,14 +118,13 @@ impl Run {
     pub fn create(out: &Path, name: &str, config: &str, manifest: &Value) -> Result<Self, RunError> {
         fs::create_dir_all(out).map_err(RunError::io(out, "create"))?;
         // Made under a hidden name: a run is there as a whole or not at all.
-        let hidden = tempfile::Builder::new().prefix(UNMADE).tempdir_in(out);
+        let hidden = temporary(0o777).prefix(UNMADE).tempdir_in(out);
         let hidden = hidden.map_err(RunError::io(out, "write"))?;
         let made = hidden.path();
         fs::create_dir(made.join("checkpoints")).map_err(RunError::io(made, "write"))?;
         write_atomic(&made.join("manifest.json"), format!("{manifest:#}\n").as_bytes())?;
         write_atomic(&made.join(CONFIG), config.as_bytes())?;
         let lock = lock(made)?;
-        readable(made)?;
         let stem = format!("{}-{name}", timestamp());
         let mut root = out.join(&stem);
         for n in 2.. {
@@ -308,7 +307,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     // A bare name's parent is empty.
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = temporary(0o666).tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|e| e.error)?;
@@ -317,23 +316,20 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     write().map_err(RunError::io(path, "write"))
 }
 
+/// Temporary files and folders are for their owner alone; what becomes of these is as open as the process's mask says,
+/// which takes from `mode`.
+fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    #[cfg(not(unix))]
+    let _ = mode;
+    builder
+}
+
 /// Seconds since 1970.
 pub fn now_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
-}
-
-/// Folders of temporary files are for their owner alone; a run is as open as other folders.
-fn readable(folder: &Path) -> Result<(), RunError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // The mode of a plain new folder, as the process's mask has it.
-        let mode =
-            fs::metadata(folder.join("checkpoints")).map_err(RunError::io(folder, "read"))?.permissions();
-        let mode = fs::Permissions::from_mode(mode.mode() & 0o7777);
-        fs::set_permissions(folder, mode).map_err(RunError::io(folder, "write"))?;
-    }
-    Ok(())
 }
 
 fn lock(root: &Path) -> Result<File, RunError> {

@@ -106,6 +106,16 @@ impl Table {
         Ok(())
     }
 
+    /// Names of the columns.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|(name, _)| name.as_ref())
+    }
+
+    /// The rows, as many cells each as there are columns.
+    pub fn rows(&self) -> impl Iterator<Item = &[Value]> {
+        self.rows.iter().map(Vec::as_slice)
+    }
+
     /// The table as the bytes of a file.
     pub fn bytes(&self, format: Format) -> Result<Vec<u8>, TableError> {
         Ok(match format {

@@ -1,11 +1,16 @@
 //! A study's results: means and spreads over the runs of each stage.
 
-use super::work::Worker;
-use crate::cli::robustness::relative_scores;
+use super::work::{Place, Worker};
+use crate::cli::report::{Which, told};
+use crate::cli::robustness::relative_score;
 use crate::cli::show::{Show, out, table};
 use crate::config::{Study, Work};
-use serde_json::{Value, json};
-use std::path::Path;
+use crate::corruption::Profile;
+use crate::eval::Origin;
+use crate::eval::figures::mean_and_std;
+use crate::report::Subject;
+use serde_json::json;
+use std::path::PathBuf;
 
 /// Shows the scores of finished stages, compared with the baseline where there is one.
 pub(super) fn show(study: &Study, worker: &mut Worker<'_>, json: bool, show: Show) -> anyhow::Result<()> {
@@ -17,13 +22,14 @@ pub(super) fn show(study: &Study, worker: &mut Worker<'_>, json: bool, show: Sho
     let mut table =
         table(&["stage", "runs", "test accuracy", "test correlation", "robustness score", "reported"]);
     for (stage, runs) in &done {
+        let subjects = runs.iter().map(|run| Subject::read(run)).collect::<Result<Vec<_>, _>>()?;
         let scores = |task: &str, metric: &str| -> Vec<f64> {
-            runs.iter().filter_map(|run| score(run, task, metric)).collect()
+            subjects.iter().filter_map(|run| run.score(task, metric)).collect()
         };
         let (accuracy, correlation) = (scores("img_classification", "accuracy"), scores("v1", "correlation"));
         let robust = match (&study.corruptions, baseline) {
             (Some(suite), Some((_, baselines))) if !accuracy.is_empty() => {
-                Some(relative_scores(stage, runs, baselines, suite)?)
+                Some(relative_score(stage, runs, baselines, suite)?)
             }
             _ => None,
         };
@@ -32,17 +38,13 @@ pub(super) fn show(study: &Study, worker: &mut Worker<'_>, json: bool, show: Sho
             Work::Respond(_) => None,
         });
         if json {
+            let told = |values: &[f64]| (!values.is_empty()).then(|| mean_and_std(values));
             let row = json!({
-                "stage": stage, "runs": runs.len(), "accuracy": mean_and_spread(&accuracy),
-                "correlation": mean_and_spread(&correlation), "robustness_score": robust,
+                "stage": stage, "runs": runs.len(), "accuracy": told(&accuracy),
+                "correlation": told(&correlation), "robustness_score": robust,
             });
             out(&row.to_string())?;
         }
-        let spread = |values: &[f64], digits: usize| match mean_and_spread(values) {
-            Some((mean, Some(spread))) => format!("{mean:.digits$} ± {spread:.digits$}"),
-            Some((mean, None)) => format!("{mean:.digits$}"),
-            None => String::new(),
-        };
         let robust = robust.map_or_else(String::new, |(score, spread)| match spread {
             Some(spread) => format!("{score:.1} ± {spread:.1}"),
             None => format!("{score:.1}"),
@@ -50,7 +52,7 @@ pub(super) fn show(study: &Study, worker: &mut Worker<'_>, json: bool, show: Sho
         let reported =
             reported.map_or_else(String::new, |r| format!("{} ± {}", r.robustness_score, r.spread));
         let n = runs.len().to_string();
-        table.add_row([stage.clone(), n, spread(&accuracy, 1), spread(&correlation, 3), robust, reported]);
+        table.add_row([stage.clone(), n, told(&accuracy, 1), told(&correlation, 3), robust, reported]);
     }
     if !json {
         show.line(
@@ -61,20 +63,26 @@ pub(super) fn show(study: &Study, worker: &mut Worker<'_>, json: bool, show: Sho
     Ok(())
 }
 
-/// A final score on the test data as they are.
-fn score(run: &Path, task: &str, metric: &str) -> Option<f64> {
-    let rows: Vec<Value> =
-        serde_json::from_str(&std::fs::read_to_string(run.join("results.json")).ok()?).ok()?;
-    let is = |row: &&Value| {
-        row["task"] == task && row["metric"] == metric && row["split"] == "test" && row["session"].is_null()
+/// Writes the study's report of all finished runs, if it has one.
+pub(super) fn report(
+    study: &Study,
+    worker: &mut Worker<'_>,
+    place: &Place,
+    show: Show,
+) -> anyhow::Result<()> {
+    let Some(name) = &study.report else { return Ok(()) };
+    let done = worker.finished()?;
+    let run: Vec<PathBuf> = done.iter().flat_map(|(_, runs)| runs.iter().cloned()).collect();
+    let baseline = study.baseline.as_ref().and_then(|name| done.iter().find(|(stage, _)| stage == name));
+    let profile = match study.corruptions.as_ref().map(|suite| &suite.origin) {
+        Some(Origin::Made { profile, .. }) => *profile,
+        _ => Profile::ImageNet,
     };
-    rows.iter().find(is)?["value"].as_f64()
-}
-
-/// Mean, and the standard deviation of several (n - 1).
-fn mean_and_spread(values: &[f64]) -> Option<(f64, Option<f64>)> {
-    let n = values.len() as f64;
-    let mean = (n > 0.0).then(|| values.iter().sum::<f64>() / n)?;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    Some((mean, (n > 1.0).then(|| (squares / (n - 1.0)).sqrt())))
+    if run.is_empty() {
+        return Ok(());
+    }
+    let baseline = baseline.and_then(|(_, runs)| runs.first().cloned());
+    let which = Which { run, runs: place.out.clone(), baseline, profile };
+    let (out, shards, title) = (place.out.join(name), place.shards.clone(), study.name.clone());
+    crate::cli::report::run(&crate::cli::report::Args { which, out, title, shards }, show)
 }

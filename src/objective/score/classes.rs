@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 /// What a network said of labelled images, image after image.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Guesses {
+    /// Place of each image within its split.
+    pub images: Vec<u64>,
     /// Class of each image.
     pub labels: Vec<i64>,
     /// The class that it was taken for.
@@ -102,6 +104,7 @@ mod tests {
     fn guesses_are_counted_by_class() {
         let names = ["a", "b", "c"].map(str::to_owned).to_vec();
         let guesses = Guesses {
+            images: vec![0, 1, 2, 3, 4],
             labels: vec![0, 0, 1, 1, 1],
             predicted: vec![0, 1, 1, 2, 1],
             ranks: vec![0, 1, 0, 2, 0],
