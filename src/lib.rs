@@ -46,6 +46,8 @@ pub mod train;
 #[cfg(feature = "torch")]
 pub mod config;
 #[cfg(feature = "torch")]
+pub mod datajoint;
+#[cfg(feature = "torch")]
 pub mod report;
 
 pub mod cli;

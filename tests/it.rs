@@ -5,6 +5,8 @@ mod bad_input;
 mod common;
 mod corrupt;
 #[cfg(feature = "torch")]
+mod datajoint;
+#[cfg(feature = "torch")]
 mod eval;
 mod help;
 mod layers;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Ranks, bottom first. Modules of one rank do not know each other.
-const RANKS: [&[&str]; 9] = [
+const RANKS: [&[&str]; 10] = [
     &["base"],
     &["shard", "runs", "corruption", "figure", "table"],
     &["schedule", "ingest"],
@@ -14,6 +14,7 @@ const RANKS: [&[&str]; 9] = [
     &["eval"],
     &["train"],
     &["config", "report"],
+    &["datajoint"],
 ];
 const FENCES: [&str; 3] = ["src/shard/mmap.rs", "src/load/arena.rs", "src/model/device.rs"];
 

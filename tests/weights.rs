@@ -151,7 +151,11 @@ fn conversion_keeps_names_types_and_bits_and_overwrites_nothing_unasked() {
     let bytes = fs::read(dir.path().join("out.safetensors")).unwrap();
     refused(&mut weights(dir.path(), &[file, "--to", "out.safetensors"]), &["out.safetensors", "--force"]);
     assert_eq!(fs::read(dir.path().join("out.safetensors")).unwrap(), bytes);
-    refused(&mut weights(dir.path(), &[file, "--to", "out.pth"]), &["out.pth", "end with .safetensors"]);
+    refused(&mut weights(dir.path(), &[file, "--to", "out.bin"]), &["out.bin", "end with .safetensors"]);
+    succeed(&mut weights(dir.path(), &[file, "--to", "out.pth"]));
+    let [before, after] =
+        [Path::new(file), &dir.path().join("out.pth")].map(|path| Weights::read(path).unwrap().tensors);
+    assert!(before.len() == after.len() && before.iter().zip(&after).all(|(a, b)| a.0 == b.0 && a.1 == b.1));
     refused(&mut weights(dir.path(), &[file, "--to", "no/out.safetensors"]), &["no/out.safetensors"]);
     refused(&mut weights(dir.path(), &[file, "--to", "a.safetensors", "--diff", file]), &["--diff"]);
     refused(&mut weights(dir.path(), &[file, "--force"]), &["--to"]);

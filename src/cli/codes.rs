@@ -4,11 +4,15 @@ use super::exit::{Interrupted, Usage};
 #[cfg(feature = "torch")]
 use crate::config::{ConfigError, DataError};
 #[cfg(feature = "torch")]
+use crate::datajoint::DatabaseError;
+#[cfg(feature = "torch")]
 use crate::eval::EvalError;
 use crate::ingest::IngestError;
 use crate::load::LoadError;
 #[cfg(feature = "torch")]
 use crate::model::ModelError;
+#[cfg(feature = "torch")]
+use crate::report::ReportError;
 use crate::runs::RunError;
 use crate::schedule::ScheduleError;
 use crate::shard::ShardError;
@@ -106,6 +110,10 @@ lets only the first N compete."
     N702 2 "a network that does not fit the data"
 "Most often shards of another data set, or colour where gray was trained. The run's config.toml says what it was trained on,
 and manifest.json the digests of those shards."
+    N751 2 "a database that does not take the runs"
+"The server is not there, the user may not write, or a table of that name is not the one that nnfabrik declares: the
+message has the server's words. Nothing was written: all runs go in together, or none. `docs/datajoint.md` says what goes
+where."
     N801 1 "torch refused"
 "The words after `torch:` are libtorch's. If they speak of shapes, please report it with the run's config.toml: the settings
 should have been refused. If they speak of CUDA, `nct doctor` may know more."
@@ -180,7 +188,12 @@ fn of_torch(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     let found = found.or_else(|| cause.downcast_ref().map(of_model));
     let found = found.or_else(|| cause.downcast_ref().map(of_eval));
     let found = found.or_else(|| cause.downcast_ref().map(of_train));
-    found.or_else(|| cause.is::<ConfigError>().then_some(N301))
+    match () {
+        () if cause.is::<ConfigError>() => Some(N301),
+        () if cause.is::<DatabaseError>() => Some(N751),
+        () if cause.is::<ReportError>() => Some(N401),
+        () => found,
+    }
 }
 
 #[cfg(feature = "torch")]

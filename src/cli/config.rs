@@ -1,8 +1,9 @@
 //! `nct config`: what recipes and runs mean, what they differ in, and a schema for editors.
 
-use super::show::{out, table};
-use crate::config::{Experiment, Recipe};
-use crate::runs::{Run, flat_settings};
+use super::exit::Usage;
+use super::show::{Show, out, table};
+use crate::config::{Dictionaries, Experiment, Recipe, dictionaries};
+use crate::runs::{Run, flat_settings, reference_hash, write_atomic};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -40,18 +41,62 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make a recipe of the reference's configuration dictionaries, as its `Experiment` writes them: a JSON object with
+    /// dataset, model, trainer and seed
+    Import {
+        /// The dictionaries
+        file: PathBuf,
+        /// The recipe; without it, it is printed
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Print a recipe or run as the reference's dictionaries, with their hashes
+    Reference {
+        /// A recipe, or the folder of a run
+        file: PathBuf,
+        /// Change a setting
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
     /// Print a JSON Schema of recipes, with which editors complete and check them
     Schema,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     match &args.command {
-        Command::Show { file, set, json } => show(&open(file)?, set, *json),
+        Command::Show { file, set, json } => print(&open(file)?, set, *json),
         Command::Diff { a, b, set, json } => {
             diff(&open(a)?.single(set)?, &open(b)?.single(set)?, [a, b], *json)
         }
+        Command::Import { file, out: to } => import(file, to.as_deref(), show),
+        Command::Reference { file, set } => reference(&open(file)?.single(set)?),
         Command::Schema => out(&serde_json::to_string_pretty(&schema())?),
     }
+}
+
+fn import(file: &Path, to: Option<&Path>, show: Show) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).map_err(|e| Usage(format!("{}: {e}", file.display())))?;
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name = to.unwrap_or(file).file_stem().map(|stem| stem.to_string_lossy().chars().map(plain).collect());
+    let name: String = name.unwrap_or_else(|| "imported".to_owned());
+    let imported = crate::config::import(&text, &name, &file.display().to_string())?;
+    imported.notes.iter().for_each(|note| show.line(note));
+    let Some(to) = to else { return out(imported.recipe.trim_end()) };
+    if to.exists() {
+        return Err(Usage(format!("{}: is there already; name a new file", to.display())).into());
+    }
+    write_atomic(to, imported.recipe.as_bytes())?;
+    show.line(&format!("{}: written; nct config show {0} prints all that it means", to.display()));
+    Ok(())
+}
+
+fn reference(experiment: &Experiment) -> anyhow::Result<()> {
+    let Dictionaries { dataset, model, trainer } = dictionaries(experiment);
+    let part = |value: &Value| json!({"hash": reference_hash(value), "config": value});
+    let all = json!({
+        "dataset": part(&dataset), "model": part(&model), "trainer": part(&trainer), "seed": experiment.seed,
+    });
+    out(&serde_json::to_string_pretty(&all)?)
 }
 
 /// The recipe of a file, or of a run's folder.
@@ -63,7 +108,7 @@ fn open(path: &Path) -> anyhow::Result<Recipe> {
     Ok(Recipe::parse(&run.config()?, &path.join("config.toml").display().to_string())?)
 }
 
-fn show(recipe: &Recipe, set: &[String], json: bool) -> anyhow::Result<()> {
+fn print(recipe: &Recipe, set: &[String], json: bool) -> anyhow::Result<()> {
     let points = recipe.points(set)?;
     if json {
         return points.iter().try_for_each(|point| {

@@ -21,6 +21,8 @@ mod verify;
 #[cfg(feature = "torch")]
 mod config;
 #[cfg(feature = "torch")]
+mod datajoint;
+#[cfg(feature = "torch")]
 mod demo;
 mod doctor;
 #[cfg(feature = "torch")]
@@ -140,7 +142,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "torch")]
         Command::Run(args) => run::run(&args, show),
         #[cfg(feature = "torch")]
-        Command::Config(args) => config::run(&args),
+        Command::Config(args) => config::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Eval(args) => eval::run(&args, show),
         #[cfg(feature = "torch")]

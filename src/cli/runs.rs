@@ -77,10 +77,11 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
-    /// Write settings and metrics of runs as a table: a row for each run and key, or with --wide a row for each run
+    /// Write settings and metrics of runs as a table, a row for each run and key, or with --wide a row for each run; or
+    /// put runs into a lab's database
     Export {
         /// Files, as .csv, .jsonl or .parquet (may be repeated)
-        #[arg(long, required = true, value_name = "FILE")]
+        #[arg(long, value_name = "FILE")]
         table: Vec<TableFile>,
         /// A row for each run, and a column for each key
         #[arg(long)]
@@ -88,6 +89,9 @@ enum Command {
         /// Only runs that pass, as of `ls`
         #[arg(long = "where", value_name = "FILTER")]
         filters: Vec<Filter>,
+        #[cfg(feature = "torch")]
+        #[command(flatten)]
+        datajoint: super::datajoint::Args,
     },
     /// All keys that runs have
     Keys {
@@ -149,7 +153,16 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         }
         Command::Rm { runs, yes } => remove(&store, runs, *yes, show),
         Command::Gc { yes } => collect(&store, *yes, show),
-        Command::Export { table, wide, filters } => export(&store, table, *wide, filters, show),
+        #[cfg(feature = "torch")]
+        Command::Export { table, wide, filters, datajoint } => {
+            let runs = store.list(filters, &[], None)?;
+            let done = super::datajoint::run(datajoint, &store, &runs, show)?;
+            export(&store, table, *wide, &runs, done, show)
+        }
+        #[cfg(not(feature = "torch"))]
+        Command::Export { table, wide, filters } => {
+            export(&store, table, *wide, &store.list(filters, &[], None)?, false, show)
+        }
         Command::Keys { settings } => {
             let mut keys = store.keys(true)?;
             if !settings {
@@ -302,13 +315,17 @@ fn export(
     store: &Store,
     files: &[TableFile],
     wide: bool,
-    filters: &[Filter],
+    runs: &[Listed],
+    done: bool,
     show: Show,
 ) -> anyhow::Result<()> {
-    let runs = store.list(filters, &[], None)?;
+    if files.is_empty() {
+        let lacks = || Usage("name a file with --table, such as --table runs.csv".to_owned()).into();
+        return if done { Ok(()) } else { Err(lacks()) };
+    }
     let entries = store.everything(&runs.iter().map(|run| run.folder.as_str()).collect())?;
     make_folders(files, None)?;
-    let table = if wide { wide_table(&runs, &entries)? } else { long_table(&runs, &entries)? };
+    let table = if wide { wide_table(runs, &entries)? } else { long_table(runs, &entries)? };
     write_tables(files, &table, show)
 }
 

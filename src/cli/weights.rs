@@ -2,7 +2,7 @@
 
 use super::exit::Usage;
 use super::show::{Show, bytes, count, out, table};
-use crate::model::weights::{Described, Difference, Verdict, Weights, differences, encode};
+use crate::model::weights::{Described, Difference, Verdict, Weights, differences, encode, pth};
 use crate::runs::{Run, write_atomic};
 use crate::train::{network_weights, part_of};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ pub(crate) struct Args {
     /// A .safetensors, .pth, .pt or .pth.tar file, or the folder of a run: its best weights, or else its last
     #[arg(value_name = "FILE|RUN")]
     from: PathBuf,
-    /// Write the network's weights to this .safetensors file
+    /// Write the network's weights to this file: .safetensors, or .pth for `torch.load`
     #[arg(long, value_name = "OUT", conflicts_with = "diff")]
     to: Option<PathBuf>,
     /// Replace OUT if it is there
@@ -112,9 +112,9 @@ fn total(path: &str, tensors: &[(String, Tensor)], more: &[(&str, Value)]) -> Va
 }
 
 fn convert(file: &File, to: &Path, args: &Args) -> anyhow::Result<()> {
-    if to.extension().is_none_or(|e| e != "safetensors") {
-        let what =
-            format!("{}: only safetensors are written; let its name end with .safetensors", to.display());
+    let torch = ["pth", "pt"].iter().any(|known| to.extension().is_some_and(|e| e == *known));
+    if !torch && to.extension().is_none_or(|e| e != "safetensors") {
+        let what = format!("{}: let its name end with .safetensors, .pth or .pt", to.display());
         return Err(Usage(what).into());
     }
     if to.exists() && !args.force {
@@ -122,7 +122,8 @@ fn convert(file: &File, to: &Path, args: &Args) -> anyhow::Result<()> {
     }
     let network = network_weights(&file.weights);
     // Readers of other projects ask for this entry, which PyTorch's own writer leaves.
-    write_atomic(to, &encode(&network, &[("format", "pt".to_owned())])?)?;
+    let made = if torch { pth(&network)? } else { encode(&network, &[("format", "pt".to_owned())])? };
+    write_atomic(to, &made)?;
     let path = file.path.display().to_string();
     if args.json {
         return out(&total(&path, &network, &[("to", json!(to.display().to_string()))]).to_string());

@@ -7,11 +7,13 @@ mod assemble;
 mod every;
 mod identity;
 mod recipe;
+mod reference;
 mod study;
 
 pub use assemble::{Data, DataError, Labelled};
 pub use every::{EverySettings, PeriodicSuite};
 pub use recipe::{Point, Recipe};
+pub use reference::{Dictionaries, Imported, dictionaries, import};
 pub use study::{Expected, Responses, Stage, Study, Training, Work};
 
 use crate::load::AugmentSettings;

@@ -121,7 +121,7 @@ impl Recipe {
             let Some((path, value)) = entry.split_once('=') else {
                 return Err(ConfigError::new(origin(), "expected key.path=value"));
             };
-            set(&mut table, path, typed(value)).map_err(|what| ConfigError::new(origin(), what))?;
+            placed(&mut table, path, typed(value)).map_err(|what| ConfigError::new(origin(), what))?;
             given.push(path.trim());
         }
         let swept = self.sweep.iter().filter(|(key, _)| !given.contains(&key.as_str()));
@@ -147,8 +147,8 @@ impl Recipe {
     ) -> Result<Point, ConfigError> {
         let mut table = table.clone();
         for (key, value) in &choice {
-            let placed = set(&mut table, key, value.clone());
-            placed.map_err(|what| ConfigError::new(&self.origin, format!("sweep.{key}: {what}")))?;
+            let done = placed(&mut table, key, value.clone());
+            done.map_err(|what| ConfigError::new(&self.origin, format!("sweep.{key}: {what}")))?;
         }
         let experiment: Experiment = serde_path_to_error::deserialize(Value::Table(table))
             .map_err(|e| self.wrong(&e.path().to_string(), &e.inner().to_string(), overrides))?;
@@ -207,7 +207,7 @@ fn typed(value: &str) -> Value {
     parsed.and_then(|mut table| table.remove("v")).unwrap_or_else(|| Value::String(value.to_owned()))
 }
 
-fn set(table: &mut Table, path: &str, value: Value) -> Result<(), String> {
+pub(super) fn placed(table: &mut Table, path: &str, value: Value) -> Result<(), String> {
     let (parents, key) = path.rsplit_once('.').map_or(("", path), |(parents, key)| (parents, key));
     let mut at = table;
     for parent in parents.split('.').filter(|p| !p.is_empty()) {

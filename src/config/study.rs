@@ -276,7 +276,10 @@ impl File {
                 .map_err(|what| ConfigError::new(format!("{origin}, stage {name}"), what))?;
             stages.push(Stage { name, work });
         }
-        if let Some(name) = scale.stages.keys().next() {
+        let own = |name: &&String| !stages.iter().any(|stage| stage.name == **name);
+        if let Some(name) =
+            self.scales.values().chain([&scale]).flat_map(|scale| scale.stages.keys()).find(own)
+        {
             return Err(wrong(format!("scales: there is no stage {name:?}")));
         }
         if let Some(name) = &self.baseline

@@ -49,8 +49,10 @@ pub(super) fn show(study: &Study, worker: &mut Worker<'_>, json: bool, show: Sho
             Some(spread) => format!("{score:.1} ± {spread:.1}"),
             None => format!("{score:.1}"),
         });
-        let reported =
-            reported.map_or_else(String::new, |r| format!("{} ± {}", r.robustness_score, r.spread));
+        let reported = reported.map_or_else(String::new, |r| match r.spread {
+            0.0 => r.robustness_score.to_string(),
+            spread => format!("{} ± {spread}", r.robustness_score),
+        });
         let n = runs.len().to_string();
         table.add_row([stage.clone(), n, told(&accuracy, 1), told(&correlation, 3), robust, reported]);
     }

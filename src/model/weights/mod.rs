@@ -1,13 +1,15 @@
-//! Tensors in and out of files: safetensors both ways, and PyTorch's own (`.pth`, `.pt`, `.pth.tar`) in,
-//! through a reader that runs nothing.
+//! Tensors in and out of files: safetensors, and PyTorch's own (`.pth`, `.pt`, `.pth.tar`), through a reader that
+//! runs nothing.
 
 mod diff;
 mod prefix;
+mod pth;
 mod rename;
 #[cfg(test)]
 mod tests;
 
 pub use diff::{Described, Difference, Verdict, differences};
+pub use pth::pth;
 pub use rename::renamed;
 
 use super::ModelError;

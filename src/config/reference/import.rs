@@ -1,0 +1,589 @@
+//! Dictionaries to a recipe.
+
+use super::defaults::Class;
+use crate::config::recipe::{placed, with_suggestion};
+use crate::config::{ConfigError, Recipe};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use toml::Table;
+
+/// A recipe that dictionaries mean.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// The recipe's text.
+    pub recipe: String,
+    /// What the dictionaries say beyond it: what has no counterpart or no effect, and what `nct prepare` needs.
+    pub notes: Vec<String>,
+}
+
+/// A dictionary with the defaults of its class, and which of its keys were looked at.
+struct Part {
+    name: &'static str,
+    class: Class,
+    given: Map<String, Value>,
+    defaults: Map<String, Value>,
+    seen: BTreeSet<&'static str>,
+}
+
+/// Keys that change nothing that is trained.
+const NEUTRAL: [&str; 45] = [
+    "comment",
+    "fn",
+    "in_resize",
+    "data_dir",
+    "num_workers",
+    "add_fly_corrupted_test",
+    "add_corrupted_test",
+    "show_sample",
+    "pin_memory",
+    "sessions_dir",
+    "individual_image_paths",
+    "load_all_in_memory",
+    "input_size",
+    "input_channels",
+    "num_classes",
+    "dropout",
+    "get_intermediate_rep",
+    "neural_input_channels",
+    "classification_input_channels",
+    "v1_bias",
+    "force_cpu",
+    "use_tensorboard",
+    "epoch",
+    "verbose",
+    "hash",
+    "track_training",
+    "transfer_from_path",
+    "lr_warmup",
+    "chkpt_options",
+    "keep_checkpoints",
+    "lr_milestones",
+    "loss_accum_batch_n",
+    "show_epoch_progress",
+    "data_transfer",
+    "img_dataset_config",
+    "v1_dataset_config",
+    "v4_dataset_config",
+    "classification_loader",
+    "mtl",
+    "dataset_cls",
+    "readout_name",
+    "stats",
+    "valid_size",
+    "shuffle",
+    "train_transformation",
+];
+
+/// Reads what the reference's `Experiment` writes: `dataset`, `model` and `trainer`, each as `{"Class": {...}}` or as a
+/// dictionary with `fn`, and `seed`. What is left out has the reference's defaults.
+pub fn import(text: &str, name: &str, origin: &str) -> Result<Imported, ConfigError> {
+    let wrong = |what: String| ConfigError::new(origin, what);
+    let all: Value = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+    let mut recipe = Writer { table: Table::new(), notes: Vec::new() };
+    recipe.set("name", &json!(name));
+    recipe.set("seed", all.get("seed").filter(|seed| !seed.is_null()).unwrap_or(&json!(1000)));
+    let mut made = || -> Result<(), String> {
+        let (mut data, mut model, mut trainer) =
+            (Part::of(&all, "dataset")?, Part::of(&all, "model")?, Part::of(&all, "trainer")?);
+        recipe.data(&mut data)?;
+        recipe.model(&mut model, data.class)?;
+        recipe.trainer(&mut trainer, data.class)?;
+        [data, model, trainer].iter().for_each(|part| recipe.leave(part));
+        Ok(())
+    };
+    made().map_err(wrong)?;
+    let text = toml::to_string(&recipe.table).map_err(|e| wrong(e.to_string()))?;
+    // It must mean something.
+    Recipe::parse(&text, origin)?.single(&[])?;
+    Ok(Imported { recipe: text, notes: recipe.notes })
+}
+
+impl Part {
+    fn of(all: &Value, name: &'static str) -> Result<Self, String> {
+        let Some(part) = all.get(name).and_then(Value::as_object) else {
+            return Err(format!(
+                "{name}: expected a dictionary; an experiment has dataset, model and trainer"
+            ));
+        };
+        if let (1, Some((class, Value::Object(given)))) = (part.len(), part.iter().next())
+            && let Some(class) = Class::by_name(class)
+        {
+            return Ok(Self::new(name, class, given.clone()));
+        }
+        let function = part.get("fn").and_then(Value::as_str).unwrap_or_default();
+        let class = Class::by_function(function)
+            .or((name == "trainer" && function.is_empty()).then_some(Class::Trainer));
+        let Some(class) = class else {
+            return Err(format!(
+                "{name}: neither the name of a class nor fn says what it is; fn is {function:?}"
+            ));
+        };
+        Ok(Self::new(name, class, part.clone()))
+    }
+
+    fn new(name: &'static str, class: Class, given: Map<String, Value>) -> Self {
+        Self { name, class, given, defaults: class.defaults(), seen: BTreeSet::new() }
+    }
+
+    /// The value of `key`: as given, or the default where it is not or is null.
+    fn get(&mut self, key: &'static str) -> Value {
+        self.seen.insert(key);
+        let given = self.given.get(key).filter(|value| !value.is_null());
+        given.or_else(|| self.defaults.get(key)).cloned().unwrap_or_default()
+    }
+
+    /// Refuses a value that is not what `key` is here.
+    fn only(&mut self, key: &'static str, value: &Value, way_out: &str) -> Result<(), String> {
+        let found = self.get(key);
+        if found == *value {
+            return Ok(());
+        }
+        Err(format!("{}.{key} = {found}: {way_out}", self.name))
+    }
+
+    fn is(&mut self, key: &'static str) -> bool {
+        self.get(key) == true
+    }
+}
+
+struct Writer {
+    table: Table,
+    notes: Vec<String>,
+}
+
+impl Writer {
+    fn set(&mut self, key: &str, value: &Value) {
+        if let Ok(value) = toml::Value::try_from(value) {
+            // Keys are ours: no section is a value.
+            let _ = placed(&mut self.table, key, value);
+        }
+    }
+
+    /// Tells which given keys had no part in it.
+    fn leave(&mut self, part: &Part) {
+        let left = part.given.keys().filter(|key| !part.seen.contains(key.as_str()));
+        let (neutral, unknown): (Vec<&String>, Vec<&String>) =
+            left.partition(|key| NEUTRAL.contains(&key.as_str()) || part.defaults.contains_key(*key));
+        let list = |keys: &[&String]| keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", ");
+        if !neutral.is_empty() {
+            self.notes.push(format!("{}: without effect here: {}", part.name, list(&neutral)));
+        }
+        if !unknown.is_empty() {
+            self.notes.push(format!(
+                "{}: the reference does not know these either: {}",
+                part.name,
+                list(&unknown)
+            ));
+        }
+    }
+
+    fn data(&mut self, part: &mut Part) -> Result<(), String> {
+        match part.class {
+            Class::Images => {
+                self.images(part)?;
+                self.set("data.batch_size", &part.get("batch_size"));
+                self.set("data.neural", &json!(""));
+                Ok(())
+            }
+            Class::Neural => {
+                self.set("data.images", &json!(""));
+                self.set("data.neural", &json!(""));
+                self.neural(part, "")?;
+                self.set("data.gray", &part.get("apply_grayscale"));
+                self.set("data.neural_batch_size", &part.get("batch_size"));
+                Ok(())
+            }
+            Class::MtlData => self.mtl_data(part),
+            _ => Err("dataset: is no class of data sets".to_owned()),
+        }
+    }
+
+    fn mtl_data(&mut self, part: &mut Part) -> Result<(), String> {
+        let object = |value: Value| value.as_object().cloned().unwrap_or_default();
+        let mut images = Part::new("img_dataset_dict", Class::Images, object(part.get("img_dataset_dict")));
+        self.images(&mut images)?;
+        self.leave(&images);
+        for key in ["data.batch_size", "data.neural_batch_size"] {
+            self.set(key, &part.get("batch_size"));
+        }
+        self.set("data.neural", &json!(""));
+        // The published recipe names it by a key that the reference does not read (spec/trainer 9.2).
+        let published = object(part.get("neural_dataset_dict"));
+        let v1 = object(part.get("v1_dataset_dict"));
+        let v1 = if v1.is_empty() { published } else { v1 };
+        for (name, given) in
+            [("v1_dataset_dict", v1), ("v4_dataset_dict", object(part.get("v4_dataset_dict")))]
+        {
+            if !given.is_empty() {
+                let mut neural = Part::new(name, Class::Neural, given);
+                let area = if name == "v4_dataset_dict" { "_v4" } else { "" };
+                neural.get("batch_size");
+                neural.get("apply_grayscale");
+                self.neural(&mut neural, area)?;
+                self.leave(&neural);
+            }
+        }
+        Ok(())
+    }
+
+    fn images(&mut self, part: &mut Part) -> Result<(), String> {
+        part.only("shuffle", &json!(true), "training images are always shuffled")?;
+        part.only("filter_classes", &Value::Null, "choose classes with `nct prepare --classes A..B`")?;
+        let (imagenet, gray) = match part.get("dataset_cls").as_str() {
+            Some("TinyImageNet") => (false, part.is("apply_grayscale")),
+            Some("ImageNet") => (true, part.is("apply_grayscale")),
+            other => {
+                return Err(format!(
+                    "{}.dataset_cls = {other:?}: expected TinyImageNet or ImageNet",
+                    part.name
+                ));
+            }
+        };
+        self.set("data.images", &json!(if imagenet { "imagenet" } else { "tiny-imagenet-200" }));
+        self.set("data.gray", &json!(gray));
+        let own = !part.given.contains_key("train_data_mean") && (imagenet || !gray);
+        if !part.is("apply_normalization") {
+            let n = if gray { 1 } else { 3 };
+            self.set("data.mean", &json!(vec![0.0; n]));
+            self.set("data.std", &json!(vec![1.0; n]));
+        } else if !own {
+            self.set("data.mean", &part.get("train_data_mean"));
+            self.set("data.std", &part.get("train_data_std"));
+        }
+        if part.get("valid_size") != json!(0.1) {
+            let size = part.get("valid_size");
+            self.notes.push(format!("the split is fixed by `nct prepare --valid-size {size}`"));
+        }
+        let augmented = part.is("apply_augmentation");
+        let plain = !augmented || imagenet;
+        self.set("data.augment.crop_padding", &json!(if plain { 0 } else { 4 }));
+        self.set("data.augment.flip", &json!(augmented));
+        self.set("data.augment.rotation_degrees", &json!(if plain { 0.0 } else { 15.0 }));
+        if imagenet {
+            self.set("data.input_size", &json!(224));
+            if augmented {
+                self.set("data.augment.random_resized_crop", &json!({}));
+            }
+        }
+        self.noise(part)
+    }
+
+    fn noise(&mut self, part: &mut Part) -> Result<(), String> {
+        let noise = part.get("apply_noise");
+        let mut levels = Vec::new();
+        for (key, value) in noise.as_object().into_iter().flatten() {
+            match (key.as_str(), value) {
+                ("all_noises", kinds) => {
+                    let distort = json!({"share": 0.5, "kinds": kinds, "profile": "i"});
+                    self.set("data.augment.distort", &distort);
+                }
+                ("noise_std" | "noise_snr", Value::Object(shares)) => {
+                    let unit = if key == "noise_std" { "std" } else { "snr" };
+                    for (level, share) in shares {
+                        let level: f64 =
+                            level.parse().map_err(|_| format!("apply_noise.{key}: {level:?} is no level"))?;
+                        // Level 0 is the share without noise.
+                        if level > 0.0 {
+                            levels.push(json!({unit: level, "share": share}));
+                        }
+                    }
+                }
+                _ => {
+                    let way_out = "write it into [data.augment] or [modules] by hand";
+                    return Err(format!("{}.apply_noise.{key}: {way_out}", part.name));
+                }
+            }
+        }
+        if !levels.is_empty() {
+            self.set("data.augment.noise", &json!(levels));
+        }
+        Ok(())
+    }
+
+    /// Of area V1, or of V4 with `_v4`.
+    fn neural(&mut self, part: &mut Part, area: &str) -> Result<(), String> {
+        part.only("resize", &json!(0), "stimuli are cut and scaled by `nct prepare`")?;
+        part.only("shuffle", &json!(true), "training stimuli are always shuffled")?;
+        part.only("apply_augmentation", &json!(false), "write [data.neural_augment] by hand")?;
+        let name = part.get("dataset");
+        let types = part.get("target_types");
+        let area = if types == json!(["v4"]) { "_v4" } else { area };
+        self.set(&format!("data.neural{area}"), &name);
+        let stats = part.get("stats");
+        if !part.is("normalize") {
+            self.set("data.neural_mean", &json!([0.0]));
+            self.set("data.neural_std", &json!([1.0]));
+        } else if let Some(mean) = stats.get("mean") {
+            self.set("data.neural_mean", mean);
+            self.set("data.neural_std", &stats["std"]);
+        }
+        let crop: Vec<String> = match part.get("crop") {
+            Value::Array(sides) => sides
+                .iter()
+                .flat_map(|side| side.as_array().map_or(vec![side], |s| s.iter().collect()))
+                .map(Value::to_string)
+                .collect(),
+            crop => vec![crop.to_string()],
+        };
+        let [subsample, scale, bins, share, seed] =
+            ["subsample", "scale", "time_bins_sum", "train_frac", "seed"].map(|key| part.get(key));
+        self.notes.push(format!(
+            "the set {} is prepared with: nct prepare DATA --only {} --crop {} --subsample {subsample} --scale {scale} --time-bins {bins} --train-frac {share} --split-seed {seed}",
+            name, name.as_str().unwrap_or_default(), crop.join(",")
+        ));
+        Ok(())
+    }
+
+    fn model(&mut self, part: &mut Part, data: Class) -> Result<(), String> {
+        let pretrained = "fetch the weights yourself and name the file in init.from";
+        match part.class {
+            Class::Vgg => {
+                part.only("pretrained", &json!(false), pretrained)?;
+                self.set("model.vgg_type", &part.get("type"));
+                self.set("model.classification_readout_type", &part.get("readout_type"));
+                self.set("model.avg_pool", &part.get("avg_pool"));
+                Ok(())
+            }
+            Class::MtlVgg => {
+                part.only("pretrained", &json!(false), pretrained)?;
+                if part.is("classification") == (data == Class::Neural) {
+                    return Err("model.classification does not go with the data sets".to_owned());
+                }
+                let readout = part.get("classification_readout_type");
+                if !readout.is_null() {
+                    self.set("model.classification_readout_type", &readout);
+                }
+                let dropout = part.get("add_dropout");
+                if dropout != json!({}) {
+                    self.set("model.add_dropout", &dropout);
+                }
+                for key in [
+                    "vgg_type",
+                    "v1_model_layer",
+                    "v4_model_layer",
+                    "v1_fine_tune",
+                    "v1_init_mu_range",
+                    "v1_init_sigma_range",
+                    "v1_readout_bias",
+                    "v1_final_batchnorm",
+                    "v1_gamma_readout",
+                    "v1_elu_offset",
+                ] {
+                    self.set(&format!("model.{key}"), &part.get(key));
+                }
+                Ok(())
+            }
+            Class::Se => {
+                let own =
+                    ["comment", "fn", "dropout", "get_intermediate_rep", "hidden_dilation", "se_reduction"];
+                let gauss = part.get("readout_type") == "gauss";
+                let keys = part.class.defaults().into_iter().filter(|(key, _)| !own.contains(&key.as_str()));
+                let mut values: Map<String, Value> = keys.collect();
+                if !gauss {
+                    for key in ["hidden_dilation", "se_reduction"] {
+                        values.insert(key.to_owned(), part.get(key));
+                    }
+                }
+                for (key, value) in part
+                    .given
+                    .iter()
+                    .filter(|(key, value)| !value.is_null() && !own[..4].contains(&key.as_str()))
+                {
+                    values.insert(key.clone(), value.clone());
+                }
+                part.given.retain(|key, _| own[..4].contains(&key.as_str()));
+                values.iter().for_each(|(key, value)| self.set(&format!("model.se.{key}"), value));
+                Ok(())
+            }
+            _ => Err("model: is no class of models".to_owned()),
+        }
+    }
+
+    fn trainer(&mut self, part: &mut Part, data: Class) -> Result<(), String> {
+        for (key, none) in [
+            ("representation_matching", json!({})),
+            ("rdm_prediction", json!({})),
+            ("lottery_ticket", json!({})),
+            ("rdm_transfer", json!(false)),
+            ("reset_linear_frequency", json!(false)),
+            ("reset_linear", json!(false)),
+        ] {
+            part.only(key, &none, "write it into [modules] by hand")?;
+        }
+        self.optimizer(part)?;
+        self.schedule(part)?;
+        self.mix(part)?;
+        self.loss(part, data);
+        self.freeze(part)?;
+        for key in ["add_final_train_eval", "add_final_val_eval", "add_final_test_eval"] {
+            self.set(&format!("evaluation.{key}"), &part.get(key));
+        }
+        if let Some(subset) = part.get("return_classification_subset").as_u64() {
+            self.set("evaluation.return_classification_subset", &json!(subset));
+        }
+        Ok(())
+    }
+
+    fn optimizer(&mut self, part: &mut Part) -> Result<(), String> {
+        let name = part.get("optimizer");
+        let kind = name.as_str().unwrap_or_default().to_lowercase();
+        if !["sgd", "adam", "adamw"].contains(&kind.as_str()) {
+            return Err(format!("trainer.optimizer = {name}: expected SGD, Adam or AdamW"));
+        }
+        self.set("optimizer.kind", &json!(kind));
+        let options = part.get("optimizer_options");
+        if options.get("lr").is_none() {
+            // What PyTorch fills in; of SGD it asks for one.
+            self.set("optimizer.lr", &json!(1e-3));
+        }
+        for (key, value) in options.as_object().into_iter().flatten() {
+            let momentum = ["momentum", "dampening", "nesterov"].contains(&key.as_str());
+            if !(momentum && kind != "sgd" || value == false) {
+                self.set(&format!("optimizer.{key}"), value);
+            }
+        }
+        let mut groups = Vec::new();
+        for (fragment, options) in part.get("specific_opt_options").as_object().into_iter().flatten() {
+            let mut group = json!({"fragment": fragment});
+            for (key, value) in options.as_object().into_iter().flatten().filter(|(key, _)| *key != "params")
+            {
+                group[key] = value.clone();
+            }
+            groups.push(group);
+        }
+        if !groups.is_empty() {
+            self.set("optimizer.groups", &json!(groups));
+        }
+        Ok(())
+    }
+
+    fn schedule(&mut self, part: &mut Part) -> Result<(), String> {
+        let options = part.get("scheduler_options");
+        let scheduler = match part.get("scheduler").as_str() {
+            Some("" | "none") => "none",
+            Some("manual") => "manual",
+            Some("adaptive") if options["mtl"] == true => "phases",
+            Some("adaptive") => "adaptive",
+            other => return Err(format!("trainer.scheduler = {other:?}: expected \"\", adaptive or manual")),
+        };
+        self.set("schedule.scheduler", &json!(scheduler));
+        match scheduler {
+            "manual" => self.set("schedule.milestones", &options["milestones"]),
+            "adaptive" => {
+                self.set("schedule.min_lr", &part.get("min_lr"));
+                self.set("schedule.threshold_mode", &part.get("threshold_mode"));
+            }
+            _ => {}
+        }
+        if scheduler != "none" {
+            self.set("schedule.lr_decay", &part.get("lr_decay"));
+        }
+        for key in [
+            "patience",
+            "threshold",
+            "lr_decay_steps",
+            "interval",
+            "max_iter",
+            "restore_best",
+            "maximize",
+            "to_monitor",
+        ] {
+            self.set(&format!("schedule.{key}"), &part.get(key));
+        }
+        Ok(())
+    }
+
+    fn mix(&mut self, part: &mut Part) -> Result<(), String> {
+        let args = part.get("train_cycler_args");
+        match part.get("train_cycler").as_str() {
+            Some("LongCycler") => self.set("mix.kind", &json!("long")),
+            Some("ShortCycler") => self.set("mix.kind", &json!("short")),
+            Some("MTL_Cycler") => {
+                if args["main_key"] != "img_classification" {
+                    let found = &args["main_key"];
+                    return Err(format!(
+                        "trainer.train_cycler_args.main_key = {found}: only img_classification"
+                    ));
+                }
+                self.set("mix.kind", &json!("mtl"));
+                let mut ratio = Map::new();
+                for (epoch, value) in args["ratio"].as_object().into_iter().flatten() {
+                    ratio.insert(epoch.clone(), ratio_of(value)?);
+                }
+                self.set("mix.ratio", &ratio.into());
+            }
+            other => {
+                return Err(format!(
+                    "trainer.train_cycler = {other:?}: expected LongCycler, ShortCycler or MTL_Cycler"
+                ));
+            }
+        }
+        if let Some(n) = args["grad_accum_step"].as_u64().filter(|n| *n > 0) {
+            self.set("mix.batches_per_step", &json!(n));
+        }
+        Ok(())
+    }
+
+    fn loss(&mut self, part: &mut Part, data: Class) {
+        let losses = part.get("loss_functions");
+        let mut poisson = false;
+        for (area, key) in [("v1", "loss.neural"), ("v4", "loss.neural_v4")] {
+            if let Some(loss) = losses.get(area) {
+                poisson |= loss == "PoissonLoss";
+                self.set(key, loss);
+            }
+        }
+        let weighing = part.is("loss_weighing");
+        self.set("loss.loss_weighing", &json!(weighing));
+        self.set("loss.loss_sum", &part.get("loss_sum"));
+        // Defined where there are neural losses only.
+        let (scale, average) = (part.get("scale_loss"), part.get("avg_loss"));
+        self.set("loss.scale_loss", &if data == Class::Images { json!(false) } else { scale });
+        if poisson && !weighing {
+            self.set("loss.avg_loss", &average);
+        }
+    }
+
+    fn freeze(&mut self, part: &mut Part) -> Result<(), String> {
+        let freeze = part.get("freeze");
+        let readout = part.get("readout_name");
+        if let Some(fragments) = freeze.get("freeze") {
+            let list = if fragments.is_string() { json!([fragments]) } else { fragments.clone() };
+            if part.is("mtl") {
+                // The reference does not look at the fragments then (spec/trainer 3.7).
+                self.set("freeze.parameters", &json!(["v1_block"]));
+            } else if list == json!(["core"]) {
+                self.set("freeze.all_but", &json!([readout]));
+            } else if list == json!(["readout"]) {
+                self.set("freeze.parameters", &json!([readout]));
+            } else {
+                self.set("freeze.parameters", &list);
+            }
+        }
+        if let Some(reset) = freeze.get("reset") {
+            self.set("freeze.reset", &if reset.is_string() { json!([reset]) } else { reset.clone() });
+        }
+        let last = part.get("freeze_bn")["last_layer"].as_i64().unwrap_or(-1);
+        if last > 0 {
+            self.set("freeze.norms_below", &json!(last));
+        }
+        let known = |key: &&String| ["freeze", "reset"].contains(&key.as_str());
+        match freeze.as_object().into_iter().flatten().map(|(key, _)| key).find(|key| !known(key)) {
+            Some(key) => Err(with_suggestion(&format!("trainer.freeze.{key}: expected freeze and reset"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A whole number, or `1/n` of a fraction.
+fn ratio_of(value: &Value) -> Result<Value, String> {
+    let wrong = || format!("trainer.train_cycler_args.ratio: {value} is neither a whole number nor 1/n");
+    match value.as_f64() {
+        Some(ratio) if ratio.fract() == 0.0 && ratio >= 0.0 => Ok(json!(ratio as u64)),
+        Some(ratio) if ratio > 0.0 && ratio < 1.0 => {
+            let n = (1.0 / ratio).round();
+            if (1.0 / n - ratio).abs() < 1e-9 { Ok(json!(format!("1/{n}"))) } else { Err(wrong()) }
+        }
+        _ => Err(wrong()),
+    }
+}
