@@ -58,7 +58,7 @@ fn rows(path: &Path) -> Vec<BTreeMap<String, String>> {
 }
 
 /// What a page says of itself, when a browser has loaded it from a file, with a window as wide as a phone's.
-const MEASURE: &str = r##"
+const MEASURE: &str = r#"
 <script>
 const counts = {};
 for (const section of document.querySelectorAll("section")) {
@@ -85,7 +85,7 @@ out.id = "measured";
 out.textContent = JSON.stringify(measured);
 document.body.append(out);
 </script>
-"##;
+"#;
 
 /// What a browser says of a page; none where there is no browser.
 fn look(page: &Path) -> Option<Value> {

@@ -156,8 +156,10 @@ fn runs_are_removed_and_tidied_only_when_asked_and_never_while_they_train() {
     assert!(stderr(&told).contains("would be freed") && there(&a) == [true; 3], "{}", stderr(&told));
     // What a kill left of a run that was being made: an old one goes, a new one may be another process's.
     let [old, new] = ["old", "new"].map(|name| root.join(format!("{UNMADE}{name}")));
-    [&old, &new].iter().for_each(|path| fs::create_dir(path).unwrap());
-    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3 * 3600);
+    for path in [&old, &new] {
+        fs::create_dir(path).unwrap();
+    }
+    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(3);
     fs::File::open(&old).unwrap().set_modified(hours_ago).unwrap();
     succeed(nct(dir.path()).args(["runs", "gc", "--yes"]));
     assert!(!old.exists() && new.exists());

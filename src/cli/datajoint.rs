@@ -7,7 +7,7 @@ use crate::datajoint::{Added, Finished, Target, export};
 use crate::report::Subject;
 use crate::runs::{Listed, Run, State, Store};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where rows go.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args, store: &Store, runs: &[Listed], show: Show) -> an
     let done =
         runs.iter().map(|run| store.root().join(&run.folder)).filter(|root| State::of(root) == State::Done);
     let done: Vec<PathBuf> = done.collect();
-    let finished = done.iter().map(finished).collect::<anyhow::Result<Vec<_>>>()?;
+    let finished = done.iter().map(|root| finished(root)).collect::<anyhow::Result<Vec<_>>>()?;
     let Added { runs: new, there } = export(&target, &finished)?;
     let left = runs.len() - finished.len();
     show.line(&format!(
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args, store: &Store, runs: &[Listed], show: Show) -> an
     Ok(true)
 }
 
-fn finished(root: &PathBuf) -> anyhow::Result<Finished> {
+fn finished(root: &Path) -> anyhow::Result<Finished> {
     let (subject, run) = (Subject::read(root)?, Run::open(root)?);
     let experiment = Experiment::parse(&run.config()?, &root.join("config.toml").display().to_string(), &[])?;
     // As the reference means it: accuracy, or the correlation of a network without classes.

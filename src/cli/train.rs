@@ -183,15 +183,7 @@ pub(crate) fn train(
         seed: experiment.seed,
         run: &run,
     };
-    let mut watch = Terminal {
-        show,
-        json: args.json,
-        epoch: 0,
-        bar: None,
-        run: &run,
-        events: run.events()?,
-        stop: stop_flag(),
-    };
+    let mut watch = Terminal::new(show, args.json, &run)?;
     if trainer.run(state, &mut watch)? == Outcome::Interrupted {
         return Err(interrupted(&run, args));
     }
@@ -408,7 +400,11 @@ impl Watch for Terminal<'_> {
     }
 }
 
-impl Terminal<'_> {
+impl<'a> Terminal<'a> {
+    fn new(show: Show, json: bool, run: &'a Run) -> anyhow::Result<Self> {
+        Ok(Self { show, json, epoch: 0, bar: None, run, events: run.events()?, stop: stop_flag() })
+    }
+
     fn curves(&mut self, line: &Value) {
         let (task, epoch) = (line["task"].as_str().unwrap_or_default(), line["epoch"].as_u64().unwrap_or(0));
         for (key, value) in line.as_object().into_iter().flatten() {

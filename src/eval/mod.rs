@@ -80,7 +80,7 @@ pub enum Parts {
         /// Counts.
         scores: ClassScores,
         /// Image by image.
-        guesses: Guesses,
+        guesses: Box<Guesses>,
         /// Classes of the data set that the network does not know.
         unmatched: Vec<String>,
     },
@@ -165,7 +165,7 @@ impl Evaluator {
             let counted = ClassScores::new(self.classes.names().to_vec(), &guesses);
             let metrics = counted.summary(log_variance);
             let unmatched = self.classes.unmatched().to_vec();
-            let parts = Parts::Classes { scores: counted, guesses, unmatched };
+            let parts = Parts::Classes { scores: counted, guesses: Box::new(guesses), unmatched };
             scores.push(TaskScores { task: Task::Classification, metrics, parts });
         }
         Ok(scores)

@@ -116,7 +116,7 @@ mod tests {
         let images = TaskScores {
             task: Task::Classification,
             metrics: counted.summary(None),
-            parts: Parts::Classes { scores: counted, guesses, unmatched: Vec::new() },
+            parts: Parts::Classes { scores: counted, guesses: Box::new(guesses), unmatched: Vec::new() },
         };
         let mut scored = vec![
             (Evaluation::clean(Task::V4, Split::Test), neural),

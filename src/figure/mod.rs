@@ -16,7 +16,7 @@ mod ticks;
 pub use chart::{Axis, Chart, Point, Series};
 pub use heat_map::{HeatMap, Scale};
 pub use raster::FigureError;
-pub(crate) use svg::escape;
+pub use svg::escape;
 pub use ticks::round_above;
 
 use svg::{Anchor, Svg, width};

@@ -48,7 +48,9 @@ pub(super) fn work(args: &Args, place: &Place, worker: &mut Worker<'_>, show: Sh
                 _ => Ok(()),
             };
         }
-        died.iter().for_each(|what| show.line(&format!("{what}; others take over")));
+        for what in died {
+            show.line(&format!("{what}; others take over"));
+        }
         before = after;
     }
     Ok(())
@@ -64,7 +66,9 @@ fn round(args: &Args, place: &Place, show: Show) -> anyhow::Result<Vec<String>> 
     while !children.is_empty() {
         if stop_flag().load(Ordering::Relaxed) {
             // They save, and end.
-            children.iter_mut().for_each(|(_, child)| drop(child.stdin.take()));
+            for (_, child) in &mut children {
+                drop(child.stdin.take());
+            }
         }
         let mut left = Vec::new();
         for (number, mut child) in children {
@@ -98,7 +102,7 @@ fn start(args: &Args, place: &Place, number: u16, show: Show) -> anyhow::Result<
     if let Some(told) = child.stderr.take() {
         // Line by line, so that the workers' lines do not mix.
         thread::spawn(move || {
-            BufReader::new(told).lines().map_while(Result::ok).for_each(|line| tell(&line))
+            BufReader::new(told).lines().map_while(Result::ok).for_each(|line| tell(&line));
         });
     }
     Ok(child)

@@ -170,7 +170,7 @@ impl<'s> Worker<'s> {
             Err(status) => return Ok(status),
         };
         let status = match task {
-            Task::Samples if self.has_samples()? => Status::Done(self.place.shards.clone()),
+            Task::Samples if self.has_samples() => Status::Done(self.place.shards.clone()),
             Task::Samples => Status::New,
             Task::Respond(_, responses) => self.of_responses(responses, &ready.id)?,
             Task::Train(..) => self.of_run(&ready),
@@ -201,7 +201,7 @@ impl<'s> Worker<'s> {
     }
 
     fn of_responses(&mut self, responses: &Responses, id: &str) -> anyhow::Result<Status> {
-        if self.dataset(&responses.dataset)?.is_none() {
+        if self.dataset(&responses.dataset).is_none() {
             return Ok(Status::New);
         }
         let made = std::fs::read_to_string(self.record(&responses.dataset)).unwrap_or_default();
@@ -223,7 +223,7 @@ impl<'s> Worker<'s> {
 
     /// The name of what `task` is of, and its settings; or why it cannot be begun.
     fn ready(&mut self, task: &Task<'s>) -> anyhow::Result<Result<Ready, Status>> {
-        if !matches!(task, Task::Samples) && self.study.samples.is_some() && !self.has_samples()? {
+        if !matches!(task, Task::Samples) && self.study.samples.is_some() && !self.has_samples() {
             return Ok(Err(Status::Waits("sample data".to_owned())));
         }
         match *task {
@@ -237,7 +237,7 @@ impl<'s> Worker<'s> {
                     Ok(run) => run,
                     Err(status) => return Ok(Err(status)),
                 };
-                let Some(images) = self.dataset(&responses.images)? else {
+                let Some(images) = self.dataset(&responses.images) else {
                     return Ok(Err(Status::Waits(format!("data set {}", responses.images))));
                 };
                 let id = if let Some(id) = self.ids.get(&task.label()) {
@@ -316,26 +316,21 @@ impl<'s> Worker<'s> {
     }
 
     /// Digest of a data set, if it is there.
-    fn dataset(&mut self, name: &str) -> anyhow::Result<Option<String>> {
+    fn dataset(&mut self, name: &str) -> Option<String> {
         let of = |set: &ShardSet| {
             let found = set.datasets().iter().find(|d| d.manifest().dataset == name);
             found.map(|d| d.manifest().fingerprint().to_string())
         };
         if let Some(digest) = self.shards.as_ref().and_then(of) {
-            return Ok(Some(digest));
+            return Some(digest);
         }
         // Another process may have made it.
         self.shards = if self.place.shards.is_dir() { ShardSet::open(&self.place.shards).ok() } else { None };
-        Ok(self.shards.as_ref().and_then(of))
+        self.shards.as_ref().and_then(of)
     }
 
-    fn has_samples(&mut self) -> anyhow::Result<bool> {
-        for name in SAMPLES {
-            if self.dataset(name)?.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    fn has_samples(&mut self) -> bool {
+        SAMPLES.iter().all(|name| self.dataset(name).is_some())
     }
 
     /// Works until nothing is left that this process could do.
@@ -348,10 +343,10 @@ impl<'s> Worker<'s> {
                     Status::Done(_) | Status::Failed(_) => {}
                     Status::Waits(_) => waits = true,
                     Status::Running => running = true,
-                    Status::Stopped(_) | Status::New => match self.attempt(task, show)? {
-                        true => worked = true,
-                        false => running = true,
-                    },
+                    Status::Stopped(_) | Status::New => {
+                        let done = self.attempt(task, show)?;
+                        (worked, running) = (done, running || !done);
+                    }
                 }
                 if stop_flag().load(Ordering::Relaxed) {
                     return Err(Interrupted("the same command goes on".to_owned()).into());

@@ -79,7 +79,9 @@ fn beyond(own: &toml::Table, made: &Dictionaries, seed: u64) -> Map<String, Valu
 
 fn with(class: Class, values: Value) -> Value {
     let mut all = class.defaults();
-    all.extend(values.as_object().cloned().unwrap_or_default());
+    if let Value::Object(values) = values {
+        all.extend(values);
+    }
     all.insert("fn".to_owned(), json!(class.function()));
     all.into()
 }

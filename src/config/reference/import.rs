@@ -88,7 +88,9 @@ pub fn import(text: &str, name: &str, origin: &str) -> Result<Imported, ConfigEr
         recipe.data(&mut data)?;
         recipe.model(&mut model, data.class)?;
         recipe.trainer(&mut trainer, data.class)?;
-        [data, model, trainer].iter().for_each(|part| recipe.leave(part));
+        for part in [data, model, trainer] {
+            recipe.leave(&part);
+        }
         Ok(())
     };
     made().map_err(wrong)?;

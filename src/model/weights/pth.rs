@@ -66,7 +66,9 @@ fn pickle(tensors: &[(String, Tensor)]) -> Result<Vec<u8>, ModelError> {
         }
         for list in [&size, &stride] {
             out.push(b'(');
-            list.iter().for_each(|n| integer(&mut out, *n));
+            for n in list {
+                integer(&mut out, *n);
+            }
             out.push(b't');
         }
         // Needs no gradient; no hooks.
@@ -154,10 +156,7 @@ mod tests {
             ("a.1".to_owned(), Tensor::from_slice(&[1.5f32, -2.0, 3.0, 4.0, 5.0, 6.0]).reshape([2, 3])),
             ("a.2".to_owned(), Tensor::from(7i64)),
             ("a.3".to_owned(), Tensor::from_slice(&[0.5f32, 0.25]).to_kind(Kind::BFloat16)),
-            (
-                "a.4".to_owned(),
-                Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).reshape([2, 2]).transpose(0, 1),
-            ),
+            ("a.4".to_owned(), Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).reshape([2, 2]).transpose(0, 1)),
             ("a.5".to_owned(), Tensor::zeros([0, 3], (Kind::Float, tch::Device::Cpu))),
         ];
         let dir = tempfile::tempdir().unwrap();
