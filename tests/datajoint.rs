@@ -70,7 +70,8 @@ impl Server {
     fn rows(&self, sql: &str) -> Vec<String> {
         let out = self.query(sql);
         assert!(out.status.success(), "{}", stderr(&out));
-        String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
+        // Blobs are no text.
+        String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect()
     }
 
     fn export(&self, dir: &Path, more: &[&str]) -> Command {

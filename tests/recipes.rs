@@ -15,6 +15,11 @@ fn configs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("configs")
 }
 
+/// A recipe, and not a study.
+fn is_recipe(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "toml") && !fs::read_to_string(path).unwrap().contains("[[stage]]")
+}
+
 fn keys(prefix: &str, table: &toml::Table, found: &mut BTreeSet<String>) {
     for (key, value) in table {
         match value {
@@ -30,8 +35,7 @@ fn every_recipe_is_read_and_the_paper_s_is_the_default() {
     let mut n = 0;
     for entry in fs::read_dir(configs()).unwrap() {
         let path = entry.unwrap().path();
-        let study = |path: &Path| fs::read_to_string(path).unwrap().contains("[[stage]]");
-        if path.extension().is_some_and(|e| e == "toml") && !study(&path) {
+        if is_recipe(&path) {
             let points = Recipe::read(&path).unwrap().points(&[]).unwrap();
             let name = path.file_stem().unwrap().to_str().unwrap();
             // Seeds of an experiment are runs of it.
@@ -261,7 +265,7 @@ fn the_schema_describes_every_key() {
     keys("", &default, &mut named);
     for entry in fs::read_dir(configs()).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "toml") {
+        if is_recipe(&path) {
             let point = Recipe::read(&path).unwrap().points(&[]).unwrap().remove(0);
             keys("", &toml::from_str(&point.experiment.to_toml()).unwrap(), &mut named);
         }
