@@ -185,6 +185,25 @@ fn a_report_shows_every_number_in_one_file_that_loads_nothing() {
     assert_eq!(seen["counts"]["images"]["images"], 12, "all test images of three classes");
 }
 
+/// A study that asks for less than was evaluated takes it from there; a stage without data keeps no other from its work.
+#[test]
+fn what_a_study_has_is_not_evaluated_again_and_a_stage_without_data_stops_no_other() {
+    let dir = study();
+    let less = STUDY.replace("[1, 3]", "[3]").replace("[\"fog\", \"snow\"]", "[\"snow\"]");
+    fs::write(dir.path().join("study.toml"), &less).unwrap();
+    let run = || output(nct(dir.path()).args(["run", "study.toml", "--device", "cpu"]));
+    let again = run();
+    assert!(again.status.success() && !stderr(&again).contains("begins"), "{}", stderr(&again));
+    let lost = "\n[[stage]]\nname = \"lost\"\nrecipe = \"small.toml\"\nset = { data.neural = \"nowhere\" }\n";
+    fs::write(dir.path().join("study.toml"), less.replace("seed = [1, 2]", "seed = [1, 2, 3]") + lost)
+        .unwrap();
+    let partly = run();
+    assert_eq!(partly.status.code(), Some(1), "{}", stderr(&partly));
+    let told = String::from_utf8_lossy(&partly.stdout).into_owned();
+    assert!(told.contains("seed=3   done") && told.contains("nowhere"), "{told}");
+    assert_eq!(stderr(&partly).matches("begins").count(), 1);
+}
+
 #[test]
 fn numbers_of_figures_are_those_of_the_runs() {
     let dir = study();

@@ -225,6 +225,20 @@ pub(crate) fn kept(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<
     })
 }
 
+/// What was kept in a run of `suite`, without what it does not ask for; none if something lacks.
+pub(crate) fn kept_of(run: &Path, suite: &CorruptionSuite) -> Option<Grid> {
+    let mut grid = kept(run, &suite.origin, suite.split).ok()?;
+    let place = |level: &Severity| grid.severities.iter().position(|own| *own == level.get());
+    let places: Vec<usize> = suite.severities.iter().map(place).collect::<Option<_>>()?;
+    let row = |c: &Corruption| {
+        let row = grid.row(*c)?;
+        Some((c.as_str().to_owned(), places.iter().map(|place| row[*place]).collect()))
+    };
+    grid.cells = suite.corruptions.iter().map(row).collect::<Option<_>>()?;
+    grid.severities = suite.severities.iter().map(|level| level.get()).collect();
+    Some(grid)
+}
+
 /// The baseline's grid for `suite`: it must have all of its cells.
 pub(crate) fn baseline(run: &Path, suite: &CorruptionSuite) -> anyhow::Result<Grid> {
     let grid = kept(run, &suite.origin, suite.split)?;
@@ -422,9 +436,11 @@ pub(crate) fn relative_score(
     baselines: &[PathBuf],
     suite: &CorruptionSuite,
 ) -> anyhow::Result<(f64, Option<f64>)> {
-    let grids = |runs: &[PathBuf]| -> anyhow::Result<Vec<Grid>> {
-        runs.iter().map(|run| kept(run, &suite.origin, suite.split)).collect()
+    let grid = |run: &PathBuf| {
+        let lacks = || Usage(format!("{}: was not evaluated under the study's corruptions", run.display()));
+        kept_of(run, suite).ok_or_else(lacks)
     };
+    let grids = |runs: &[PathBuf]| runs.iter().map(grid).collect::<Result<Vec<Grid>, Usage>>();
     Ok(score_of(name, &grids(runs)?, &grids(baselines)?).map_err(Usage)?)
 }
 

@@ -197,7 +197,7 @@ impl<'s> Worker<'s> {
         self.study
             .corruptions
             .as_ref()
-            .is_none_or(|suite| !labelled || robustness::baseline(root, suite).is_ok())
+            .is_none_or(|suite| !labelled || robustness::kept_of(root, suite).is_some())
     }
 
     fn of_responses(&mut self, responses: &Responses, id: &str) -> anyhow::Result<Status> {
@@ -271,11 +271,19 @@ impl<'s> Worker<'s> {
         let id = if let Some(id) = self.ids.get(&label) {
             id.clone()
         } else {
-            let shards = ShardSet::open(&self.place.shards)?;
-            let id = train::identity(&experiment, &Data::open(&experiment, &shards)?)?;
-            self.ids.entry(label).or_insert(id).clone()
+            match self.identity(&experiment) {
+                Ok(id) => self.ids.entry(label).or_insert(id).clone(),
+                // Other stages may have their data.
+                Err(e) if self.study.stages.len() > 1 => return Ok(Err(Status::Failed(chain(&e)))),
+                Err(e) => return Err(e),
+            }
         };
         Ok(Ok(Ready { id, experiment: Some(experiment) }))
+    }
+
+    fn identity(&self, experiment: &Experiment) -> anyhow::Result<String> {
+        let shards = ShardSet::open(&self.place.shards)?;
+        train::identity(experiment, &Data::open(experiment, &shards)?)
     }
 
     /// The stage that has yet to make a data set of the experiment.
