@@ -383,3 +383,25 @@ fn tensorboard_reads_the_curves_that_the_metrics_have() {
     assert!(losses.iter().all(|tag| read[tag].is_array()), "{read}");
     assert!(compared > 30);
 }
+
+/// On a terminal, which `script` makes: a bar with the losses of both tasks below it; without one, lines.
+#[test]
+fn progress_is_a_bar_on_a_terminal_and_lines_elsewhere() {
+    let dir = shards();
+    let plain = output(&mut train(dir.path(), &["--epochs", "1", "--out", "plain"]));
+    assert!(!stderr(&plain).contains('\r') && stderr(&plain).contains("epoch   1"), "{}", stderr(&plain));
+    let command = format!(
+        "{} train --config tiny.toml --shards shards --device cpu --epochs 1 --out bar",
+        env!("CARGO_BIN_EXE_nct")
+    );
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).current_dir(dir.path()).stdin(Stdio::null());
+    let Ok(out) = script.output() else {
+        eprintln!("skipped: no script here");
+        return;
+    };
+    let told = String::from_utf8_lossy(&out.stdout);
+    for part in ["epoch 1", "/17 updates", " left", "v1 loss ", "img_classification loss "] {
+        assert!(told.contains(part), "no {part:?} in {told}");
+    }
+}

@@ -2,9 +2,9 @@
 
 use super::robustness::SuiteArgs;
 use super::show::{Show, out, table};
-use super::{eval, prepare, synth, train};
+use super::{eval, prepare, report, synth, train};
 use crate::config::Experiment;
-use crate::corruption::Group;
+use crate::corruption::{Group, Profile};
 use crate::eval::robustness::Grid;
 use crate::ingest::synth::SynthOptions;
 use crate::ingest::{Color, PrepareOptions};
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = PrepareOptions { color: Color::Gray, ..PrepareOptions::new(shards.clone(), cores) };
     prepare::make(&raw, &options, show)?;
-    let (mut rows, mut grids) = (Vec::new(), Vec::new());
+    let (mut rows, mut grids, mut roots) = (Vec::new(), Vec::new(), Vec::new());
     for (step, neural) in [("3/4", "mtl_monkey_dataset"), ("4/4", "mtl_shuffled_dataset")] {
         show.line(&format!("{step} co-training on tiny-imagenet-200 and {neural}"));
         let mut overrides =
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             let grid = eval::robustness_of(run.root(), &shards, &args.device, suite)?;
             grids.extend(grid.map(|grid| (neural, grid)));
             rows.push((neural, eval::evaluate(run.root(), &shards, &args.device)?));
+            roots.push(run.root().to_path_buf());
         }
     }
     let chance = 100.0 / f64::from(SynthOptions::default().classes);
@@ -68,10 +69,22 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     }
     out(&table.to_string())?;
     out(&robustness_table(&grids))?;
+    let page = report::Args {
+        which: report::Which {
+            baseline: roots.last().cloned(),
+            run: roots,
+            runs: runs.clone(),
+            profile: Profile::ImageNet,
+        },
+        out: args.dir.join("report.html"),
+        title: "The demo".to_owned(),
+        shards: shards.clone(),
+    };
+    report::run(&page, show)?;
     let shown: Vec<&Value> = rows.iter().filter_map(|(_, scores)| scores.first()).collect();
     let first = shown.first().and_then(|row| row["run"].as_str()).unwrap_or_default();
     show.line(&format!(
-        "everything is in {}; look at the curves with: tensorboard --logdir {}",
+        "everything is in {0}; look at {0}/report.html, or with: tensorboard --logdir {1}",
         args.dir.display(),
         runs.display()
     ));

@@ -130,9 +130,13 @@ impl Bar {
         self.bar.inc(n);
         if self.plain && self.is_due(PLAIN_EVERY) {
             tell(&format!("{}; {}", self.plain_line(), news()));
-        } else if !self.plain && !self.bar.is_hidden() && self.is_due(NEWS_EVERY) {
+        } else if !self.plain && !self.bar.is_hidden() {
+            let first = self.bar.message().is_empty();
+            if !first && !self.is_due(NEWS_EVERY) {
+                return;
+            }
             // A second line from the first news on, cut where the terminal ends.
-            if self.bar.message().is_empty() {
+            if first {
                 self.bar.set_style(style(self.unit, "\n{wide_msg}"));
             }
             self.bar.set_message(format!("{:>12} {}", "", news()));

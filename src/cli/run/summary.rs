@@ -38,10 +38,11 @@ pub(super) fn show(study: &Study, worker: &mut Worker<'_>, json: bool, show: Sho
             Work::Respond(_) => None,
         });
         if json {
-            let told = |values: &[f64]| (!values.is_empty()).then(|| mean_and_std(values));
+            let pair = |(mean, std): (f64, Option<f64>)| json!({"mean": mean, "std": std});
+            let told = |values: &[f64]| (!values.is_empty()).then(|| pair(mean_and_std(values)));
             let row = json!({
                 "stage": stage, "runs": runs.len(), "accuracy": told(&accuracy),
-                "correlation": told(&correlation), "robustness_score": robust,
+                "correlation": told(&correlation), "robustness_score": robust.map(pair),
             });
             out(&row.to_string())?;
         }

@@ -1,7 +1,7 @@
 //! Dictionaries to a recipe.
 
 use super::defaults::Class;
-use crate::config::recipe::{placed, with_suggestion};
+use crate::config::recipe::placed;
 use crate::config::{ConfigError, Recipe};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -25,54 +25,8 @@ struct Part {
     seen: BTreeSet<&'static str>,
 }
 
-/// Keys that change nothing that is trained.
-const NEUTRAL: [&str; 45] = [
-    "comment",
-    "fn",
-    "in_resize",
-    "data_dir",
-    "num_workers",
-    "add_fly_corrupted_test",
-    "add_corrupted_test",
-    "show_sample",
-    "pin_memory",
-    "sessions_dir",
-    "individual_image_paths",
-    "load_all_in_memory",
-    "input_size",
-    "input_channels",
-    "num_classes",
-    "dropout",
-    "get_intermediate_rep",
-    "neural_input_channels",
-    "classification_input_channels",
-    "v1_bias",
-    "force_cpu",
-    "use_tensorboard",
-    "epoch",
-    "verbose",
-    "hash",
-    "track_training",
-    "transfer_from_path",
-    "lr_warmup",
-    "chkpt_options",
-    "keep_checkpoints",
-    "lr_milestones",
-    "loss_accum_batch_n",
-    "show_epoch_progress",
-    "data_transfer",
-    "img_dataset_config",
-    "v1_dataset_config",
-    "v4_dataset_config",
-    "classification_loader",
-    "mtl",
-    "dataset_cls",
-    "readout_name",
-    "stats",
-    "valid_size",
-    "shuffle",
-    "train_transformation",
-];
+/// Keys that the reference writes beside those of the class: its function, and what it made of its own dictionaries.
+const WRITTEN: [&str; 4] = ["fn", "img_dataset_config", "v1_dataset_config", "v4_dataset_config"];
 
 /// Reads what the reference's `Experiment` writes: `dataset`, `model` and `trainer`, each as `{"Class": {...}}` or as a
 /// dictionary with `fn`, and `seed`. What is left out has the reference's defaults.
@@ -165,7 +119,7 @@ impl Writer {
     fn leave(&mut self, part: &Part) {
         let left = part.given.keys().filter(|key| !part.seen.contains(key.as_str()));
         let (neutral, unknown): (Vec<&String>, Vec<&String>) =
-            left.partition(|key| NEUTRAL.contains(&key.as_str()) || part.defaults.contains_key(*key));
+            left.partition(|key| WRITTEN.contains(&key.as_str()) || part.defaults.contains_key(*key));
         let list = |keys: &[&String]| keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", ");
         if !neutral.is_empty() {
             self.notes.push(format!("{}: without effect here: {}", part.name, list(&neutral)));
@@ -571,7 +525,7 @@ impl Writer {
         }
         let known = |key: &&String| ["freeze", "reset"].contains(&key.as_str());
         match freeze.as_object().into_iter().flatten().map(|(key, _)| key).find(|key| !known(key)) {
-            Some(key) => Err(with_suggestion(&format!("trainer.freeze.{key}: expected freeze and reset"))),
+            Some(key) => Err(format!("trainer.freeze.{key}: expected freeze and reset")),
             None => Ok(()),
         }
     }
