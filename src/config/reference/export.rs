@@ -101,9 +101,17 @@ fn dataset(settings: &Settings, images: bool, neural: bool) -> Value {
             for key in ["dataset_cls", "apply_grayscale", "add_corrupted_test"] {
                 given[key] = image_values[key].clone();
             }
+            let batch = |key: &str, given: &mut Value| {
+                // Where it is the default, the published dictionaries do not say it.
+                let size = settings.get(key);
+                if *size != 128 {
+                    given["batch_size"] = size.clone();
+                }
+            };
+            batch("data.batch_size", &mut given);
             let mut values = json!({
                 "img_dataset_dict": given, "img_dataset_config": with(Class::Images, image_values),
-                "batch_size": settings.get("data.batch_size"), "v1_dataset_config": {}, "v4_dataset_config": {},
+                "v1_dataset_config": {}, "v4_dataset_config": {},
             });
             for (area, key) in [("v1", "data.neural"), ("v4", "data.neural_v4")] {
                 if settings.text(key).is_empty() {
@@ -112,6 +120,7 @@ fn dataset(settings: &Settings, images: bool, neural: bool) -> Value {
                 let mut given = neural_values(settings, key);
                 given["apply_grayscale"] = json!(false);
                 given["add_fly_corrupted_test"] = json!({});
+                batch("data.neural_batch_size", &mut given);
                 values[format!("{area}_dataset_config")] = with(Class::Neural, given.clone());
                 if let Some(given) = given.as_object_mut() {
                     given.remove("data_dir");
@@ -182,11 +191,13 @@ fn model(settings: &Settings, images: bool, neural: bool) -> Value {
         }
         return with(Class::Se, values);
     }
+    let (images_of, classes) =
+        if settings.text("data.images") == "imagenet" { ("ImageNet", 1000) } else { ("TinyImageNet", 200) };
     if images && !neural {
         return with(
             Class::Vgg,
             json!({
-                "type": settings.get("model.vgg_type"), "input_channels": if settings.get("data.gray") == true { 1 } else { 3 },
+                "dataset_cls": images_of, "num_classes": classes, "type": settings.get("model.vgg_type"), "input_channels": if settings.get("data.gray") == true { 1 } else { 3 },
                 "readout_type": settings.get("model.classification_readout_type"),
                 "avg_pool": settings.get("model.avg_pool"),
             }),
@@ -196,6 +207,7 @@ fn model(settings: &Settings, images: bool, neural: bool) -> Value {
     if images {
         values["classification_readout_type"] = settings.get("model.classification_readout_type").clone();
         values["input_size"] = json!(64);
+        values["num_classes"] = json!(classes);
     }
     if settings.get("model.add_dropout").is_object() {
         values["add_dropout"] = settings.get("model.add_dropout").clone();
@@ -349,8 +361,15 @@ mod tests {
             ("img_classification_model", "baseline"),
             ("neural_v1_model", "v1_model"),
             ("mtl_models", "mtl_monkey"),
+            ("mtl_models", "mtl_oracle"),
+            ("mtl_models", "mtl_shuffled"),
         ] {
-            let parts = of_recipe(published);
+            let mut parts = of_recipe(published);
+            if published == "mtl_models" {
+                // The same but for the set.
+                let set = format!("{recipe}_dataset");
+                parts[0]["settings"]["neural_dataset_dict"]["dataset"] = json!(set);
+            }
             let mut found = imported(&parts);
             let ours = Experiment::read(&configs.join(format!("{recipe}.toml")), &[]).unwrap();
             let made = dictionaries(&found);
@@ -383,6 +402,45 @@ mod tests {
         }
     }
 
+    fn back(made: &Dictionaries, seed: u64, name: &str) -> Experiment {
+        let Dictionaries { dataset, model, trainer } = made;
+        let all = json!({"dataset": dataset, "model": model, "trainer": trainer, "seed": seed});
+        Experiment::parse(&import(&all.to_string(), name, "made.json").unwrap().recipe, "x", &[]).unwrap()
+    }
+
+    #[test]
+    fn what_the_reference_can_say_comes_back_from_its_dictionaries() {
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        for recipe in ["baseline", "v1_model", "mtl_monkey", "mtl_oracle", "mtl_shuffled", "imagenet"] {
+            let ours = Experiment::read(&configs.join(format!("{recipe}.toml")), &[]).unwrap();
+            let made = dictionaries(&ours);
+            assert!(made.trainer.get("nct").is_none(), "{recipe}: {}", made.trainer["nct"]);
+            let found = back(&made, ours.seed, &ours.name);
+            assert_eq!(found.to_toml(), ours.to_toml(), "{recipe}");
+            assert_eq!(dictionaries(&found), made, "{recipe}");
+        }
+    }
+
+    /// Each set goes by its own batch size, and by the dictionary that the reference resolved.
+    #[test]
+    fn sets_within_go_by_their_own_batch_size() {
+        let ours = "[data]\nneural = \"mtl_monkey_dataset\"\nbatch_size = 12\nneural_batch_size = 24";
+        let mut made = dictionaries(&Experiment::parse(ours, "x", &[]).unwrap());
+        assert_eq!(made.dataset["batch_size"], 128);
+        assert_eq!(made.dataset["img_dataset_dict"]["batch_size"], 12);
+        assert_eq!(made.dataset["v1_dataset_config"]["batch_size"], 24);
+        let sizes = |made: &Dictionaries| {
+            let found = back(made, 1, "x").data;
+            (found.batch_size, found.neural_batch_size)
+        };
+        assert_eq!(sizes(&made), (12, 24));
+        made.dataset["batch_size"] = json!(7);
+        made.dataset["img_dataset_dict"]["batch_size"] = json!(7);
+        assert_eq!(sizes(&made), (12, 24));
+        made.dataset["img_dataset_config"] = json!({});
+        assert_eq!(sizes(&made), (7, 24));
+    }
+
     #[test]
     fn what_the_reference_cannot_say_tells_experiments_apart() {
         let of = |text: &str| dictionaries(&Experiment::parse(text, "x", &[]).unwrap());
@@ -403,6 +461,52 @@ mod tests {
         }
         let ratio = of("[mix]\nkind = \"mtl\"\nratio = { 1 = \"1/3\", 5 = 2 }");
         assert_eq!(ratio.trainer["train_cycler_args"]["ratio"], json!({"1": 1.0 / 3.0, "5": 2}));
+    }
+
+    #[test]
+    fn sets_that_cannot_be_shown_alike_are_refused() {
+        let of = |v1: Value, v4: Value, trainer: Value| {
+            let all = json!({
+                "dataset": {"MTLDatasetsConfig": {"v1_dataset_dict": v1, "v4_dataset_dict": v4}},
+                "model": {"MTLModelConfig": {
+                    "pretrained": false, "classification": true, "classification_readout_type": "conv",
+                    "v4_model_layer": 10,
+                }},
+                "trainer": {"CoTrainerConfig": trainer},
+            });
+            let imported = import(&all.to_string(), "x", "x.json").map_err(|e| e.to_string())?;
+            Ok::<_, String>((Experiment::parse(&imported.recipe, "x", &[]).unwrap(), imported.notes))
+        };
+        let set = |more: Value| {
+            let mut set = json!({"dataset": "a", "stats": {"mean": [0.5], "std": [0.25]}});
+            set.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            set
+        };
+        let losses = json!({
+            "mtl": true, "train_cycler": "MTL_Cycler", "train_cycler_args": {},
+            "loss_functions": {"img_classification": "CrossEntropyLoss", "v1": "MSELoss", "v4": "MSELoss"},
+        });
+        let v4 = |more: Value| {
+            let mut set = set(more);
+            set["target_types"] = json!(["v4"]);
+            set
+        };
+        let (found, notes) = of(set(json!({})), v4(json!({})), losses.clone()).unwrap();
+        assert_eq!((&found.data.neural_mean, found.seed), (&vec![0.5], 1000));
+        assert!(notes.iter().any(|note| note.starts_with("seed: not given")), "{notes:?}");
+        // Without arguments the cycler has its own main key and ratio.
+        let cycler = &dictionaries(&found).trainer["train_cycler_args"];
+        assert_eq!(*cycler, json!({"main_key": "img_classification", "ratio": {"1": 1}}));
+        for (v1, v4, trainer, expected) in [
+            (set(json!({})), v4(json!({"stats": {}})), losses.clone(), "v4_dataset_dict.stats"),
+            (set(json!({})), v4(json!({"batch_size": 3})), losses.clone(), "v4_dataset_dict.batch_size"),
+            (set(json!({"target_types": ["v1", "v4"]})), json!({}), losses.clone(), "target_types"),
+            (set(json!({"train_transformation": true})), json!({}), losses.clone(), "train_transformation"),
+            (set(json!({})), json!({}), json!({}), "trainer.loss_functions.v1: is not given"),
+        ] {
+            let told = of(v1, v4, trainer).unwrap_err();
+            assert!(told.contains(expected), "{told}");
+        }
     }
 
     #[test]
@@ -442,6 +546,27 @@ mod tests {
             (json!({}), json!({}), json!({"optimizer": "RMSprop"}), "RMSprop"),
             (json!({}), json!({}), json!({"lottery_ticket": {"rounds": 1}}), "trainer.lottery_ticket"),
             (json!({}), json!({}), json!({"train_cycler": "Cycler"}), "Cycler"),
+            (json!({}), json!({"num_classes": 10}), json!({}), "model.num_classes = 10"),
+            (json!({"input_size": 32}), json!({}), json!({}), "dataset.input_size = 32"),
+            (
+                json!({}),
+                json!({}),
+                json!({"loss_functions": {"img_classification": "MSELoss"}}),
+                "trainer.loss_functions.img_classification",
+            ),
+            (
+                json!({}),
+                json!({}),
+                json!({"loss_functions": {"v1": "MSELoss"}}),
+                "img_classification: is not given",
+            ),
+            (json!({}), json!({}), json!({"train_cycler_args": {"grad_acum_step": 2}}), "grad_acum_step"),
+            (
+                json!({}),
+                json!({}),
+                json!({"optimizer": "Adam", "optimizer_options": {"lr": 0.1, "momentum": 0.5}}),
+                "optimizer.momentum",
+            ),
         ] {
             let told = all(dataset, model, trainer).unwrap_err();
             assert!(told.contains(expected), "{told}");

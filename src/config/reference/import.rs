@@ -27,6 +27,8 @@ struct Part {
 
 /// Keys that the reference writes beside those of the class: its function, and what it made of its own dictionaries.
 const WRITTEN: [&str; 4] = ["fn", "img_dataset_config", "v1_dataset_config", "v4_dataset_config"];
+const NORMALIZATION: &str =
+    "v1 and v4 are normalized differently; data.neural_mean and data.neural_std are of both";
 
 /// Reads what the reference's `Experiment` writes: `dataset`, `model` and `trainer`, each as `{"Class": {...}}` or as a
 /// dictionary with `fn`, and `seed`. What is left out has the reference's defaults.
@@ -35,7 +37,11 @@ pub fn import(text: &str, name: &str, origin: &str) -> Result<Imported, ConfigEr
     let all: Value = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
     let mut recipe = Writer { table: Table::new(), notes: Vec::new() };
     recipe.set("name", &json!(name));
-    recipe.set("seed", all.get("seed").filter(|seed| !seed.is_null()).unwrap_or(&json!(1000)));
+    let seed = all.get("seed").filter(|seed| !seed.is_null());
+    if seed.is_none() {
+        recipe.notes.push("seed: not given; 1000, as the reference's builders have it".to_owned());
+    }
+    recipe.set("seed", seed.unwrap_or(&json!(1000)));
     let mut made = || -> Result<(), String> {
         let (mut data, mut model, mut trainer) =
             (Part::of(&all, "dataset")?, Part::of(&all, "model")?, Part::of(&all, "trainer")?);
@@ -88,6 +94,13 @@ impl Part {
         given.or_else(|| self.defaults.get(key)).cloned().unwrap_or_default()
     }
 
+    /// A dictionary within: as the reference resolved it where it is written with that, for that is what it reads.
+    fn inner(&mut self, key: &'static str, resolved: &'static str, class: Class) -> Self {
+        let object = |value: Value| value.as_object().cloned().unwrap_or_default();
+        let (given, made) = (object(self.get(key)), object(self.get(resolved)));
+        if made.is_empty() { Self::new(key, class, given) } else { Self::new(resolved, class, made) }
+    }
+
     /// Refuses a value that is not what `key` is here.
     fn only(&mut self, key: &'static str, value: &Value, way_out: &str) -> Result<(), String> {
         let found = self.get(key);
@@ -115,11 +128,15 @@ impl Writer {
         }
     }
 
-    /// Tells which given keys had no part in it.
+    /// Tells which given keys had no part in it; what has its default anyway, or is null, says nothing.
     fn leave(&mut self, part: &Part) {
-        let left = part.given.keys().filter(|key| !part.seen.contains(key.as_str()));
+        let says = |(key, value): &(&String, &Value)| {
+            !value.is_null() && part.defaults.get(*key) != Some(*value) && !WRITTEN.contains(&key.as_str())
+        };
+        let given = part.given.iter().filter(says).map(|(key, _)| key);
+        let left = given.filter(|key| !part.seen.contains(key.as_str()));
         let (neutral, unknown): (Vec<&String>, Vec<&String>) =
-            left.partition(|key| WRITTEN.contains(&key.as_str()) || part.defaults.contains_key(*key));
+            left.partition(|key| part.defaults.contains_key(*key));
         let list = |keys: &[&String]| keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", ");
         if !neutral.is_empty() {
             self.notes.push(format!("{}: without effect here: {}", part.name, list(&neutral)));
@@ -155,29 +172,40 @@ impl Writer {
     }
 
     fn mtl_data(&mut self, part: &mut Part) -> Result<(), String> {
-        let object = |value: Value| value.as_object().cloned().unwrap_or_default();
-        let mut images = Part::new("img_dataset_dict", Class::Images, object(part.get("img_dataset_dict")));
+        part.only("classification_loader", &json!("img_classification"), "images are labelled images here")?;
+        let mut images = part.inner("img_dataset_dict", "img_dataset_config", Class::Images);
         self.images(&mut images)?;
+        // Each set goes by its own batch size; the one of the whole is not read.
+        self.set("data.batch_size", &images.get("batch_size"));
         self.leave(&images);
-        for key in ["data.batch_size", "data.neural_batch_size"] {
-            self.set(key, &part.get("batch_size"));
-        }
         self.set("data.neural", &json!(""));
-        // The published recipe names it by a key that the reference does not read (spec/trainer 9.2).
-        let published = object(part.get("neural_dataset_dict"));
-        let v1 = object(part.get("v1_dataset_dict"));
-        let v1 = if v1.is_empty() { published } else { v1 };
-        for (name, given) in
-            [("v1_dataset_dict", v1), ("v4_dataset_dict", object(part.get("v4_dataset_dict")))]
-        {
-            if !given.is_empty() {
-                let mut neural = Part::new(name, Class::Neural, given);
-                let area = if name == "v4_dataset_dict" { "_v4" } else { "" };
-                neural.get("batch_size");
-                neural.get("apply_grayscale");
-                self.neural(&mut neural, area)?;
-                self.leave(&neural);
+        let mut v1 = part.inner("v1_dataset_dict", "v1_dataset_config", Class::Neural);
+        if v1.given.is_empty() {
+            // The published recipe names it by a key that the reference does not read (spec/trainer 9.2).
+            v1 = part.inner("neural_dataset_dict", "v1_dataset_config", Class::Neural);
+        }
+        let v4 = part.inner("v4_dataset_dict", "v4_dataset_config", Class::Neural);
+        let mut seen: Option<[Value; 3]> = None;
+        for (mut neural, area) in [(v1, ""), (v4, "_v4")] {
+            if neural.given.is_empty() {
+                continue;
             }
+            // Gray or not, stimuli are as they were prepared.
+            neural.get("apply_grayscale");
+            let shared = ["batch_size", "normalize", "stats"].map(|key| neural.get(key));
+            if let Some(other) = &seen {
+                let name = neural.name;
+                if other[0] != shared[0] {
+                    return Err(format!("{name}.batch_size: data.neural_batch_size is of v1 and v4"));
+                }
+                if other != &shared {
+                    return Err(format!("{name}.stats: {NORMALIZATION}"));
+                }
+            }
+            self.set("data.neural_batch_size", &shared[0]);
+            seen = Some(shared);
+            self.neural(&mut neural, area)?;
+            self.leave(&neural);
         }
         Ok(())
     }
@@ -197,6 +225,9 @@ impl Writer {
         };
         self.set("data.images", &json!(if imagenet { "imagenet" } else { "tiny-imagenet-200" }));
         self.set("data.gray", &json!(gray));
+        let (size, share) = if imagenet { (224, 0.01) } else { (64, 0.1) };
+        part.defaults.insert("input_size".to_owned(), json!(size));
+        part.defaults.insert("valid_size".to_owned(), json!(share));
         let own = !part.given.contains_key("train_data_mean") && (imagenet || !gray);
         if !part.is("apply_normalization") {
             let n = if gray { 1 } else { 3 };
@@ -216,10 +247,18 @@ impl Writer {
         self.set("data.augment.flip", &json!(augmented));
         self.set("data.augment.rotation_degrees", &json!(if plain { 0.0 } else { 15.0 }));
         if imagenet {
-            self.set("data.input_size", &json!(224));
+            self.set("data.input_size", &part.get("input_size"));
+            let side = part.get("in_resize");
+            self.notes.push(format!("imagenet is prepared with: nct prepare DATA --resize {side}"));
             if augmented {
                 self.set("data.augment.random_resized_crop", &json!({}));
             }
+        } else {
+            part.only(
+                "input_size",
+                &json!(64),
+                "TinyImageNet is shown whole; write data.input_size by hand",
+            )?;
         }
         self.noise(part)
     }
@@ -261,9 +300,16 @@ impl Writer {
         part.only("resize", &json!(0), "stimuli are cut and scaled by `nct prepare`")?;
         part.only("shuffle", &json!(true), "training stimuli are always shuffled")?;
         part.only("apply_augmentation", &json!(false), "write [data.neural_augment] by hand")?;
+        part.only("train_transformation", &json!(false), "write [data.neural_augment] by hand")?;
         let name = part.get("dataset");
         let types = part.get("target_types");
-        let area = if types == json!(["v4"]) { "_v4" } else { area };
+        let area = if types == json!(["v4"]) {
+            "_v4"
+        } else if types == json!(["v1"]) {
+            area
+        } else {
+            return Err(format!("{}.target_types = {types}: expected [\"v1\"] or [\"v4\"]", part.name));
+        };
         self.set(&format!("data.neural{area}"), &name);
         let stats = part.get("stats");
         if !part.is("normalize") {
@@ -295,6 +341,10 @@ impl Writer {
         match part.class {
             Class::Vgg => {
                 part.only("pretrained", &json!(false), pretrained)?;
+                if part.get("dataset_cls") == "ImageNet" {
+                    part.defaults.insert("num_classes".to_owned(), json!(1000));
+                }
+                self.classes(part)?;
                 self.set("model.vgg_type", &part.get("type"));
                 self.set("model.classification_readout_type", &part.get("readout_type"));
                 self.set("model.avg_pool", &part.get("avg_pool"));
@@ -305,8 +355,14 @@ impl Writer {
                 if part.is("classification") == (data == Class::Neural) {
                     return Err("model.classification does not go with the data sets".to_owned());
                 }
-                let readout = part.get("classification_readout_type");
-                if !readout.is_null() {
+                if part.is("classification") {
+                    self.classes(part)?;
+                    let readout = part.get("classification_readout_type");
+                    if readout.is_null() {
+                        return Err(
+                            "model.classification_readout_type: is not given; conv or dense".to_owned()
+                        );
+                    }
                     self.set("model.classification_readout_type", &readout);
                 }
                 let dropout = part.get("add_dropout");
@@ -330,29 +386,42 @@ impl Writer {
                 Ok(())
             }
             Class::Se => {
-                let own =
-                    ["comment", "fn", "dropout", "get_intermediate_rep", "hidden_dilation", "se_reduction"];
-                let gauss = part.get("readout_type") == "gauss";
-                let keys = part.class.defaults().into_iter().filter(|(key, _)| !own.contains(&key.as_str()));
-                let mut values: Map<String, Value> = keys.collect();
-                if !gauss {
-                    for key in ["hidden_dilation", "se_reduction"] {
-                        values.insert(key.to_owned(), part.get(key));
-                    }
-                }
-                for (key, value) in part
-                    .given
-                    .iter()
-                    .filter(|(key, value)| !value.is_null() && !own[..4].contains(&key.as_str()))
-                {
-                    values.insert(key.clone(), value.clone());
-                }
-                part.given.retain(|key, _| own[..4].contains(&key.as_str()));
-                values.iter().for_each(|(key, value)| self.set(&format!("model.se.{key}"), value));
+                self.se(part);
                 Ok(())
             }
             _ => Err("model: is no class of models".to_owned()),
         }
+    }
+
+    /// All that is given reaches the network.
+    fn se(&mut self, part: &mut Part) {
+        let own = ["comment", "fn", "dropout", "get_intermediate_rep", "hidden_dilation", "se_reduction"];
+        let gauss = part.get("readout_type") == "gauss";
+        let keys = part.class.defaults().into_iter().filter(|(key, _)| !own.contains(&key.as_str()));
+        let mut values: Map<String, Value> = keys.collect();
+        if !gauss {
+            for key in ["hidden_dilation", "se_reduction"] {
+                values.insert(key.to_owned(), part.get(key));
+            }
+        }
+        for (key, value) in
+            part.given.iter().filter(|(key, value)| !value.is_null() && !own[..4].contains(&key.as_str()))
+        {
+            values.insert(key.clone(), value.clone());
+        }
+        part.given.retain(|key, _| own[..4].contains(&key.as_str()));
+        values.iter().for_each(|(key, value)| self.set(&format!("model.se.{key}"), value));
+    }
+
+    /// Networks have as many classes as the set.
+    fn classes(&self, part: &mut Part) -> Result<(), String> {
+        let images = self.table.get("data").and_then(|data| data.get("images")).and_then(toml::Value::as_str);
+        let n = if images == Some("imagenet") { 1000 } else { 200 };
+        part.only(
+            "num_classes",
+            &json!(n),
+            "a network has the classes of the set; choose them with `nct prepare --classes A..B`",
+        )
     }
 
     fn trainer(&mut self, part: &mut Part, data: Class) -> Result<(), String> {
@@ -369,7 +438,7 @@ impl Writer {
         self.optimizer(part)?;
         self.schedule(part)?;
         self.mix(part)?;
-        self.loss(part, data);
+        self.loss(part, data)?;
         self.freeze(part)?;
         for key in ["add_final_train_eval", "add_final_val_eval", "add_final_test_eval"] {
             self.set(&format!("evaluation.{key}"), &part.get(key));
@@ -392,9 +461,12 @@ impl Writer {
             // What PyTorch fills in; of SGD it asks for one.
             self.set("optimizer.lr", &json!(1e-3));
         }
+        if kind == "adamw" && options.get("weight_decay").is_none() {
+            self.set("optimizer.weight_decay", &json!(1e-2));
+        }
         for (key, value) in options.as_object().into_iter().flatten() {
-            let momentum = ["momentum", "dampening", "nesterov"].contains(&key.as_str());
-            if !(momentum && kind != "sgd" || value == false) {
+            // A switch that is off.
+            if value != false {
                 self.set(&format!("optimizer.{key}"), value);
             }
         }
@@ -451,20 +523,34 @@ impl Writer {
 
     fn mix(&mut self, part: &mut Part) -> Result<(), String> {
         let args = part.get("train_cycler_args");
+        let known = |key: &&String| ["main_key", "ratio", "grad_accum_step"].contains(&key.as_str());
+        if let Some(key) = args.as_object().and_then(|args| args.keys().find(|key| !known(key))) {
+            return Err(format!(
+                "trainer.train_cycler_args.{key}: expected main_key, ratio, grad_accum_step"
+            ));
+        }
+        let main = json!("img_classification");
         match part.get("train_cycler").as_str() {
             Some("LongCycler") => self.set("mix.kind", &json!("long")),
             Some("ShortCycler") => self.set("mix.kind", &json!("short")),
             Some("MTL_Cycler") => {
-                if args["main_key"] != "img_classification" {
-                    let found = &args["main_key"];
+                let found = args.get("main_key").unwrap_or(&main);
+                if *found != main {
                     return Err(format!(
                         "trainer.train_cycler_args.main_key = {found}: only img_classification"
                     ));
                 }
                 self.set("mix.kind", &json!("mtl"));
                 let mut ratio = Map::new();
-                for (epoch, value) in args["ratio"].as_object().into_iter().flatten() {
-                    ratio.insert(epoch.clone(), ratio_of(value)?);
+                match args.get("ratio").unwrap_or(&json!(1)) {
+                    Value::Object(by_epoch) => {
+                        for (epoch, value) in by_epoch {
+                            ratio.insert(epoch.clone(), ratio_of(value)?);
+                        }
+                    }
+                    always => {
+                        ratio.insert("1".to_owned(), ratio_of(always)?);
+                    }
                 }
                 self.set("mix.ratio", &ratio.into());
             }
@@ -480,13 +566,35 @@ impl Writer {
         Ok(())
     }
 
-    fn loss(&mut self, part: &mut Part, data: Class) {
+    fn loss(&mut self, part: &mut Part, data: Class) -> Result<(), String> {
         let losses = part.get("loss_functions");
         let mut poisson = false;
-        for (area, key) in [("v1", "loss.neural"), ("v4", "loss.neural_v4")] {
-            if let Some(loss) = losses.get(area) {
-                poisson |= loss == "PoissonLoss";
-                self.set(key, loss);
+        let has = |table: &Table, key: &str| {
+            let name = table.get("data").and_then(|data| data.get(key));
+            name.and_then(toml::Value::as_str).is_some_and(|name| !name.is_empty())
+        };
+        for (task, set, key) in [
+            ("img_classification", "images", None),
+            ("v1", "neural", Some("loss.neural")),
+            ("v4", "neural_v4", Some("loss.neural_v4")),
+        ] {
+            let loss = losses.get(task).filter(|loss| !loss.is_null());
+            match (has(&self.table, set), loss, key) {
+                // The reference asks for the loss of every task that there are data of.
+                (true, None, _) => return Err(format!("trainer.loss_functions.{task}: is not given")),
+                (true, Some(loss), None) if loss != "CrossEntropyLoss" => {
+                    return Err(format!("trainer.loss_functions.{task} = {loss}: expected CrossEntropyLoss"));
+                }
+                (true, Some(loss), Some(key)) => {
+                    poisson |= loss == "PoissonLoss";
+                    self.set(key, loss);
+                }
+                (false, Some(_), _) => {
+                    self.notes.push(format!(
+                        "trainer: without effect here: loss_functions.{task}, of which there are no data"
+                    ));
+                }
+                _ => {}
             }
         }
         let weighing = part.is("loss_weighing");
@@ -498,6 +606,7 @@ impl Writer {
         if poisson && !weighing {
             self.set("loss.avg_loss", &average);
         }
+        Ok(())
     }
 
     fn freeze(&mut self, part: &mut Part) -> Result<(), String> {
