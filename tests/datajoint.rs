@@ -111,6 +111,10 @@ fn runs_are_rows_that_the_lab_s_queries_see() {
     let dir = shards();
     fs::write(dir.path().join("small.toml"), SMALL).unwrap();
     succeed(nct(dir.path()).args(["run", "small.toml", "--device", "cpu", "--quiet"]));
+    let dry = output(&mut server.export(dir.path(), &["--store", "store", "--dry-run"]));
+    let told = stderr(&dry);
+    assert!(told.contains("2 runs would be new") && told.contains("nothing was written"), "{told}");
+    assert!(server.rows("SHOW DATABASES LIKE 'lab_schema'").is_empty() && !dir.path().join("store").exists());
     let told = output(&mut server.export(dir.path(), &["--store", "store"]));
     assert!(told.status.success() && stderr(&told).contains("2 runs are new"), "{}", stderr(&told));
     // The same hashes as of the dictionaries, which are those of the reference.
@@ -129,6 +133,10 @@ fn runs_are_rows_that_the_lab_s_queries_see() {
         "SELECT transfer_step, collapsed_history, data_transfer FROM lab_schema.__transferred_trained_model";
     assert_eq!(server.rows(steps), ["0\t\t0", "0\t\t0"]);
     assert_eq!(server.rows("SELECT fabrikant_name FROM nnfabrik_core.fabrikant"), ["somebody"]);
+    // nnfabrik's joins need the whole row as the key of the history.
+    let history = "SELECT COUNT(*) FROM information_schema.key_column_usage WHERE table_schema = 'lab_schema'
+        AND table_name = '__transferred_trained_model__collapsed_history' AND constraint_name = 'PRIMARY'";
+    assert_eq!(server.rows(history), ["11"]);
     // Again: nothing new, nothing changed.
     let dump = || {
         let tables = server.rows("SHOW TABLES IN lab_schema");
@@ -140,6 +148,8 @@ fn runs_are_rows_that_the_lab_s_queries_see() {
     let again = output(&mut server.export(dir.path(), &["--store", "store"]));
     assert!(stderr(&again).contains("0 runs are new in the tables, 2 were there"), "{}", stderr(&again));
     assert!(dump() == before);
+    let dry = output(&mut server.export(dir.path(), &["--dry-run"]));
+    assert!(stderr(&dry).contains("0 runs would be new in the tables, 2 were there"), "{}", stderr(&dry));
     // As DataJoint reads it.
     let (port, store) = (server.port.to_string(), dir.path().join("store"));
     let args = ["127.0.0.1", &port, "lab", "secret", "lab_schema", store.to_str().unwrap()];
@@ -160,6 +170,33 @@ fn runs_are_rows_that_the_lab_s_queries_see() {
         assert!(row["state_bytes"].as_u64().unwrap() > 1000);
         assert!(row["state_name"].as_str().unwrap().ends_with(".pth.tar"));
     }
+}
+
+#[test]
+fn rows_of_the_lab_s_own_training_keep_to_their_weights() {
+    let Some(server) = Server::start() else { return };
+    let dir = shards();
+    fs::write(dir.path().join("small.toml"), SMALL).unwrap();
+    succeed(nct(dir.path()).args(["run", "small.toml", "--device", "cpu", "--quiet"]));
+    // Without a store first: with one, the weights come in later.
+    let first = output(&mut server.export(dir.path(), &[]));
+    assert!(stderr(&first).contains("without --store"), "{}", stderr(&first));
+    let states = "SELECT seed FROM lab_schema.__trained_model__model_storage";
+    assert!(server.rows(states).is_empty());
+    server.rows("UPDATE lab_schema.__trained_model SET output = 'theirs' WHERE seed = 2");
+    server.rows("UPDATE lab_schema.__transferred_trained_model SET output = 'theirs' WHERE seed = 2");
+    assert!(output(&mut server.export(dir.path(), &["--store", "store"])).status.success());
+    assert_eq!(server.rows(states), ["1"]);
+    assert_eq!(server.rows("SELECT COUNT(*) FROM lab_schema.`~external_minio`"), ["1"]);
+    assert_eq!(crate::common::files(&dir.path().join("store")).len(), 1);
+    // A run without a score of test data is no row, and is told.
+    let runs = dir.path().join("runs");
+    let run =
+        fs::read_dir(&runs).unwrap().map(|e| e.unwrap().path()).find(|p| p.join("results.json").is_file());
+    fs::write(run.unwrap().join("results.json"), "[]").unwrap();
+    let left = output(&mut server.export(dir.path(), &["--dry-run"]));
+    let told = stderr(&left);
+    assert!(told.contains("no score of test data") && told.contains("1 were there"), "{told}");
 }
 
 #[test]
@@ -184,6 +221,26 @@ fn what_the_server_refuses_is_told_and_nothing_is_written() {
     assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
     let told = stderr(&refused);
     assert!(told.contains("lab_schema.dataset") && told.contains("has no column dataset_fn"), "{told}");
+    // Nothing was made beside it.
+    assert_eq!(server.rows("SHOW TABLES IN lab_schema"), ["dataset"]);
+    assert!(server.rows("SHOW DATABASES LIKE 'nnfabrik_core'").is_empty());
+    // An older table of people will do.
+    server.rows(
+        "DROP TABLE lab_schema.dataset; CREATE DATABASE nnfabrik_core; CREATE TABLE nnfabrik_core.fabrikant (
+         fabrikant_name varchar(32) PRIMARY KEY, email varchar(64) NOT NULL, affiliation varchar(32) NOT NULL,
+         dj_username varchar(64) NOT NULL)",
+    );
+    // Who may use the schemas need not be allowed to make any.
+    for schema in ["lab_schema", "nnfabrik_core"] {
+        server.rows(&format!("GRANT ALL ON {schema}.* TO 'few'@'127.0.0.1' IDENTIFIED BY 'secret'"));
+    }
+    server.rows("REVOKE CREATE ON nnfabrik_core.* FROM 'few'@'127.0.0.1'");
+    let address = format!("mysql://few@127.0.0.1:{}/lab_schema", server.port);
+    let mut export = nct(dir.path());
+    export.args(["runs", "export", "--datajoint", &address, "--fabrikant", "few"]).env("DJ_PASS", "secret");
+    let done = output(&mut export);
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(server.rows("SELECT fabrikant_name, dj_username FROM nnfabrik_core.fabrikant"), ["few\tfew"]);
     let wrong = output(server.export(dir.path(), &[]).env("DJ_PASS", "guess"));
     assert!(stderr(&wrong).contains("Access denied"), "{}", stderr(&wrong));
 }

@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// Of --datajoint: folder of the store `minio`, if it is a file store; weights are attached then
     #[arg(long, value_name = "DIR", requires = "datajoint")]
     store: Option<PathBuf>,
+    /// Of --datajoint: look at the tables and count, and write nothing
+    #[arg(long, requires = "datajoint")]
+    dry_run: bool,
 }
 
 /// Exports, if it was asked for; says whether it was.
@@ -40,34 +43,49 @@ pub(super) fn run(args: &Args, store: &Store, runs: &[Listed], show: Show) -> an
         core: args.core.clone(),
         fabrikant,
         store: args.store.clone(),
+        dry_run: args.dry_run,
     };
     let done =
         runs.iter().map(|run| store.root().join(&run.folder)).filter(|root| State::of(root) == State::Done);
     let done: Vec<PathBuf> = done.collect();
-    let finished = done.iter().map(|root| finished(root)).collect::<anyhow::Result<Vec<_>>>()?;
-    let Added { runs: new, there } = export(&target, &finished)?;
-    let left = runs.len() - finished.len();
+    let left = runs.len() - done.len();
+    let mut scored = Vec::new();
+    for root in &done {
+        match finished(root)? {
+            Some(run) => scored.push(run),
+            None => show.line(&format!(
+                "{}: left out, for it has no score of test data (evaluation.add_final_test_eval)",
+                root.display()
+            )),
+        }
+    }
+    let Added { runs: new, there } = export(&target, &scored)?;
+    let are = if args.dry_run { "would be" } else { "are" };
     show.line(&format!(
-        "{new} runs are new in the tables, {there} were there; {left} that are not done were left out"
+        "{new} runs {are} new in the tables, {there} were there; {left} that are not done were left out"
     ));
-    if args.store.is_none() && new > 0 {
+    if args.dry_run {
+        show.line("nothing was written");
+    } else if args.store.is_none() && new > 0 {
         show.line("without --store no weights are attached");
     }
     Ok(true)
 }
 
-fn finished(root: &Path) -> anyhow::Result<Finished> {
+/// None of a run without a score of test data: the tables ask for one.
+fn finished(root: &Path) -> anyhow::Result<Option<Finished>> {
     let (subject, run) = (Subject::read(root)?, Run::open(root)?);
     let experiment = Experiment::parse(&run.config()?, &root.join("config.toml").display().to_string(), &[])?;
     // As the reference means it: accuracy, or the correlation of a network without classes.
     let score =
         subject.score("img_classification", "accuracy").or_else(|| subject.score("v1", "correlation"));
-    Ok(Finished {
-        score: score.or_else(|| subject.score("v4", "correlation")).unwrap_or(0.0),
+    let Some(score) = score.or_else(|| subject.score("v4", "correlation")) else { return Ok(None) };
+    Ok(Some(Finished {
+        score,
         dictionaries: dictionaries(&experiment),
         seed: experiment.seed,
         results: Value::from(subject.results.clone()),
         weights: run.checkpoint("best"),
         folder: subject.folder,
-    })
+    }))
 }

@@ -16,8 +16,10 @@ use md5::{Digest, Md5};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, OptsBuilder, TxOpts, Value as Sql};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use tables::Schemas;
 
 /// What keeps runs from a database.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,8 @@ pub struct Target {
     pub fabrikant: String,
     /// Folder of the store `minio` for attached weights, if it is a folder.
     pub store: Option<PathBuf>,
+    /// Look and count only; nothing is written.
+    pub dry_run: bool,
 }
 
 /// A finished run.
@@ -91,7 +95,7 @@ pub struct Added {
 }
 
 /// Puts runs into the tables, in one transaction: all of them or none. Tables that are not there are made as DataJoint
-/// declares them; rows that are there are left alone.
+/// declares them, once those that are there have been found to fit; rows that are there are left alone.
 pub fn export(target: &Target, runs: &[Finished]) -> Result<Added, DatabaseError> {
     let opts = Opts::from_url(&target.address).map_err(|e| DatabaseError::Address(e.to_string()))?;
     let Some(schema) = opts.get_db_name().filter(|name| plain(name)).map(str::to_owned) else {
@@ -100,16 +104,24 @@ pub fn export(target: &Target, runs: &[Finished]) -> Result<Added, DatabaseError
     if !plain(&target.core) {
         return Err(DatabaseError::Address(format!("{}: is no name of a schema", target.core)));
     }
+    let user = opts.get_user().unwrap_or_default().to_owned();
     let password = opts.get_pass().map(str::to_owned).or_else(|| target.password.clone());
     // The schema may have to be made first.
     let mut conn = Conn::new(OptsBuilder::from_opts(opts).pass(password).db_name(None::<String>))?;
-    tables::make(&mut conn, &schema, &target.core)?;
+    let schemas = Schemas { lab: &schema, core: &target.core };
+    let missing = tables::look(&mut conn, schemas)?;
+    if target.dry_run {
+        let any = !missing.iter().any(|table| table.is(TRAINED));
+        return count(&mut conn, &schema, any, runs);
+    }
+    tables::make(&mut conn, schemas, &missing)?;
     conn.select_db(&schema)?;
     let mut rows = Rows { change: conn.start_transaction(TxOpts::default())?, schema, target };
     rows.insert(
         &format!("`{}`.`fabrikant`", target.core),
         &[("fabrikant_name", text(&target.fabrikant))],
-        &[("full_name", text("")), ("email", text("")), ("affiliation", text("")), ("dj_username", text(""))],
+        // DataJoint tells people by the user that is connected.
+        &[("email", text("")), ("affiliation", text("")), ("dj_username", text(&user))],
     )?;
     let mut added = Added::default();
     for run in runs {
@@ -117,6 +129,43 @@ pub fn export(target: &Target, runs: &[Finished]) -> Result<Added, DatabaseError
     }
     rows.change.commit()?;
     Ok(added)
+}
+
+/// What an export would add; `any`: there may be rows.
+fn count(conn: &mut Conn, schema: &str, any: bool, runs: &[Finished]) -> Result<Added, DatabaseError> {
+    let mut added = Added::default();
+    let mut keys = BTreeSet::new();
+    for run in runs {
+        let key = key(run);
+        let fresh = keys.insert(json!(key).to_string());
+        let table = format!("`{schema}`.`{TRAINED}`");
+        if !fresh || any && there(conn, &table, &cells(&key))? {
+            added.there += 1;
+        } else {
+            added.runs += 1;
+        }
+    }
+    Ok(added)
+}
+
+/// Whether there is a row of these cells.
+fn there(conn: &mut impl Queryable, table: &str, cells: &Cells<'_>) -> Result<bool, DatabaseError> {
+    let conditions: Vec<String> = cells.iter().map(|(name, _)| format!("`{name}` = ?")).collect();
+    let select = format!("SELECT 1 FROM {table} WHERE {}", conditions.join(" AND "));
+    let values: Vec<Sql> = cells.iter().map(|(_, value)| value.clone()).collect();
+    Ok(conn.exec_first::<u8, _, _>(select, values)?.is_some())
+}
+
+/// A run's key, in the order of the table's columns.
+fn key(run: &Finished) -> Vec<(String, Value)> {
+    let Dictionaries { dataset, model, trainer } = &run.dictionaries;
+    let mut key = Vec::new();
+    for (name, config) in [("model", model), ("dataset", dataset), ("trainer", trainer)] {
+        key.push((format!("{name}_fn"), config["fn"].clone()));
+        key.push((format!("{name}_hash"), json!(reference_hash(config))));
+    }
+    key.push(("seed".to_owned(), json!(run.seed)));
+    key
 }
 
 fn plain(name: &str) -> bool {
@@ -134,92 +183,106 @@ struct Rows<'a> {
     target: &'a Target,
 }
 
+const TRAINED: &str = "__trained_model";
+const TRANSFERRED: &str = "__transferred_trained_model";
+
 type Cells<'c> = [(&'c str, Sql)];
 
 impl Rows<'_> {
     /// Adds a row, unless there is one of that key; says whether it is new.
     fn insert(&mut self, table: &str, key: &Cells<'_>, values: &Cells<'_>) -> Result<bool, DatabaseError> {
-        let of_key: Vec<String> = key.iter().map(|(name, _)| format!("`{name}` = ?")).collect();
-        let there = format!("SELECT 1 FROM {table} WHERE {}", of_key.join(" AND "));
-        let cells =
-            |cells: &Cells<'_>| -> Vec<Sql> { cells.iter().map(|(_, value)| value.clone()).collect() };
-        if self.change.exec_first::<u8, _, _>(there, cells(key))?.is_some() {
+        if there(&mut self.change, table, key)? {
             return Ok(false);
         }
         let all = [key, values].concat();
         let names: Vec<String> = all.iter().map(|(name, _)| format!("`{name}`")).collect();
         let places = vec!["?"; all.len()].join(", ");
         let add = format!("INSERT INTO {table} ({}) VALUES ({places})", names.join(", "));
-        self.change.exec_drop(add, cells(&all))?;
+        self.change.exec_drop(add, all.into_iter().map(|(_, value)| value).collect::<Vec<_>>())?;
         Ok(true)
     }
 
     /// All rows of a run; whether its own is new.
     fn run(&mut self, run: &Finished) -> Result<bool, DatabaseError> {
+        self.configurations(run)?;
+        let key = key(run);
         let Dictionaries { dataset, model, trainer } = &run.dictionaries;
-        let mut key = Vec::new();
-        for (name, config) in [("model", model), ("dataset", dataset), ("trainer", trainer)] {
-            let function = config["fn"].as_str().unwrap_or_default();
-            let hash = reference_hash(config);
-            let of = |what: &str| format!("{name}_{what}");
-            let names = ["fn", "hash", "config", "fabrikant", "comment"].map(of);
-            let comment = config["comment"].as_str().unwrap_or_default();
-            self.insert(
-                &format!("`{name}`"),
-                &[(&names[0], text(function)), (&names[1], text(&hash))],
-                &[
-                    (&names[2], Sql::Bytes(blob(config))),
-                    (&names[3], text(&self.target.fabrikant)),
-                    (&names[4], text(comment)),
-                ],
-            )?;
-            key.extend([(names[0].clone(), json!(function)), (names[1].clone(), json!(hash))]);
-        }
-        self.insert("`seed`", &[("seed", Sql::from(run.seed))], &[])?;
-        key.push(("seed".to_owned(), json!(run.seed)));
         let comments = [trainer, model, dataset].map(|config| config["comment"].as_str().unwrap_or_default());
-        let output = json!({"nct_run": run.folder, "results": run.results});
+        let output = Sql::Bytes(blob(&json!({"nct_run": run.folder, "results": run.results})));
         let values = [
             ("comment", text(&comments.join("."))),
             ("score", Sql::from(run.score)),
-            ("output", Sql::Bytes(blob(&output))),
+            ("output", output.clone()),
             ("fabrikant_name", text(&self.target.fabrikant)),
         ];
-        let state = self.attach(run, &key)?;
-        let new = self.trained("__trained_model", &key, &values, state.as_ref())?;
+        let new = self.insert(&format!("`{TRAINED}`"), &cells(&key), &values)?;
         // The same run as the first step of a chain.
         let mut step = vec![("transfer_step".to_owned(), json!(0))];
-        step.extend(key);
+        step.extend(key.clone());
         step.extend([("collapsed_history".to_owned(), json!("")), ("data_transfer".to_owned(), json!(0))]);
-        self.trained("__transferred_trained_model", &step, &values, state.as_ref())?;
+        self.insert(&format!("`{TRANSFERRED}`"), &cells(&step), &values)?;
         let next = reference_hash(&step.iter().cloned().collect::<serde_json::Map<_, _>>().into());
         self.insert(
-            "`__transferred_trained_model__collapsed_history`",
-            &[("next_collapsed_history", text(&next))],
-            &cells(&step),
+            &format!("`{TRANSFERRED}__collapsed_history`"),
+            &[&[("next_collapsed_history", text(&next))], &cells(&step)[..]].concat(),
+            &[],
         )?;
+        self.states(run, &[(TRAINED, &key), (TRANSFERRED, &step)], &output)?;
         Ok(new)
     }
 
-    fn trained(
-        &mut self,
-        table: &str,
-        key: &[(String, Value)],
-        values: &Cells<'_>,
-        state: Option<&Sql>,
-    ) -> Result<bool, DatabaseError> {
-        let new = self.insert(&format!("`{table}`"), &cells(key), values)?;
-        if let Some(state) = state {
-            let part = format!("`{table}__model_storage`");
-            self.insert(&part, &cells(key), &[("model_state", state.clone())])?;
+    fn configurations(&mut self, run: &Finished) -> Result<(), DatabaseError> {
+        let Dictionaries { dataset, model, trainer } = &run.dictionaries;
+        for (name, config) in [("model", model), ("dataset", dataset), ("trainer", trainer)] {
+            let names = ["fn", "hash", "config", "fabrikant", "comment"].map(|what| format!("{name}_{what}"));
+            self.insert(
+                &format!("`{name}`"),
+                &[
+                    (&names[0], text(config["fn"].as_str().unwrap_or_default())),
+                    (&names[1], text(&reference_hash(config))),
+                ],
+                &[
+                    (&names[2], Sql::Bytes(blob(config))),
+                    (&names[3], text(&self.target.fabrikant)),
+                    (&names[4], text(config["comment"].as_str().unwrap_or_default())),
+                ],
+            )?;
         }
-        Ok(new)
+        self.insert("`seed`", &[("seed", Sql::from(run.seed))], &[])?;
+        Ok(())
+    }
+
+    /// Attaches weights to rows that have none, if the rows are of this run: a row of the lab's own training keeps to
+    /// its own weights.
+    fn states(
+        &mut self,
+        run: &Finished,
+        rows: &[(&str, &[(String, Value)])],
+        output: &Sql,
+    ) -> Result<(), DatabaseError> {
+        let Some(store) = self.target.store.as_deref() else { return Ok(()) };
+        for (table, key) in rows {
+            let part = format!("`{table}__model_storage`");
+            let ours = [&cells(key)[..], &[("output", output.clone())]].concat();
+            if there(&mut self.change, &part, &cells(key))?
+                || !there(&mut self.change, &format!("`{table}`"), &ours)?
+            {
+                continue;
+            }
+            let state = self.attach(run, store, rows[0].1)?;
+            self.insert(&part, &cells(key), &[("model_state", state)])?;
+        }
+        Ok(())
     }
 
     /// Copies a run's weights into the store, as DataJoint attaches files: the name of the file is a digest of its name
     /// and content. Gives the digest.
-    fn attach(&mut self, run: &Finished, key: &[(String, Value)]) -> Result<Option<Sql>, DatabaseError> {
-        let Some(store) = &self.target.store else { return Ok(None) };
+    fn attach(
+        &mut self,
+        run: &Finished,
+        store: &Path,
+        key: &[(String, Value)],
+    ) -> Result<Sql, DatabaseError> {
         let failed = |path: &Path| {
             let path = path.to_path_buf();
             move |source| DatabaseError::Store { path, source }
@@ -244,7 +307,7 @@ impl Rows<'_> {
             &[("hash", Sql::Bytes(digest.clone()))],
             &[("size", Sql::from(bytes.len() as u64)), ("attachment_name", text(&name))],
         )?;
-        Ok(Some(Sql::Bytes(digest)))
+        Ok(Sql::Bytes(digest))
     }
 }
 

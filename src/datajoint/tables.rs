@@ -5,8 +5,15 @@ use mysql::Conn;
 use mysql::prelude::Queryable;
 use std::collections::BTreeMap;
 
+/// Schemas: the lab's, and the one of the table of people.
+#[derive(Clone, Copy)]
+pub(super) struct Schemas<'a> {
+    pub(super) lab: &'a str,
+    pub(super) core: &'a str,
+}
+
 /// Name of a table, its columns with types, its primary key, and its references: columns and table.
-struct Declared {
+pub(super) struct Declared {
     name: &'static str,
     columns: Vec<(&'static str, &'static str)>,
     key: Vec<&'static str>,
@@ -18,7 +25,7 @@ const OF_RUN: [(&str, &str); 7] = [
     ("model_hash", "varchar(64) NOT NULL"),
     ("dataset_fn", "varchar(64) NOT NULL"),
     ("dataset_hash", "varchar(64) NOT NULL"),
-    ("trainer_fn", "varchar(128) NOT NULL"),
+    ("trainer_fn", "varchar(64) NOT NULL"),
     ("trainer_hash", "varchar(64) NOT NULL"),
     ("seed", "int NOT NULL"),
 ];
@@ -29,12 +36,15 @@ const RESULT: [(&str, &str); 5] = [
     ("fabrikant_name", "varchar(32) DEFAULT NULL"),
     ("trainedmodel_ts", "timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP"),
 ];
+const PEOPLE: &str = "fabrikant";
+/// Older tables of people have no such column.
+const FULL_NAME: &str = "full_name";
 const STATE: (&str, &str) = ("model_state", "binary(16) NOT NULL COMMENT ':attach@minio:'");
 
 fn step() -> Vec<(&'static str, &'static str)> {
     let mut columns = vec![("transfer_step", "int NOT NULL")];
     columns.extend(OF_RUN);
-    columns.extend([("collapsed_history", "varchar(64) NOT NULL"), ("data_transfer", "tinyint NOT NULL")]);
+    columns.extend([("collapsed_history", "varchar(64) NOT NULL"), ("data_transfer", "bool NOT NULL")]);
     columns
 }
 
@@ -56,7 +66,7 @@ fn configuration(name: &'static str, columns: [&'static str; 6], wide: &'static 
             (time, "timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP"),
         ],
         key: vec![function, hash],
-        references: vec![(vec![fabrikant], "fabrikant")],
+        references: vec![(vec![fabrikant], PEOPLE)],
     }
 }
 
@@ -66,7 +76,7 @@ fn trained(name: &'static str, key: &[(&'static str, &'static str)]) -> Declared
         (vec!["dataset_fn", "dataset_hash"], "dataset"),
         (vec!["trainer_fn", "trainer_hash"], "trainer"),
         (vec!["seed"], "seed"),
-        (vec!["fabrikant_name"], "fabrikant"),
+        (vec!["fabrikant_name"], PEOPLE),
     ];
     Declared { name, columns: [key, &RESULT].concat(), key: names(key), references }
 }
@@ -76,11 +86,27 @@ fn storage(name: &'static str, key: &[(&'static str, &'static str)], of: &'stati
     Declared { name, columns: [key, &[STATE]].concat(), key: names(key), references }
 }
 
+fn people() -> Declared {
+    Declared {
+        name: PEOPLE,
+        columns: vec![
+            ("fabrikant_name", "varchar(32) NOT NULL"),
+            (FULL_NAME, "varchar(128) NOT NULL DEFAULT ''"),
+            ("email", "varchar(64) NOT NULL"),
+            ("affiliation", "varchar(32) NOT NULL"),
+            ("dj_username", "varchar(64) NOT NULL"),
+        ],
+        key: vec!["fabrikant_name"],
+        references: Vec::new(),
+    }
+}
+
 /// In an order in which each refers to earlier ones only.
 fn declared() -> Vec<Declared> {
     let step = step();
     let history = ("next_collapsed_history", "varchar(64) NOT NULL");
     vec![
+        people(),
         configuration(
             "dataset",
             [
@@ -108,7 +134,7 @@ fn declared() -> Vec<Declared> {
                 "trainer_comment",
                 "trainer_ts",
             ],
-            "varchar(128) NOT NULL",
+            "varchar(64) NOT NULL",
         ),
         Declared {
             name: "seed",
@@ -139,7 +165,7 @@ fn declared() -> Vec<Declared> {
         Declared {
             name: "__transferred_trained_model__collapsed_history",
             columns: [&[history], &step[..]].concat(),
-            key: vec![history.0],
+            key: [&[history.0], &names(&step)[..]].concat(),
             references: vec![(names(&step), "__transferred_trained_model")],
         },
     ]
@@ -150,15 +176,24 @@ fn list(names: &[&str]) -> String {
 }
 
 impl Declared {
-    fn sql(&self, schema: &str, core: &str) -> String {
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.name == name
+    }
+
+    fn schema<'a>(&self, schemas: Schemas<'a>) -> &'a str {
+        if self.name == PEOPLE { schemas.core } else { schemas.lab }
+    }
+
+    fn sql(&self, schemas: Schemas<'_>) -> String {
+        let (schema, Schemas { lab, core }) = (self.schema(schemas), schemas);
         let mut lines: Vec<String> =
             self.columns.iter().map(|(name, kind)| format!("`{name}` {kind}")).collect();
         lines.push(format!("PRIMARY KEY ({})", list(&self.key)));
         for (columns, table) in &self.references {
             let (of, other) = match *table {
-                "fabrikant" => (core, "`fabrikant_name`".to_owned()),
-                "~external_minio" => (schema, "`hash`".to_owned()),
-                _ => (schema, list(columns)),
+                PEOPLE => (core, "`fabrikant_name`".to_owned()),
+                "~external_minio" => (lab, "`hash`".to_owned()),
+                _ => (lab, list(columns)),
             };
             let update =
                 if *table == "~external_minio" { "" } else { " ON UPDATE CASCADE ON DELETE RESTRICT" };
@@ -175,41 +210,52 @@ impl Declared {
     }
 }
 
-/// Makes the schemas and tables that are not there, and looks at those that are.
-pub(super) fn make(conn: &mut Conn, schema: &str, core: &str) -> Result<(), DatabaseError> {
-    for name in [core, schema] {
-        conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`"))?;
-    }
-    conn.query_drop(format!(
-        "CREATE TABLE IF NOT EXISTS `{core}`.`fabrikant` (
-`fabrikant_name` varchar(32) NOT NULL,
-`full_name` varchar(128) NOT NULL DEFAULT '',
-`email` varchar(64) NOT NULL,
-`affiliation` varchar(32) NOT NULL,
-`dj_username` varchar(64) NOT NULL,
-PRIMARY KEY (`fabrikant_name`)) ENGINE=InnoDB, COMMENT \"\""
-    ))?;
+/// Looks at the tables that are there; gives those that are not.
+pub(super) fn look(conn: &mut Conn, schemas: Schemas<'_>) -> Result<Vec<Declared>, DatabaseError> {
+    let mut missing = Vec::new();
     for table in declared() {
-        conn.query_drop(table.sql(schema, core))?;
-        check(conn, schema, &table)?;
+        let columns: Vec<(String, String, Option<String>)> = conn.exec(
+            "SELECT column_name, is_nullable, column_default FROM information_schema.columns
+             WHERE table_schema = ? AND table_name = ?",
+            (table.schema(schemas), table.name),
+        )?;
+        if columns.is_empty() {
+            missing.push(table);
+        } else {
+            check(&table, table.schema(schemas), &columns)?;
+        }
+    }
+    Ok(missing)
+}
+
+/// Makes tables that are not there, and their schemas.
+pub(super) fn make(conn: &mut Conn, schemas: Schemas<'_>, missing: &[Declared]) -> Result<(), DatabaseError> {
+    for table in missing {
+        let schema = table.schema(schemas);
+        let there = "SELECT 1 FROM information_schema.schemata WHERE schema_name = ?";
+        // Who may use a schema may not always make one.
+        if conn.exec_first::<u8, _, _>(there, (schema,))?.is_none() {
+            conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{schema}`"))?;
+        }
+        conn.query_drop(table.sql(schemas))?;
     }
     Ok(())
 }
 
 /// A table that a lab has declared must have our columns, and ask for no others.
-fn check(conn: &mut Conn, schema: &str, table: &Declared) -> Result<(), DatabaseError> {
-    let columns: Vec<(String, String, Option<String>)> = conn.exec(
-        "SELECT column_name, is_nullable, column_default FROM information_schema.columns
-         WHERE table_schema = ? AND table_name = ?",
-        (schema, table.name),
-    )?;
+fn check(
+    table: &Declared,
+    schema: &str,
+    columns: &[(String, String, Option<String>)],
+) -> Result<(), DatabaseError> {
     let there: BTreeMap<&str, bool> = columns
         .iter()
         .map(|(name, nullable, default)| (name.as_str(), nullable == "NO" && default.is_none()))
         .collect();
     let wrong = |what: String| DatabaseError::Table { table: format!("{schema}.{}", table.name), what };
     let ours = names(&table.columns);
-    if let Some(lacks) = ours.iter().find(|name| !there.contains_key(**name)) {
+    let mut needed = ours.iter().filter(|name| **name != FULL_NAME);
+    if let Some(lacks) = needed.find(|name| !there.contains_key(**name)) {
         return Err(wrong(format!("has no column {lacks}; it is not the table that nnfabrik declares")));
     }
     match there.iter().find(|(name, required)| **required && !ours.contains(name)) {
