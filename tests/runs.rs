@@ -5,6 +5,7 @@ use nct::runs::{Filter, INDEX, Run, Store, UNMADE};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// A run as `nct train` leaves it; with `accuracy`, a finished one.
 fn make(root: &Path, name: &str, lr: f64, accuracy: Option<f64>) -> String {
@@ -237,6 +238,28 @@ fn several_processes_may_ask_at_once() {
             assert_eq!(String::from_utf8(answer.stdout).unwrap().lines().count(), 10);
         }
     }
+}
+
+#[test]
+fn a_listing_is_of_one_state_of_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    (0..20).for_each(|i| drop(make(&root, &format!("r{i}"), 0.1, Some(f64::from(i)))));
+    let filter = ["FinalTestInDomain.accuracy>=15".parse::<Filter>().unwrap()];
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut store = Store::open(&root).unwrap();
+            while !done.load(Relaxed) {
+                store.rebuild().unwrap();
+            }
+        });
+        let listed: Vec<usize> = (0..50)
+            .map(|_| Store::open(&root).unwrap().list(&filter, &["lr".to_owned()], None).unwrap().len())
+            .collect();
+        done.store(true, Relaxed);
+        assert_eq!(listed, [5; 50]);
+    });
 }
 
 #[test]

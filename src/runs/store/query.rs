@@ -129,6 +129,8 @@ impl Store {
         keys: &[String],
         order: Option<&Order>,
     ) -> Result<Vec<Listed>, RunError> {
+        // One state of the index for all of its questions: another process may change it between them.
+        let _one_state = self.failing(self.index.unchecked_transaction())?;
         let mut runs = self.failing(self.runs())?;
         for filter in filters.iter().filter(|filter| filter.key != "tag") {
             let column = self.column(&filter.key)?;
