@@ -8,7 +8,7 @@
 //! raw folders ──ingest──▶ shard ──▶ load ◀── schedule
 //!                                    │
 //!                                    ▼
-//!                      model ──▶ objective ──▶ train ──▶ eval
+//!                      model ──▶ objective ──▶ train ──▶ eval, analysis
 //! ```
 //!
 //! Modules are declared bottom layer first, and a module uses only the ones above it in this list
@@ -38,6 +38,8 @@ pub mod model;
 #[cfg(feature = "torch")]
 pub mod objective;
 
+#[cfg(feature = "torch")]
+pub mod analysis;
 #[cfg(feature = "torch")]
 pub mod eval;
 #[cfg(feature = "torch")]

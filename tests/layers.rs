@@ -11,7 +11,7 @@ const RANKS: [&[&str]; 10] = [
     &["load"],
     &["model"],
     &["objective"],
-    &["eval"],
+    &["eval", "analysis"],
     &["train"],
     &["config", "report"],
     &["datajoint"],

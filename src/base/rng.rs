@@ -30,6 +30,8 @@ pub enum Purpose {
     Bootstrap = 9,
     /// Order or choice of responses that are written as a new set.
     Permute = 10,
+    /// Shifts and crops of images that are searched by gradient.
+    Search = 11,
 }
 
 /// A key: all randomness of one purpose under one seed.

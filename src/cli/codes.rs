@@ -2,6 +2,8 @@
 
 use super::exit::{Interrupted, Usage};
 #[cfg(feature = "torch")]
+use crate::analysis::AnalysisError;
+#[cfg(feature = "torch")]
 use crate::config::{ConfigError, DataError};
 #[cfg(feature = "torch")]
 use crate::datajoint::DatabaseError;
@@ -114,6 +116,12 @@ and manifest.json the digests of those shards."
 "The server is not there, the user may not write, or a table of that name is not the one that nnfabrik declares: the
 message has the server's words. Nothing was written: all runs go in together, or none. `docs/datajoint.md` says what goes
 where."
+    N761 2 "an analysis that cannot be made"
+"Options that contradict one another or do not fit the network: a layer that is not there, too few images to compare, maps
+of another size. The message says which; `nct help analysis` explains the analyses."
+    N762 2 "a search that left the numbers"
+"The objective became NaN or infinite: steps were too large. Take a smaller --lr, or keep the images in a ball or on a sphere
+(--constraint). What was found before is not used."
     N801 1 "torch refused"
 "The words after `torch:` are libtorch's. If they speak of shapes, please report it with the run's config.toml: the settings
 should have been refused. If they speak of CUDA, `nct doctor` may know more."
@@ -192,7 +200,7 @@ fn of_torch(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
         () if cause.is::<ConfigError>() => Some(N301),
         () if cause.is::<DatabaseError>() => Some(N751),
         () if cause.is::<ReportError>() => Some(N401),
-        () => found,
+        () => found.or_else(|| cause.downcast_ref().map(of_analysis)),
     }
 }
 
@@ -225,6 +233,16 @@ fn of_eval(error: &EvalError) -> Code {
         EvalError::Model(error) => of_model(error),
         EvalError::Network(_) => N702,
         EvalError::Torch(_) => N801,
+    }
+}
+
+#[cfg(feature = "torch")]
+fn of_analysis(error: &AnalysisError) -> Code {
+    match error {
+        AnalysisError::Model(error) => of_model(error),
+        AnalysisError::Settings(_) => N761,
+        AnalysisError::Numbers(_) => N762,
+        AnalysisError::Torch(_) => N801,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Text for people goes to stderr, results to stdout.
 
+#[cfg(feature = "torch")]
+mod analysis;
 mod bench;
 mod codes;
 mod corrupt;
@@ -28,11 +30,17 @@ mod doctor;
 #[cfg(feature = "torch")]
 mod eval;
 #[cfg(feature = "torch")]
+mod mei;
+#[cfg(feature = "torch")]
+mod reconstruct;
+#[cfg(feature = "torch")]
 mod report;
 #[cfg(feature = "torch")]
 mod respond;
 #[cfg(feature = "torch")]
 mod robustness;
+#[cfg(feature = "torch")]
+mod rsa;
 #[cfg(feature = "torch")]
 mod run;
 #[cfg(feature = "torch")]
@@ -95,6 +103,15 @@ enum Command {
     /// Compare models under corruptions with a baseline
     #[cfg(feature = "torch")]
     Robustness(robustness::Args),
+    /// Find images that a layer cannot tell from others, under a constraint
+    #[cfg(feature = "torch")]
+    Reconstruct(reconstruct::Args),
+    /// Find images that excite single neurons most
+    #[cfg(feature = "torch")]
+    Mei(mei::Args),
+    /// Compare representations of layers, networks and recorded responses
+    #[cfg(feature = "torch")]
+    Rsa(rsa::Args),
     /// Show runs as one page: curves, robustness, confusions, neurons, images, and what they differ in
     #[cfg(feature = "torch")]
     Report(report::Args),
@@ -149,6 +166,12 @@ pub fn main() -> ExitCode {
         Command::Respond(args) => respond::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Robustness(args) => robustness::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Reconstruct(args) => reconstruct::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Mei(args) => mei::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Rsa(args) => rsa::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Report(args) => report::run(&args, show),
         #[cfg(feature = "torch")]

@@ -1,4 +1,4 @@
-//! Figures as plain values, drawn as SVG, and as PNG from the same SVG: line charts and heat maps in rows.
+//! Figures as plain values, drawn as SVG, and as PNG from the same SVG: line charts, heat maps and pictures in rows.
 //!
 //! Sizes are in CSS pixels, 96 an inch: a figure of 680 pixels fills the width of a page with two columns. A value
 //! that is no number is a gap. The same figure gives the same bytes on every machine.
@@ -9,12 +9,14 @@ mod chart;
 mod color;
 mod heat_map;
 mod pdf;
+mod pictures;
 mod raster;
 mod svg;
 mod ticks;
 
 pub use chart::{Axis, Chart, Point, Series};
 pub use heat_map::{HeatMap, Scale};
+pub use pictures::{Picture, Pictures};
 pub use raster::FigureError;
 pub use svg::escape;
 pub use ticks::round_above;
@@ -39,6 +41,8 @@ pub enum Panel {
     Chart(Chart),
     /// Numbers as colours.
     HeatMap(HeatMap),
+    /// Pictures with numbers.
+    Pictures(Pictures),
 }
 
 /// The plot's extent and what stands around it.
@@ -67,6 +71,7 @@ impl Panel {
         match self {
             Self::Chart(chart) => chart.frame(),
             Self::HeatMap(map) => map.frame(),
+            Self::Pictures(pictures) => pictures.frame(),
         }
     }
 
@@ -74,6 +79,7 @@ impl Panel {
         match self {
             Self::Chart(chart) => chart.draw(svg, at),
             Self::HeatMap(map) => map.draw(svg, at),
+            Self::Pictures(pictures) => pictures.draw(svg, at),
         }
     }
 }

@@ -91,6 +91,12 @@ impl Svg {
         let _ = writeln!(self.body, r#"<rect x="{x}" y="{y}" width="{w}" height="{h}" fill="{fill}"/>"#);
     }
 
+    /// A picture by its address.
+    pub(super) fn image(&mut self, [x, y]: [f64; 2], [w, h]: [f64; 2], href: &str) {
+        let (x, y, w, h) = (n(x), n(y), n(w), n(h));
+        let _ = writeln!(self.body, r#"<image x="{x}" y="{y}" width="{w}" height="{h}" href="{href}"/>"#);
+    }
+
     /// A straight line.
     pub(super) fn line(&mut self, from: [f64; 2], to: [f64; 2], pen: Pen<'_>) {
         self.curve(&[from, to], pen);

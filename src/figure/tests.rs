@@ -128,3 +128,34 @@ fn letters_become_ink() {
     let without = chart(vec![series("", &[1.0, 2.0])]);
     assert!(dark(&with) > dark(&without) + 200);
 }
+
+#[test]
+fn pictures_are_marks_with_numbers_in_svg_png_and_pdf() {
+    let red = Picture { extent: [2, 1], pixels: vec![255, 0, 0, 255, 0, 0], value: 0.25 };
+    let gray = Picture { extent: [2, 2], pixels: vec![0, 90, 180, 255], value: f64::NAN };
+    let pictures = Pictures {
+        title: "p".into(),
+        row_names: vec!["a".into(), "b".into()],
+        column_names: vec!["1".into(), "2".into()],
+        cells: vec![vec![Some(red.clone()), None], vec![None, Some(gray)]],
+        size: [40.0, 40.0],
+        decimals: 2,
+    };
+    let figure =
+        Figure { title: "t".into(), description: "d".into(), rows: vec![vec![Panel::Pictures(pictures)]] };
+    let svg = figure.svg();
+    assert_eq!(counts(&svg, "image"), [2, 2]);
+    assert!(svg.contains(">0.25<") && !svg.contains(">NaN</text>"));
+    let png = figure.png().unwrap();
+    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    let reds = pixels.chunks_exact(3).filter(|p| p[0] > 240 && p[1] < 20 && p[2] < 20).count();
+    assert!(reds > 1000, "{reds} red pixels of a picture that is drawn");
+    assert!(figure.pdf().unwrap().windows(6).any(|w| w == b"/Image"));
+    let file = red.png(3).unwrap();
+    let reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+    assert_eq!((reader.info().width, reader.info().height), (6, 3));
+    let matrix = Picture::of_matrix(&[0.0, 1.0, f64::NAN, 0.5], 2, [0.0, 1.0], 0.5);
+    assert_eq!((matrix.extent, matrix.pixels.len(), &matrix.pixels[6..9]), ([2, 2], 12, &[0xee; 3][..]));
+}

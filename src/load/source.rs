@@ -158,6 +158,16 @@ impl Source {
         }
     }
 
+    /// Trials of a session in their order: the row of each stimulus, and its responses. Images have none.
+    pub fn trials(&self) -> impl Iterator<Item = (u64, &[f32])> {
+        let (n, values) = match &self.targets {
+            AllTargets::Responses { n_neurons, values, .. } => (*n_neurons, &values[..]),
+            AllTargets::Labels(_) => (1, &[][..]),
+        };
+        let rows = self.rows.iter().flatten().map(|&row| u64::from(row));
+        rows.zip(values.chunks_exact(n.max(1)))
+    }
+
     /// A window of random blocks with about `bytes` of decoded images.
     pub fn window(&self, bytes: u64) -> Window {
         let block = self.images.block_rows().min(self.n_records()).max(1);

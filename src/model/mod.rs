@@ -10,6 +10,7 @@ mod golden;
 mod head;
 mod layer;
 mod mode;
+mod names;
 mod network;
 mod params;
 mod pass;
@@ -22,6 +23,7 @@ mod vgg;
 pub mod weights;
 
 pub use mode::Mode;
+pub use names::LayerName;
 pub use network::Network;
 pub use params::{Param, Params};
 pub use pass::{LayerRow, Part};

@@ -36,7 +36,7 @@ pub struct Network {
     runtime: Runtime,
     /// In the order of the layers.
     pub(super) stages: Vec<Stage>,
-    /// The rest of a VGG's layers if there are shared ones, and the head.
+    /// The rest of a VGG's layers if there are shared ones and classes, and the head.
     pub(super) tower: Vec<Block>,
     /// The sessions' stages and readouts.
     readouts: Vec<(usize, Readout)>,
@@ -108,6 +108,38 @@ impl Network {
             found.push(output.ok_or_else(|| self.no_such(name))?.to_kind(Kind::Float));
         }
         Ok((logits, found))
+    }
+
+    /// Images to the outputs of the layers with the given names, `[batch, ...]`; nothing behind the last of them is
+    /// computed. [`Self::layer_names`] has the names.
+    ///
+    /// The output of a convolution or normalisation is what it gives, not what the next rectification makes of it.
+    ///
+    /// # Errors
+    /// A name that no layer has; the message lists those there are.
+    pub fn layers(&self, images: &Tensor, mode: Mode, names: &[&str]) -> Result<Vec<Tensor>, ModelError> {
+        let paths = names.iter().map(|name| self.layer(name)).collect::<Result<Vec<String>, _>>()?;
+        let wanted: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let mut pass = self.pass(mode).keeping(&wanted).no_further();
+        let mut x = images.shallow_clone();
+        for stage in &self.stages {
+            x = stage.core.forward(&x, &mut pass)?;
+            let _ = stage.shown(&x, &mut pass)?;
+            if pass.has_all() {
+                break;
+            }
+        }
+        pass.part = Part::Classification;
+        for block in &self.tower {
+            if pass.has_all() {
+                break;
+            }
+            x = block.forward(&x, &mut pass)?;
+        }
+        let found = names.iter().zip(pass.found());
+        found
+            .map(|(name, output)| Ok(output.ok_or_else(|| self.no_such(name))?.to_kind(Kind::Float)))
+            .collect()
     }
 
     /// Images to responses `[batch, neurons]` of session number `session`: elu(x + offset) + 1.
@@ -222,14 +254,6 @@ impl Network {
 
     fn read(&self, readout: &Readout, map: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
         Ok((readout.forward(map, mode.train)? + self.elu_offset).f_elu()? + 1.0)
-    }
-
-    fn no_such(&self, name: &str) -> ModelError {
-        let stages = self.stages.iter().flat_map(|stage| stage.core.blocks());
-        let blocks = stages.chain(&self.tower);
-        let names: Vec<&str> =
-            blocks.flat_map(|b| b.layers.iter().map(|l| l.path.as_str()).chain([b.path.as_str()])).collect();
-        ModelError::Settings(format!("no layer is named {name:?}; there are {}", names.join(", ")))
     }
 }
 

@@ -40,18 +40,25 @@ pub(super) struct Pass<'a> {
     pub(super) part: Part,
     wanted: &'a [&'a str],
     found: Vec<Option<Tensor>>,
+    ends: bool,
     rows: Option<Vec<LayerRow>>,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn new(mode: Mode, precision: Precision) -> Self {
-        Self { mode, precision, part: Part::Shared, wanted: &[], found: Vec::new(), rows: None }
+        Self { mode, precision, part: Part::Shared, wanted: &[], found: Vec::new(), ends: false, rows: None }
     }
 
     /// Keeps the outputs of the named layers and blocks.
     pub(super) fn keeping(mut self, wanted: &'a [&'a str]) -> Self {
         self.found = wanted.iter().map(|_| None).collect();
         self.wanted = wanted;
+        self
+    }
+
+    /// Ends with the last of the outputs that are kept.
+    pub(super) fn no_further(mut self) -> Self {
+        self.ends = true;
         self
     }
 
@@ -74,6 +81,11 @@ impl<'a> Pass<'a> {
                 *found = Some(output.shallow_clone());
             }
         }
+    }
+
+    /// Whether everything that was asked for is found, and nothing else is wanted of the pass.
+    pub(super) fn has_all(&self) -> bool {
+        self.ends && self.found.iter().all(Option::is_some)
     }
 
     /// The outputs asked for, in the order asked for; none where nothing had that name.

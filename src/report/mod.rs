@@ -3,10 +3,12 @@
 //!
 //! Absent: where runs lie, and where the page goes.
 
+mod analysis;
 mod page;
 mod plots;
 mod read;
 
+pub use analysis::analysis_plots;
 pub use page::{Page, Picture};
 pub use plots::{Plot, plots};
 pub use read::{Group, Subject, groups};

@@ -1,0 +1,294 @@
+//! How alike representations of the same images are: dissimilarities of all pairs of images (Kriegeskorte et al. 2008),
+//! and centred kernel alignment (Kornblith et al. 2019). spec/reconstruction 4.5.
+
+use super::AnalysisError;
+use super::statistics::{kendall, mean, middle_95, pearson, ranks};
+use crate::base::{Purpose, RngKey};
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+/// How unlike two images are in a representation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Dissimilarity {
+    /// 1 minus Pearson's correlation over units.
+    Correlation,
+    /// 1 minus the cosine.
+    Cosine,
+    /// The Euclidean distance.
+    Euclidean,
+}
+
+/// How dissimilarities of two representations are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Comparison {
+    /// Spearman's rank correlation.
+    Spearman,
+    /// Pearson's correlation.
+    Pearson,
+    /// Kendall's tau-b.
+    Kendall,
+}
+
+impl Dissimilarity {
+    /// Name in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Correlation => "correlation",
+            Self::Cosine => "cosine",
+            Self::Euclidean => "euclidean",
+        }
+    }
+}
+
+impl Comparison {
+    /// Name in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spearman => "spearman",
+            Self::Pearson => "pearson",
+            Self::Kendall => "kendall",
+        }
+    }
+
+    fn of(self, a: &[f64], b: &[f64]) -> f64 {
+        match self {
+            // Spearman's is of ranks, which the caller gives.
+            Self::Pearson | Self::Spearman => pearson(a, b),
+            Self::Kendall => kendall(a, b),
+        }
+    }
+}
+
+/// Representations of `n` images as matrices `[n, n]`, row after row.
+#[derive(Debug, Clone)]
+pub struct Geometry {
+    /// Number of images.
+    pub n: usize,
+    /// Dissimilarities.
+    pub rdm: Vec<f64>,
+    /// Inner products of the representations without their means over images.
+    gram: Vec<f64>,
+}
+
+impl Geometry {
+    /// Of activity `[images, units]`.
+    ///
+    /// # Errors
+    /// Fewer than three images; activity that is no number; an image without activity, whose angle to others is none.
+    pub fn of(activity: &Tensor, how: Dissimilarity) -> Result<Self, AnalysisError> {
+        let x = activity.to_device(Device::Cpu).to_kind(Kind::Double).flatten(1, -1);
+        let n = x.size()[0] as usize;
+        if n < 3 {
+            return Err(AnalysisError::Settings(format!(
+                "{n} images have no pairs to compare; take three or more"
+            )));
+        }
+        let centre = |x: &Tensor, axis: i64| x - x.mean_dim([axis].as_slice(), true, Kind::Double);
+        let products = |x: &Tensor| x.matmul(&x.tr());
+        let gram = products(&centre(&x, 0));
+        let rdm = match how {
+            Dissimilarity::Euclidean => {
+                // Distances do not change with the mean, and their digits are better without it.
+                let squares = gram.diagonal(0, 0, 1);
+                let squares = squares.unsqueeze(0) + squares.unsqueeze(1) - &gram * 2.0;
+                squares.clamp_min(0.0).sqrt()
+            }
+            Dissimilarity::Correlation | Dissimilarity::Cosine => {
+                let rows = if how == Dissimilarity::Correlation { centre(&x, 1) } else { x };
+                let norms = rows.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
+                let unit = &rows / &norms;
+                1.0 - products(&unit)
+            }
+        };
+        let values = |t: &Tensor| Vec::<f64>::try_from(t.flatten(0, -1));
+        let (rdm, gram) = (values(&rdm)?, values(&gram)?);
+        if let Some(at) = rdm.iter().position(|v| !v.is_finite()) {
+            return Err(AnalysisError::Numbers(format!(
+                "image {} of the comparison has no {} dissimilarity: its activity is constant, zero or no number",
+                at / n,
+                how.as_str()
+            )));
+        }
+        Ok(Self { n, rdm, gram })
+    }
+
+    /// Dissimilarities of all pairs of images, each once.
+    pub fn upper(&self) -> Vec<f64> {
+        self.pairs(&(0..self.n).collect::<Vec<usize>>())
+    }
+
+    /// Dissimilarities of the pairs of the images `chosen`, each pair once, without those of an image with itself.
+    fn pairs(&self, chosen: &[usize]) -> Vec<f64> {
+        let mut pairs = Vec::with_capacity(chosen.len() * chosen.len() / 2);
+        for (k, &i) in chosen.iter().enumerate() {
+            for &j in chosen[k + 1..].iter().filter(|&&j| j != i) {
+                pairs.push(self.rdm[i * self.n + j]);
+            }
+        }
+        pairs
+    }
+
+    /// Inner products of the images `chosen`, without their means.
+    fn centred(&self, chosen: &[usize]) -> Vec<f64> {
+        let n = chosen.len();
+        let mut gram = Vec::with_capacity(n * n);
+        for &i in chosen {
+            gram.extend(chosen.iter().map(|&j| self.gram[i * self.n + j]));
+        }
+        let means: Vec<f64> = gram.chunks_exact(n).map(|row| row.iter().sum::<f64>() / n as f64).collect();
+        let all = means.iter().sum::<f64>() / n as f64;
+        for (i, row) in gram.chunks_exact_mut(n).enumerate() {
+            row.iter_mut().zip(&means).for_each(|(v, mean)| *v += all - means[i] - mean);
+        }
+        gram
+    }
+}
+
+/// A number with its interval of 95 % over images.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Alike {
+    /// Of all images.
+    pub value: f64,
+    /// Its ends; none without resampling.
+    pub bounds: Option<[f64; 2]>,
+}
+
+/// How alike two representations are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pair {
+    /// Numbers of the representations, the first below the second.
+    pub of: [usize; 2],
+    /// Comparison of their dissimilarities.
+    pub rsa: Alike,
+    /// Linear centred kernel alignment: 0 to 1.
+    pub cka: Alike,
+}
+
+/// All pairs of representations of the same images, with intervals over images: of the comparison by the bootstrap,
+/// where pairs of an image with itself are left out; of the alignment by the jackknife (deviations of 1.96 on both
+/// sides), since images that are drawn twice would count as alignment.
+///
+/// # Errors
+/// Representations of different numbers of images.
+pub fn compare(
+    all: &[Geometry],
+    comparison: Comparison,
+    resamplings: u32,
+    seed: u64,
+) -> Result<Vec<Pair>, AnalysisError> {
+    let n = all.first().map_or(0, |first| first.n);
+    if all.iter().any(|geometry| geometry.n != n) {
+        return Err(AnalysisError::Settings("representations are of different numbers of images".into()));
+    }
+    let whole: Vec<usize> = (0..n).collect();
+    let (rsa, cka) = (comparisons(all, comparison, &whole), alignments(all, &whole));
+    let key = RngKey::new(seed, Purpose::Bootstrap, n as u32);
+    let drawn = |i: u32| {
+        let mut rng = key.stream(i, 0);
+        comparisons(all, comparison, &(0..n).map(|_| rng.below(n as u32) as usize).collect::<Vec<_>>())
+    };
+    let without =
+        |i: usize| alignments(all, &(0..n).filter(|&j| resamplings > 0 && j != i).collect::<Vec<_>>());
+    let resampled: Vec<Vec<f64>> = (0..resamplings).into_par_iter().map(drawn).collect();
+    let left: Vec<Vec<f64>> = (0..n).into_par_iter().map(without).collect();
+    let pair = |(i, of): (usize, [usize; 2])| {
+        let bounds = (resamplings > 0).then(|| middle_95(&mut column(&resampled, i)));
+        let rsa = Alike { value: rsa[i], bounds };
+        let around = |spread: f64| [(cka[i] - 1.96 * spread).max(0.0), (cka[i] + 1.96 * spread).min(1.0)];
+        let bounds = (resamplings > 0).then(|| around(jackknife(&column(&left, i))));
+        Pair { of, rsa, cka: Alike { value: cka[i], bounds } }
+    };
+    Ok(places(all.len()).enumerate().map(pair).collect())
+}
+
+/// Value number `i` of each.
+fn column(of: &[Vec<f64>], i: usize) -> Vec<f64> {
+    of.iter().map(|values| values[i]).collect()
+}
+
+/// All pairs of `n` things, the first below the second.
+fn places(n: usize) -> impl Iterator<Item = [usize; 2]> {
+    (0..n).flat_map(move |a| (a + 1..n).map(move |b| [a, b]))
+}
+
+/// Standard error of a statistic from its values without one sample each (Tukey 1958).
+fn jackknife(left: &[f64]) -> f64 {
+    let (n, middle) = (left.len() as f64, mean(left));
+    ((n - 1.0) / n * left.iter().map(|v| (v - middle).powi(2)).sum::<f64>()).sqrt()
+}
+
+/// Comparison of dissimilarities, of all pairs of representations over the images `chosen`.
+fn comparisons(all: &[Geometry], comparison: Comparison, chosen: &[usize]) -> Vec<f64> {
+    let pairs = |geometry: &Geometry| {
+        let pairs = geometry.pairs(chosen);
+        if comparison == Comparison::Spearman { ranks(&pairs) } else { pairs }
+    };
+    let dissimilarities: Vec<Vec<f64>> = all.iter().map(pairs).collect();
+    places(all.len()).map(|[a, b]| comparison.of(&dissimilarities[a], &dissimilarities[b])).collect()
+}
+
+/// Linear centred kernel alignment, likewise.
+fn alignments(all: &[Geometry], chosen: &[usize]) -> Vec<f64> {
+    let grams: Vec<Vec<f64>> = all.iter().map(|geometry| geometry.centred(chosen)).collect();
+    let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(x, y)| x * y).sum() };
+    let norms: Vec<f64> = grams.iter().map(|gram| dot(gram, gram).sqrt()).collect();
+    places(all.len()).map(|[a, b]| dot(&grams[a], &grams[b]) / (norms[a] * norms[b])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn activity(n: i64, units: i64, seed: i64) -> Tensor {
+        tch::manual_seed(seed);
+        Tensor::randn([n, units], (Kind::Double, Device::Cpu))
+    }
+
+    #[test]
+    fn what_is_turned_and_scaled_is_the_same_and_what_is_random_is_not() {
+        let x = activity(20, 6, 1);
+        let (turn, _) = Tensor::linalg_qr(&activity(6, 6, 2), "reduced");
+        let turned = x.matmul(&turn) * 3.5;
+        for how in [Dissimilarity::Cosine, Dissimilarity::Euclidean] {
+            let all: Vec<Geometry> = [&x, &turned, &activity(20, 6, 3)]
+                .into_iter()
+                .map(|t| Geometry::of(t, how).unwrap())
+                .collect();
+            for comparison in [Comparison::Spearman, Comparison::Pearson, Comparison::Kendall] {
+                let found = compare(&all, comparison, 50, 1).unwrap();
+                let [same, other, _] = found[..] else { panic!() };
+                assert_eq!((same.of, other.of), ([0, 1], [0, 2]));
+                assert!(
+                    (same.rsa.value - 1.0).abs() < 1e-9 && (same.cka.value - 1.0).abs() < 1e-9,
+                    "{same:?}"
+                );
+                assert!(other.rsa.value.abs() < 0.3 && other.cka.value < 0.6, "{other:?}");
+                for alike in [other.rsa, other.cka] {
+                    let [low, high] = alike.bounds.unwrap();
+                    assert!(low < alike.value && alike.value < high, "{other:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn alignment_does_not_depend_on_the_mean_and_bounds_are_of_the_seed() {
+        let x = activity(12, 5, 1);
+        let y = &x + 7.0;
+        let all = [&x, &y].map(|t| Geometry::of(t, Dissimilarity::Euclidean).unwrap());
+        let found = compare(&all, Comparison::Pearson, 20, 1).unwrap();
+        assert!((found[0].cka.value - 1.0).abs() < 1e-9 && (found[0].rsa.value - 1.0).abs() < 1e-9);
+        assert_eq!(found, compare(&all, Comparison::Pearson, 20, 1).unwrap());
+    }
+
+    #[test]
+    fn what_has_no_angle_or_no_pair_is_refused() {
+        let flat = Tensor::zeros([4, 3], (Kind::Double, Device::Cpu));
+        let e = Geometry::of(&flat, Dissimilarity::Cosine).unwrap_err().to_string();
+        assert!(e.contains("image 0") && e.contains("cosine"), "{e}");
+        assert!(Geometry::of(&activity(2, 3, 1), Dissimilarity::Euclidean).is_err());
+        let all =
+            [activity(4, 3, 1), activity(5, 3, 1)].map(|t| Geometry::of(&t, Dissimilarity::Cosine).unwrap());
+        assert!(compare(&all, Comparison::Pearson, 0, 1).is_err());
+    }
+}

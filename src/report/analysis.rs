@@ -1,0 +1,475 @@
+//! Figures of analyses, from the folders that they wrote.
+
+use super::{Plot, ReportError};
+use crate::analysis::statistics::{interval, mean};
+use crate::figure::{Axis, Chart, Figure, HeatMap, Panel, Picture, Pictures, Point, Scale, Series};
+use crate::table::{Kind, Table};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The figures of the analysis in `root`.
+///
+/// # Errors
+/// A folder that holds none that is done, or one of an unknown kind; damaged files.
+pub fn analysis_plots(root: &Path) -> Result<Vec<Plot>, ReportError> {
+    let folder = Read { root };
+    let about = folder.json("analysis.json")?;
+    let rows = folder.rows("metrics.jsonl")?;
+    match about["kind"].as_str() {
+        Some("reconstruction") => reconstruction(&folder, &about, &rows),
+        Some("mei") => exciting(&folder, &rows),
+        Some("rsa") => similarity(&folder, &about, &rows),
+        kind => {
+            let what =
+                format!("is an analysis of kind {:?}, which this version does not know", kind.unwrap_or(""));
+            Err(folder.wrong("analysis.json", &what))
+        }
+    }
+}
+
+struct Read<'a> {
+    root: &'a Path,
+}
+
+impl Read<'_> {
+    fn wrong(&self, name: &str, what: &dyn ToString) -> ReportError {
+        ReportError::File { path: self.root.join(name).display().to_string(), what: what.to_string() }
+    }
+
+    fn json(&self, name: &str) -> Result<Value, ReportError> {
+        let text = fs::read_to_string(self.root.join(name)).map_err(|e| self.wrong(name, &e))?;
+        serde_json::from_str(&text).map_err(|e| self.wrong(name, &e))
+    }
+
+    fn rows(&self, name: &str) -> Result<Vec<Value>, ReportError> {
+        let text = fs::read_to_string(self.root.join(name)).map_err(|e| self.wrong(name, &e))?;
+        text.lines().map(|line| serde_json::from_str(line).map_err(|e| self.wrong(name, &e))).collect()
+    }
+
+    /// A picture of 8 bits a sample, gray or RGB, as analyses write them.
+    fn picture(&self, name: &str, value: f64) -> Result<Picture, ReportError> {
+        let bytes = fs::read(self.root.join(name)).map_err(|e| self.wrong(name, &e))?;
+        let mut reader =
+            png::Decoder::new(std::io::Cursor::new(bytes)).read_info().map_err(|e| self.wrong(name, &e))?;
+        let size = reader.output_buffer_size().ok_or_else(|| self.wrong(name, &"is too large"))?;
+        let mut pixels = vec![0; size];
+        let info = reader.next_frame(&mut pixels).map_err(|e| self.wrong(name, &e))?;
+        pixels.truncate(info.buffer_size());
+        Ok(Picture { extent: [info.width, info.height], pixels, value })
+    }
+}
+
+/// Values of a key in the order in which they come, each once.
+fn each(rows: &[Value], key: &str) -> Vec<Value> {
+    let mut found: Vec<Value> = Vec::new();
+    for row in rows {
+        if !row[key].is_null() && !found.contains(&row[key]) {
+            found.push(row[key].clone());
+        }
+    }
+    found
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A number without needless digits.
+fn short(value: &Value) -> String {
+    value.as_f64().map_or_else(|| text(value), |v| format!("{v}"))
+}
+
+/// Side of a picture in a figure.
+const SIDE: f64 = 84.0;
+/// Images, budgets and neurons that are shown; all are in the folder.
+const SHOWN: usize = 8;
+const HALF: [f64; 2] = [300.0, 180.0];
+
+fn reconstruction(folder: &Read<'_>, about: &Value, rows: &[Value]) -> Result<Vec<Plot>, ReportError> {
+    let layer = text(&about["settings"]["layer"]);
+    let mut plots = vec![panels(folder, rows, &layer)?];
+    let fidelity = [
+        ("correlation", "correlation with the image"),
+        ("ssim", "SSIM"),
+        ("response_error", "response error"),
+    ];
+    let words = format!(
+        "How near reconstructions from {layer} are to the image as it is, and the share of the layer's activity that they \
+         miss, against the norm they may have: means over images and seeds with 95 % intervals over images."
+    );
+    plots.extend(over_budgets(rows, "fidelity", "Fidelity of reconstructions", &words, &fidelity)?);
+    let content = [
+        ("content_correlation", "correlation with the content"),
+        ("noise_correlation", "correlation with the disturbance"),
+        ("content_share", "share of content"),
+    ];
+    let words = format!(
+        "What reconstructions of {} images from {layer} consist of: correlation with the image as it is and with what was \
+         added to it, and the share of content in the least-squares fit by both.",
+        each(rows, "disturbance").first().map_or_else(String::new, text)
+    );
+    plots.extend(over_budgets(rows, "content", "Content and noise", &words, &content)?);
+    let salient = [("saliency_excess", "excess correlation"), ("saliency_partial", "partial correlation")];
+    let words = format!(
+        "Whether reconstructions spend their energy where the image is salient ({}): correlation of energy and saliency \
+         beyond that of the image's own energy, and what the image's energy and a bias to the middle do not explain.",
+        each(rows, "saliency").first().map_or_else(String::new, text)
+    );
+    plots.extend(over_budgets(rows, "saliency", "Energy and saliency", &words, &salient)?);
+    plots.push(trajectories(folder)?);
+    Ok(plots)
+}
+
+const PANEL: [(&str, Kind); 5] = [
+    ("image", Kind::Whole),
+    ("class", Kind::Text),
+    ("shown", Kind::Text),
+    ("budget", Kind::Real),
+    ("correlation", Kind::Real),
+];
+
+/// Pictures in a line of panels, at most.
+const COLUMNS: usize = 8;
+
+/// Images in rows: as they are, as they were shown, and what each network made of them under each budget.
+fn panels(folder: &Read<'_>, all: &[Value], layer: &str) -> Result<Plot, ReportError> {
+    let (models, images, budgets) = (each(all, "model"), each(all, "image"), each(all, "budget"));
+    let seed = all.first().map_or(Value::Null, |row| row["seed"].clone());
+    let disturbed = all.first().is_some_and(|row| !row["disturbance"].is_null());
+    let images: Vec<&Value> = images.iter().take(SHOWN).collect();
+    let of_image = |image: &Value| all.iter().find(|row| row["image"] == *image).unwrap_or(&Value::Null);
+    let mut sheet = Sheet { folder, rows: Vec::new() };
+    let mut lines = Vec::new();
+    for budgets in budgets.chunks((COLUMNS / models.len().max(1)).max(1)) {
+        let mut columns = vec!["image".to_owned()];
+        columns.extend(disturbed.then(|| "shown".to_owned()));
+        let mut cells = Vec::new();
+        for image in &images {
+            let number = text(image);
+            let mut line =
+                vec![sheet.cell(of_image(image), "image", 1.0, &format!("pictures/image-{number}.png"))?];
+            if disturbed {
+                let name = format!("pictures/image-{number}-shown.png");
+                line.push(sheet.cell(of_image(image), "shown", f64::NAN, &name)?);
+            }
+            cells.push(line);
+        }
+        let name = |image: &&Value| {
+            let class = text(&of_image(image)["class"]);
+            if class.is_empty() { text(image) } else { class }
+        };
+        let mut line = vec![grid(String::new(), images.iter().map(name).collect(), columns, cells)];
+        for budget in budgets {
+            let mut cells = Vec::new();
+            for image in &images {
+                let is =
+                    |row: &&Value| row["image"] == **image && row["budget"] == *budget && row["seed"] == seed;
+                let found = models
+                    .iter()
+                    .filter_map(|model| all.iter().filter(is).find(|row| row["model"] == *model));
+                let cell = |row: &Value| {
+                    let value = row["correlation"].as_f64().unwrap_or(f64::NAN);
+                    sheet.cell(row, &text(&row["model"]), value, &text(&row["picture"]))
+                };
+                cells.push(found.map(cell).collect::<Result<Vec<_>, _>>()?);
+            }
+            line.push(grid(
+                format!("norm {}", short(budget)),
+                Vec::new(),
+                models.iter().map(text).collect(),
+                cells,
+            ));
+        }
+        lines.push(line);
+    }
+    let words = format!(
+        "Reconstructions from {layer}: the image as it is{}, and the images that networks cannot tell from {} there, with \
+         no more than a norm. Drawn at the contrast of the image; below, the correlation with the image as it is.",
+        if disturbed { ", as it was shown" } else { "" },
+        if disturbed { "the one shown" } else { "it" },
+    );
+    let figure = Figure { title: "Reconstructions".into(), description: words.clone(), rows: lines };
+    Ok(Plot { name: "reconstructions".into(), text: words, figure, table: Table::of(&PANEL, &sheet.rows)? })
+}
+
+/// Pictures with the rows that say what they are.
+struct Sheet<'a> {
+    folder: &'a Read<'a>,
+    rows: Vec<Value>,
+}
+
+impl Sheet<'_> {
+    fn cell(
+        &mut self,
+        of: &Value,
+        shown: &str,
+        value: f64,
+        name: &str,
+    ) -> Result<Option<Picture>, ReportError> {
+        let budget = if of["model"] == shown { &of["budget"] } else { &Value::Null };
+        self.rows.push(json!({
+            "image": of["image"], "class": of["class"], "shown": shown, "budget": budget,
+            "correlation": value.is_finite().then_some(value),
+        }));
+        Ok(Some(self.folder.picture(name, value)?))
+    }
+}
+
+fn grid(
+    title: String,
+    row_names: Vec<String>,
+    column_names: Vec<String>,
+    cells: Vec<Vec<Option<Picture>>>,
+) -> Panel {
+    Panel::Pictures(Pictures { title, row_names, column_names, cells, size: [SIDE; 2], decimals: 2 })
+}
+
+const BUDGETS: [(&str, Kind); 7] = [
+    ("metric", Kind::Text),
+    ("model", Kind::Text),
+    ("budget", Kind::Real),
+    ("images", Kind::Whole),
+    ("mean", Kind::Real),
+    ("low", Kind::Real),
+    ("high", Kind::Real),
+];
+
+/// Means over images against budgets, a chart a metric; none if no row has any of the metrics.
+fn over_budgets(
+    all: &[Value],
+    name: &str,
+    title: &str,
+    words: &str,
+    metrics: &[(&str, &str)],
+) -> Result<Option<Plot>, ReportError> {
+    let (mut rows, mut charts) = (Vec::new(), Vec::new());
+    for (metric, label) in metrics {
+        let mut series = Vec::new();
+        for (style, model) in each(all, "model").iter().enumerate() {
+            let mut points = Vec::new();
+            for budget in each(all, "budget") {
+                let mut by_image: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+                let of = |row: &&Value| row["model"] == *model && row["budget"] == budget;
+                for row in all.iter().filter(of) {
+                    if let (Some(image), Some(value)) = (row["image"].as_u64(), row[*metric].as_f64()) {
+                        by_image.entry(image).or_default().push(value);
+                    }
+                }
+                let values: Vec<f64> = by_image.values().map(|values| mean(values)).collect();
+                let (Some(x), false) = (budget.as_f64(), values.is_empty()) else { continue };
+                let spread = interval(&values, 0);
+                let ends = (values.len() > 1).then_some(spread.bounds);
+                points.push(Point { x, y: spread.mean, spread: ends });
+                rows.push(json!({
+                    "metric": metric, "model": model, "budget": budget, "images": values.len(), "mean": spread.mean,
+                    "low": ends.map(|ends| ends[0]), "high": ends.map(|ends| ends[1]),
+                }));
+            }
+            if !points.is_empty() {
+                series.push(Series { name: text(model), style, points });
+            }
+        }
+        if !series.is_empty() {
+            let x = Axis { label: "norm".into(), ..Axis::default() };
+            let y = Axis { label: (*label).to_owned(), ..Axis::default() };
+            charts.push(Panel::Chart(Chart { title: String::new(), x, y, series, size: HALF }));
+        }
+    }
+    if charts.is_empty() {
+        return Ok(None);
+    }
+    let mut lines = Vec::new();
+    while !charts.is_empty() {
+        lines.push(charts.drain(..charts.len().min(2)).collect());
+    }
+    let figure = Figure { title: title.into(), description: words.into(), rows: lines };
+    Ok(Some(Plot { name: name.into(), text: words.into(), figure, table: Table::of(&BUDGETS, &rows)? }))
+}
+
+const TRAJECTORY: [(&str, Kind); 4] =
+    [("model", Kind::Text), ("budget", Kind::Real), ("step", Kind::Whole), ("objective", Kind::Real)];
+/// Points of a line; all are in the folder.
+const POINTS: usize = 50;
+
+/// Means over images and seeds against steps, a chart a network, a line a budget. What belongs to images that do not
+/// satisfy their constraint yet, those of step 0, is left out.
+fn trajectories(folder: &Read<'_>) -> Result<Plot, ReportError> {
+    let all = folder.rows("trajectory.jsonl")?;
+    let (mut rows, mut charts) = (Vec::new(), Vec::new());
+    for model in each(&all, "model") {
+        let mut series = Vec::new();
+        for (style, budget) in each(&all, "budget").iter().enumerate() {
+            let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+            for row in all.iter().filter(|row| row["model"] == model && row["budget"] == *budget) {
+                if let (Some(step @ 1..), Some(value)) = (row["step"].as_u64(), row["objective"].as_f64()) {
+                    by_step.entry(step).or_default().push(value);
+                }
+            }
+            let every = by_step.len().div_ceil(POINTS).max(1);
+            let mut points = Vec::new();
+            for (step, values) in by_step.iter().step_by(every) {
+                points.push(Point { x: *step as f64, y: mean(values), spread: None });
+                rows.push(json!({"model": model, "budget": budget, "step": step, "objective": mean(values)}));
+            }
+            if !points.is_empty() {
+                series.push(Series { name: format!("norm {}", short(budget)), style, points });
+            }
+        }
+        let x = Axis { label: "step".into(), ..Axis::default() };
+        let y = Axis { label: "objective".into(), ..Axis::default() };
+        charts.push(vec![Panel::Chart(Chart { title: text(&model), x, y, series, size: [520.0, 180.0] })]);
+    }
+    let words = "Minus the mean squared difference of the layer's activity from what was to be matched, against steps: \
+                 means over images and seeds.";
+    let figure = Figure { title: "Searches".into(), description: words.into(), rows: charts };
+    Ok(Plot { name: "searches".into(), text: words.into(), figure, table: Table::of(&TRAJECTORY, &rows)? })
+}
+
+const NEURONS: [(&str, Kind); 5] = [
+    ("panel", Kind::Text),
+    ("model", Kind::Text),
+    ("session", Kind::Text),
+    ("neuron", Kind::Whole),
+    ("response", Kind::Real),
+];
+
+/// A grid of most exciting images a model and session, and how much more they excite than images do.
+fn exciting(folder: &Read<'_>, all: &[Value]) -> Result<Vec<Plot>, ReportError> {
+    let seed = all.first().map_or(Value::Null, |row| row["seed"].clone());
+    let (mut rows, mut grids, mut charts) = (Vec::new(), Vec::new(), Vec::new());
+    for model in each(all, "model") {
+        let of = |row: &&Value| row["model"] == model && row["seed"] == seed;
+        let found: Vec<&Value> = all.iter().filter(of).collect();
+        let mut push = |panel: &str, row: &Value, response: f64| {
+            rows.push(json!({
+                "panel": panel, "model": model, "session": row["session"], "neuron": row["neuron"], "response": response,
+            }));
+        };
+        let mut cells = Vec::new();
+        for line in found.chunks(SHOWN).take(SHOWN) {
+            let mut row = Vec::new();
+            for of in line {
+                let response = of["response"].as_f64().unwrap_or(f64::NAN);
+                push("picture", of, response);
+                row.push(Some(folder.picture(&text(&of["picture"]), response)?));
+            }
+            cells.push(row);
+        }
+        let columns = found.len().min(SHOWN);
+        grids.push(vec![Panel::Pictures(Pictures {
+            title: text(&model),
+            row_names: Vec::new(),
+            column_names: vec![String::new(); columns],
+            cells,
+            size: [SIDE; 2],
+            decimals: 2,
+        })]);
+        let mut sorted = found.clone();
+        sorted.sort_by(|a, b| {
+            b["response"].as_f64().unwrap_or(0.0).total_cmp(&a["response"].as_f64().unwrap_or(0.0))
+        });
+        let mut line = |style: usize, name: &str, key: &str| {
+            let mut points = Vec::new();
+            for (rank, row) in sorted.iter().enumerate() {
+                let y = row[key].as_f64().unwrap_or(f64::NAN);
+                push(name, row, y);
+                points.push(Point { x: rank as f64 + 1.0, y, spread: None });
+            }
+            Series { name: name.to_owned(), style, points }
+        };
+        let series = vec![
+            line(0, "most exciting image", "response"),
+            line(1, "best image of the data set", "best_response"),
+            line(2, "mean over the data set", "mean_response"),
+        ];
+        let x = Axis { label: "neurons, most excited first".into(), ..Axis::default() };
+        let y = Axis { label: "response".into(), ..Axis::default() };
+        charts.push(vec![Panel::Chart(Chart { title: text(&model), x, y, series, size: [520.0, 180.0] })]);
+    }
+    let words = "Images that excite single neurons most under a norm, with the predicted response below; and those responses \
+                 beside the largest and the mean ones to images of the data set.";
+    grids.extend(charts);
+    let figure = Figure { title: "Most exciting images".into(), description: words.into(), rows: grids };
+    Ok(vec![Plot { name: "mei".into(), text: words.into(), figure, table: Table::of(&NEURONS, &rows)? }])
+}
+
+const PAIRS: [(&str, Kind); 4] =
+    [("measure", Kind::Text), ("a", Kind::Text), ("b", Kind::Text), ("value", Kind::Real)];
+const MATRICES: [(&str, Kind); 3] =
+    [("representation", Kind::Text), ("images", Kind::Whole), ("mean_dissimilarity", Kind::Real)];
+
+/// Both measures of similarity as matrices, and the dissimilarities of all pairs of images as pictures.
+fn similarity(folder: &Read<'_>, about: &Value, all: &[Value]) -> Result<Vec<Plot>, ReportError> {
+    let names: Vec<String> = about["representations"].as_array().into_iter().flatten().map(text).collect();
+    let comparison = text(&about["settings"]["comparison"]);
+    let (mut rows, mut panels) = (Vec::new(), Vec::new());
+    for (key, title) in [("rsa", format!("RSA ({comparison})")), ("cka", "linear CKA".to_owned())] {
+        let mut values = vec![vec![f64::NAN; names.len()]; names.len()];
+        (0..names.len()).for_each(|i| values[i][i] = 1.0);
+        for row in all {
+            let place = |side: &str| names.iter().position(|name| *name == text(&row[side]));
+            if let (Some(a), Some(b), Some(value)) = (place("a"), place("b"), row[key].as_f64()) {
+                (values[a][b], values[b][a]) = (value, value);
+            }
+        }
+        for (a, line) in names.iter().zip(&values) {
+            let cells = names.iter().zip(line).filter(|(_, value)| value.is_finite());
+            rows.extend(cells.map(|(b, value)| json!({"measure": key, "a": a, "b": b, "value": value})));
+        }
+        panels.push(vec![Panel::HeatMap(HeatMap {
+            title,
+            row_names: names.clone(),
+            column_names: names.clone(),
+            column_label: String::new(),
+            values,
+            row_gaps: Vec::new(),
+            column_gaps: Vec::new(),
+            scale: Scale { label: "similarity".into(), range: [0.0, 1.0] },
+            cell: [34.0, 20.0],
+            decimals: 2,
+            ground: None,
+        })]);
+    }
+    let words = format!(
+        "How alike representations are: {comparison} comparison of the dissimilarities of all pairs of images ({}), and \
+         linear centred kernel alignment.",
+        text(&about["settings"]["dissimilarity"])
+    );
+    let figure =
+        Figure { title: "Representational similarity".into(), description: words.clone(), rows: panels };
+    let pairs = Plot { name: "similarity".into(), text: words, figure, table: Table::of(&PAIRS, &rows)? };
+    Ok(vec![pairs, matrices(folder, &names)?])
+}
+
+fn matrices(folder: &Read<'_>, names: &[String]) -> Result<Plot, ReportError> {
+    let (mut rows, mut lines) = (Vec::new(), Vec::new());
+    let listed = folder.rows("rdms.jsonl")?;
+    for chunk in listed.chunks(4) {
+        let mut line = Vec::new();
+        for of in chunk {
+            let value = of["mean_dissimilarity"].as_f64().unwrap_or(f64::NAN);
+            rows.push(json!({
+                "representation": of["representation"], "images": of["images"], "mean_dissimilarity": value,
+            }));
+            line.push(Some(folder.picture(&text(&of["picture"]), value)?));
+        }
+        let column_names = chunk.iter().map(|of| text(&of["representation"])).collect();
+        lines.push(vec![Panel::Pictures(Pictures {
+            title: String::new(),
+            row_names: Vec::new(),
+            column_names,
+            cells: vec![line],
+            size: [150.0; 2],
+            decimals: 2,
+        })]);
+    }
+    let words = format!(
+        "Dissimilarities of all pairs of images in {} representations, in the order of their classes, from the least (dark) to \
+         the largest (light) of each; below, their mean.",
+        names.len()
+    );
+    let figure = Figure { title: "Dissimilarities".into(), description: words.clone(), rows: lines };
+    Ok(Plot { name: "dissimilarities".into(), text: words, figure, table: Table::of(&MATRICES, &rows)? })
+}
