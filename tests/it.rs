@@ -1,6 +1,8 @@
 //! The program seen from outside: one binary for all integration tests.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "tests")]
 
+#[cfg(feature = "torch")]
+mod analysis;
 mod bad_input;
 mod common;
 mod corrupt;

@@ -97,3 +97,109 @@ impl Objective for Responses<'_> {
         Ok(responses.f_gather(1, &neurons, false)?.f_squeeze_dim(1)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ascent::{
+        ChangeNorm, Initial, Operation, OperationSettings, OptimizerSettings, Pad, Search, Settings, Start,
+        Stop,
+    };
+    use super::*;
+    use crate::base::Task;
+    use crate::model::{DataInfo, ModelSettings, Runtime, SessionData};
+    use tch::Device;
+
+    /// Both kinds of readouts on a VGG that was not trained.
+    fn network() -> Network {
+        tch::manual_seed(1);
+        let mut settings =
+            ModelSettings { vgg_type: "vgg11_bn".parse().unwrap(), hidden: 8, ..ModelSettings::default() };
+        settings.v1_model_layer = 11;
+        let session =
+            SessionData { task: Task::V1, id: "s".into(), image: [1, 32, 32], mean_response: vec![0.5; 3] };
+        let data = DataInfo { image: [1, 32, 32], classes: Some(4), sessions: vec![session] };
+        let net = Network::new(&settings, &data, Device::Cpu, Runtime::default()).unwrap();
+        net.params().iter().for_each(|p| drop(p.tensor.shallow_clone().set_requires_grad(false)));
+        net
+    }
+
+    fn images(n: i64, channels: i64, seed: i64) -> Tensor {
+        tch::manual_seed(seed);
+        Tensor::randn([n, channels, 32, 32], (Kind::Float, Device::Cpu))
+    }
+
+    #[test]
+    fn gradients_are_those_of_finite_differences() {
+        let net = network();
+        let (target, x) = (images(2, 3, 2), images(2, 3, 3));
+        let layers = LayerMatch::new(&net, "relu3_1", &target, Match::Sum).unwrap();
+        let responses = Responses { net: &net, session: 0, neurons: vec![2, 0] };
+        for objective in [&layers as &dyn Objective, &responses] {
+            let leaf = x.detach().set_requires_grad(true);
+            let sum = objective.values(&leaf).unwrap().sum(Kind::Double);
+            let gradient = Tensor::run_backward(&[sum], &[&leaf], false, false).remove(0);
+            tch::no_grad(|| {
+                let way = &gradient / gradient.norm();
+                let at =
+                    |h: f64| objective.values(&(&x + &way * h)).unwrap().sum(Kind::Double).double_value(&[]);
+                let h = 3e-3;
+                let (numeric, exact) = ((at(h) - at(-h)) / (2.0 * h), gradient.norm().double_value(&[]));
+                assert!((numeric / exact - 1.0).abs() < 1e-2, "{numeric} {exact}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_target_is_matched_by_itself_and_sums_are_means_times_activations() {
+        let net = network();
+        let target = images(2, 1, 2);
+        let layer = |how| LayerMatch::new(&net, "features.8", &target, how).unwrap();
+        let (mean, sum) = (layer(Match::Mean), layer(Match::Sum));
+        assert_eq!(mean.values(&target).unwrap().abs().max().double_value(&[]), 0.0);
+        assert_eq!(mean.relative_error(&target).unwrap(), [0.0, 0.0]);
+        let x = images(2, 1, 5);
+        let times = sum.values(&x).unwrap() / mean.values(&x).unwrap();
+        assert!((times - mean.n_activations() as f64).abs().max().double_value(&[]) < 0.1);
+        assert_eq!(mean.n_activations(), 256 * 8 * 8);
+        assert!(LayerMatch::new(&net, "conv7_7", &target, Match::Mean).is_err());
+    }
+
+    /// spec/reconstruction 6.6.
+    #[test]
+    fn many_targets_at_once_give_what_each_gives_alone() {
+        let net = network();
+        let targets = images(4, 1, 2);
+        let blur =
+            OperationSettings::GaussianBlur { sigma: [1.0; 2], decay: 0.0, truncate: 4.0, pad: Pad::Reflect };
+        let settings = Settings {
+            initial: Start::NormalTied,
+            transform: Vec::new(),
+            regularizer: Vec::new(),
+            precondition: vec![blur],
+            optimizer: OptimizerSettings::Sgd { lr: 200.0, momentum: 0.0, weight_decay: 0.0 },
+            projection: Vec::new(),
+            stop: Stop::Steps { n: 20 },
+            log_every: 10,
+            inhibitory: false,
+        };
+        let run = |targets: &Tensor, seeds: &[u64], norms: &[f64]| {
+            let objective = LayerMatch::new(&net, "conv3_1", targets, Match::Mean).unwrap();
+            let constraint: Box<dyn Operation> = Box::new(ChangeNorm::each(norms, true));
+            let ascent = settings.ascent(&objective, seeds, Some(constraint));
+            let starts: Vec<Tensor> =
+                seeds.iter().map(|&seed| settings.initial.image([1, 32, 32], seed)).collect();
+            let mut search = Search::new(&Tensor::cat(&starts, 0));
+            while !search.is_over() {
+                let _ = ascent.advance(&mut search).unwrap();
+            }
+            search.images
+        };
+        let (seeds, norms) = ([1, 2, 3, 4], [5.0, 10.0, 20.0, 40.0]);
+        let all = run(&targets, &seeds, &norms);
+        for i in 0..4 {
+            let alone = run(&targets.narrow(0, i as i64, 1), &seeds[i..=i], &norms[i..=i]);
+            let apart = (all.narrow(0, i as i64, 1) - alone).abs().max().double_value(&[]);
+            assert!(apart < 1e-5, "{i}: {apart}");
+        }
+    }
+}

@@ -26,7 +26,10 @@ pub fn ranks(values: &[f64]) -> Vec<f64> {
     let mut ranks = vec![0.0; values.len()];
     let mut first = 0;
     while first < order.len() {
-        let tied = order[first..].iter().take_while(|&&i| values[i] == values[order[first]]).count();
+        let tied = order[first..]
+            .iter()
+            .take_while(|&&i| values[i].total_cmp(&values[order[first]]).is_eq())
+            .count();
         let rank = first as f64 + f64::midpoint(tied as f64, 1.0);
         order[first..first + tied].iter().for_each(|&i| ranks[i] = rank);
         first += tied;
@@ -199,6 +202,7 @@ mod tests {
         assert!((spearman(&A, &B) - 0.840_668_001_696).abs() < 1e-9, "{}", spearman(&A, &B));
         assert!((kendall(&A, &B) - 0.690_065_559_342).abs() < 1e-9, "{}", kendall(&A, &B));
         assert_eq!(pearson(&A, &[1.0; 6]), 0.0);
+        assert_eq!(ranks(&[f64::NAN, 1.0, f64::NAN]), [2.5, 1.0, 2.5], "what is no number comes last");
     }
 
     #[test]

@@ -2,14 +2,16 @@
 
 use super::robustness::SuiteArgs;
 use super::show::{Show, out, table};
-use super::{eval, prepare, report, synth, train};
+use super::{eval, mei, prepare, reconstruct, report, rsa, synth, train};
 use crate::config::Experiment;
 use crate::corruption::{Group, Profile};
 use crate::eval::robustness::Grid;
 use crate::ingest::synth::SynthOptions;
 use crate::ingest::{Color, PrepareOptions};
+use crate::shard::ShardSet;
+use clap::Parser;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `nct demo`.
 #[derive(Debug, clap::Args)]
@@ -23,6 +25,9 @@ pub(crate) struct Args {
     /// Train so many epochs at most
     #[arg(long)]
     epochs: Option<u32>,
+    /// Also reconstruct images from both networks, find what excites neurons most, and compare representations
+    #[arg(long)]
+    full: bool,
 }
 
 /// The recipe of both runs.
@@ -69,18 +74,16 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     }
     out(&table.to_string())?;
     out(&robustness_table(&grids))?;
-    let page = report::Args {
-        which: report::Which {
-            baseline: roots.last().cloned(),
-            run: roots,
-            runs: runs.clone(),
-            profile: Profile::ImageNet,
-        },
-        out: args.dir.join("report.html"),
-        title: "The demo".to_owned(),
-        shards: shards.clone(),
+    let analysis = if args.full { analyses(args, &shards, &roots, show)? } else { Vec::new() };
+    let which = report::Which {
+        baseline: roots.last().cloned(),
+        run: roots,
+        runs: runs.clone(),
+        profile: Profile::ImageNet,
+        analysis,
     };
-    report::run(&page, show)?;
+    let (out, title) = (args.dir.join("report.html"), "The demo".to_owned());
+    report::run(&report::Args { which, out, title, shards: shards.clone() }, show)?;
     let shown: Vec<&Value> = rows.iter().filter_map(|(_, scores)| scores.first()).collect();
     let first = shown.first().and_then(|row| row["run"].as_str()).unwrap_or_default();
     show.line(&format!(
@@ -91,6 +94,50 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     show.line(&format!("evaluate again with: nct eval {first} --shards {}", shards.display()));
     Ok(())
 }
+
+/// What both networks see, the one that learned from shuffled responses first; gives the folders.
+fn analyses(args: &Args, shards: &Path, roots: &[PathBuf], show: Show) -> anyhow::Result<Vec<PathBuf>> {
+    #[derive(Debug, clap::Parser)]
+    enum Analysis {
+        Reconstruct(reconstruct::Args),
+        Mei(mei::Args),
+        Rsa(rsa::Args),
+    }
+    let models = roots.iter().rev().map(|root| root.display().to_string());
+    let names = ["shuffled", "monkey"];
+    let models: Vec<String> = names.iter().zip(models).map(|(name, root)| format!("{name}={root}")).collect();
+    let session = ShardSet::open(shards)?.dataset("mtl_monkey_dataset")?.manifest().sessions[0].id.clone();
+    let mut folders = Vec::new();
+    for (title, name, options) in [
+        ("images that V1's layer cannot tell from noisy ones", "reconstruct", RECONSTRUCT.to_owned()),
+        ("images that excite neurons most", "mei", format!("--session {session} --neuron all")),
+        (
+            "representations compared",
+            "rsa",
+            "--dataset mtl_monkey_dataset --responses --layers conv1_1,relu2_1,relu3_1,conv4_1".to_owned(),
+        ),
+    ] {
+        show.line(title);
+        let folder = args.dir.join(name);
+        let place = [shards.display().to_string(), folder.display().to_string()];
+        let words = ["nct", name].map(str::to_owned).into_iter().chain(models.clone());
+        let words = words.chain(options.split(' ').map(str::to_owned));
+        let words =
+            words.chain(["--shards".to_owned(), place[0].clone(), "--out".to_owned(), place[1].clone()]);
+        let words = words.chain(["--device".to_owned(), args.device.clone()]);
+        match Analysis::try_parse_from(words)? {
+            Analysis::Reconstruct(args) => reconstruct::run(&args, show)?,
+            Analysis::Mei(args) => mei::run(&args, show)?,
+            Analysis::Rsa(args) => rsa::run(&args, show)?,
+        }
+        folders.push(folder);
+    }
+    Ok(folders)
+}
+
+/// An image of each of six classes.
+const RECONSTRUCT: &str =
+    "--layer relu3_1 --images 0,20,40,60,80,100 --noise 0.2 --budgets 20,40,80 --steps 500";
 
 /// Accuracies under corruptions by group, and relative to the last network, whose responses mean nothing.
 fn robustness_table(grids: &[(&str, Grid)]) -> String {

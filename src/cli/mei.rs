@@ -7,8 +7,8 @@ use super::reconstruct::{How, picture, read_settings, slug};
 use super::show::{Show, out, table};
 use crate::analysis::Responses;
 use crate::analysis::ascent::{
-    ChangeNorm, Initial, Objective, Operation, OperationSettings, OptimizerSettings, Pad, PenaltySettings,
-    Search, Settings, Start, Stop, Stopper,
+    ChangeNorm, Initial, Operation, OperationSettings, OptimizerSettings, Pad, PenaltySettings, Search,
+    Settings, Start, Stop, Stopper,
 };
 use crate::base::Split;
 use crate::model::Mode;
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let settings = settings(args)?;
     let told = json!({
         "dataset": dataset.manifest().dataset, "data": dataset.manifest().fingerprint().as_str(), "session": session,
-        "neurons": neurons, "norm": args.norm, "seeds": args.seeds, "search": settings, "batch": args.how.batch,
+        "neurons": neurons, "norm": args.norm, "seeds": args.seeds, "search": settings, "batch": args.how.batch(device),
         "compare": args.compare,
     });
     let folder = Folder::open(&args.how.out, "mei", &told, &models)?;
@@ -156,7 +156,8 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
     let mut settings = match &args.settings {
         Some(path) => read_settings(path)?,
         None => Settings {
-            initial: Start::Normal { mean: 0.0, std: 1.0 },
+            // Faint: what no gradient reaches stays as it is.
+            initial: Start::Normal { mean: 0.0, std: 0.1 },
             transform: Vec::new(),
             regularizer: Vec::new(),
             precondition: vec![
@@ -200,7 +201,7 @@ impl Work<'_> {
         let together = if self.settings.regularizer.iter().any(PenaltySettings::couples) {
             seeds.len()
         } else {
-            self.args.how.batch as usize
+            self.args.how.batch(self.device)
         };
         let chunks: Vec<&[Sample]> = samples.chunks(together.max(1)).collect();
         let steps = u64::from(self.settings.stop.most().unwrap_or(0));
@@ -254,19 +255,15 @@ impl Work<'_> {
         Ok(evoked)
     }
 
-    fn objective<'m>(&self, model: &'m Model, samples: &[Sample]) -> anyhow::Result<Responses<'m>> {
-        let neurons = samples.iter().map(|sample| sample.neuron).collect();
-        Ok(Responses { net: &model.net, session: self.readout(model)?, neurons })
-    }
-
     fn search(
         &self,
         model: &Model,
         samples: &[Sample],
         path: &std::path::Path,
         bar: &super::show::Bar,
-    ) -> anyhow::Result<Search> {
-        let objective = self.objective(model, samples)?;
+    ) -> anyhow::Result<(Search, Vec<f64>)> {
+        let neurons = samples.iter().map(|sample| sample.neuron).collect();
+        let objective = Responses { net: &model.net, session: self.readout(model)?, neurons };
         let norms = vec![self.args.norm / scale(model); samples.len()];
         let constraint: Box<dyn Operation> = Box::new(ChangeNorm::each(&norms, true));
         let seeds: Vec<u64> = samples.iter().map(|sample| sample.seed).collect();
@@ -282,12 +279,10 @@ impl Work<'_> {
         &self,
         model: &Model,
         samples: &[Sample],
-        search: &Search,
+        (search, responses): &(Search, Vec<f64>),
         evoked: &Evoked,
         found: &mut Found,
     ) -> anyhow::Result<()> {
-        let objective = self.objective(model, samples)?;
-        let responses = Vec::<f64>::try_from(tch::no_grad(|| objective.values(&search.images))?)?;
         let images = search.images.to_device(Device::Cpu);
         for (i, sample) in samples.iter().enumerate() {
             let image = images.get(i as i64);

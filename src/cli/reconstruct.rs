@@ -100,9 +100,10 @@ pub(super) struct Which {
 /// How an analysis is run.
 #[derive(Debug, clap::Args)]
 pub(super) struct How {
-    /// Images that are searched at once; changes results by rounding only
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(super) batch: u32,
+    /// Images that are searched at once [default: 16 on a CPU, whose caches hold so many, 256 on a GPU]. Changes results
+    /// by rounding, which long searches amplify
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(super) batch: Option<u32>,
     /// Folder for the results; the same command goes on in it
     #[arg(long)]
     pub(super) out: PathBuf,
@@ -112,6 +113,13 @@ pub(super) struct How {
     /// Print the metrics, one JSON object a line
     #[arg(long)]
     pub(super) json: bool,
+}
+
+impl How {
+    /// Images at once on `device`.
+    pub(super) fn batch(&self, device: Device) -> usize {
+        self.batch.map_or(if device.is_cuda() { 256 } else { 16 }, |n| n as usize)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -174,7 +182,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         "disturbance": disturbance(args).map(Disturbance::name), "profile": args.profile.as_str(),
         "budgets": args.budgets, "constraint": format!("{:?}", plan.constraint), "tied": plan.tied,
         "from_target": plan.from_target, "rate": plan.rate, "seeds": plan.seeds, "search": plan.settings,
-        "batch": args.how.batch, "saliency": saliency.digest,
+        "batch": args.how.batch(device), "saliency": saliency.digest,
     });
     let mut folder = Folder::open(&args.how.out, "reconstruction", &told, &models)?;
     if folder.is_done() {
@@ -184,7 +192,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     folder.tell("saliency", json!(saliency.name))?;
     let work = Work { args, plan: &plan, chosen: &chosen, folder: &folder, device };
     let samples = work.samples();
-    let chunks = samples.len().div_ceil(args.how.batch as usize) as u64;
+    let chunks = samples.len().div_ceil(args.how.batch(device)) as u64;
     let steps = u64::from(plan.settings.stop.most().unwrap_or(0));
     let bar = show.bar("reconstruct", chunks * steps * models.len() as u64, "steps");
     let mut measures = Measures::new(args.layer.clone(), disturbance(args), saliency);
@@ -291,14 +299,13 @@ impl Work<'_> {
         let clean = self.chosen.shown(&model.view, None, seed)?;
         let targets = self.chosen.shown(&model.view, disturbance(self.args), seed)?;
         let first = self.first_gradients(model, &targets)?;
-        for (chunk, samples) in samples.chunks(self.args.how.batch as usize).enumerate() {
+        for (chunk, samples) in samples.chunks(self.args.how.batch(self.device)).enumerate() {
             let rows: Vec<i64> = samples.iter().map(|sample| sample.image as i64).collect();
             let rows = Tensor::from_slice(&rows);
             let of = |images: &Tensor| images.index_select(0, &rows);
             let (clean, targets) = (of(&clean), of(&targets));
             let path = self.folder.searches()?.join(format!("{number}-{chunk}.safetensors"));
-            let (search, objective) = self.search(model, &targets, samples, &path, bar)?;
-            let device = search.images.to_device(Device::Cpu);
+            let (search, values, errors) = self.search(model, &targets, samples, &path, bar)?;
             let found = Measured {
                 model: &model.name,
                 std: model.view.std.iter().sum::<f64>() / model.view.std.len() as f64,
@@ -308,13 +315,10 @@ impl Work<'_> {
                 samples,
                 clean,
                 targets,
-                images: device,
+                images: search.images.to_device(Device::Cpu),
                 gradients: of(&first),
-                values: Vec::<f64>::try_from(tch::no_grad(|| {
-                    use crate::analysis::ascent::Objective;
-                    objective.values(&search.images)
-                })?)?,
-                errors: objective.relative_error(&search.images)?,
+                values,
+                errors,
                 search: &search,
             };
             measures.add(&found)?;
@@ -322,15 +326,15 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The search of a batch, and what it was for.
-    fn search<'m>(
+    /// The search of a batch; objective and relative error of each image.
+    fn search(
         &self,
-        model: &'m Model,
+        model: &Model,
         targets: &Tensor,
         samples: &[Sample],
         path: &std::path::Path,
         bar: &super::show::Bar,
-    ) -> anyhow::Result<(Search, LayerMatch<'m>)> {
+    ) -> anyhow::Result<(Search, Vec<f64>, Vec<f64>)> {
         let images = self.widened(targets);
         let objective = LayerMatch::new(&model.net, &self.args.layer, &images, Match::Mean)?;
         let mut settings = self.plan.settings.clone();
@@ -358,8 +362,9 @@ impl Work<'_> {
             Tensor::cat(&starts, 0).to_device(self.device)
         };
         let ascent = settings.ascent(&objective, &seeds, constraint);
-        let search = search::run(&ascent, &start, path, &self.folder.identity, bar)?;
-        Ok((search, objective))
+        let (search, values) = search::run(&ascent, &start, path, &self.folder.identity, bar)?;
+        let errors = objective.relative_error(&search.images)?;
+        Ok((search, values, errors))
     }
 
     /// Images as the search has them: three channels unless they are tied, on the device.

@@ -1,6 +1,7 @@
 //! `nct report` and `nct plot`: runs as a page, and as figures.
 
 use super::exit::Usage;
+use super::reconstruct::slug;
 use super::robustness::{kept, score_of};
 use super::show::{Show, bytes};
 use crate::base::Split;
@@ -9,7 +10,7 @@ use crate::eval::Origin;
 use crate::eval::figures::{Seeds, mean_and_std};
 use crate::eval::robustness::Grid;
 use crate::load::{Budget, Column};
-use crate::report::{Group, Page, Picture, Plot, Subject, groups, plots};
+use crate::report::{Group, Page, Picture, Plot, Subject, analysis_plots, groups, plots};
 use crate::runs::{Store, write_atomic};
 use crate::shard::ShardSet;
 use crate::table::Format;
@@ -30,6 +31,9 @@ pub(crate) struct Which {
     /// Parameters of corruptions that the runs were evaluated with
     #[arg(long, default_value = "i", value_name = "t|i")]
     pub(super) profile: Profile,
+    /// Folder of nct reconstruct, mei or rsa whose figures are shown too (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub(super) analysis: Vec<PathBuf>,
 }
 
 /// Arguments of `nct report`.
@@ -84,7 +88,7 @@ const PICTURES: usize = 12;
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let Found { groups, corrupted, mut notes } = find(&args.which)?;
-    let plots = plots(&groups, &corrupted)?;
+    let plots = all_plots(&groups, &corrupted, &args.which.analysis)?;
     if !corrupted.is_empty() && !plots.iter().any(|plot| plot.name == "corruptions") {
         notes.push("The runs were evaluated under different corruptions or severities, which cannot stand in one figure.".into());
     }
@@ -114,7 +118,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
 
 pub(crate) fn plot(args: &PlotArgs, show: Show) -> anyhow::Result<()> {
     let Found { groups, corrupted, .. } = find(&args.which)?;
-    let plots = plots(&groups, &corrupted)?;
+    let plots = all_plots(&groups, &corrupted, &args.which.analysis)?;
     let names: Vec<&str> = plots.iter().map(|plot| plot.name.as_str()).collect();
     if let Some(unknown) = args.only.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(Usage(format!("there is no figure {unknown}; there are: {}", names.join(", "))).into());
@@ -138,6 +142,21 @@ pub(crate) fn plot(args: &PlotArgs, show: Show) -> anyhow::Result<()> {
         show.line(&format!("{folder}/{name}"));
     }
     Ok(())
+}
+
+/// Figures of the runs, then of the analyses; those bear the names of their folders.
+fn all_plots(groups: &[Group], corrupted: &[Seeds], analyses: &[PathBuf]) -> anyhow::Result<Vec<Plot>> {
+    let mut all = plots(groups, corrupted)?;
+    for folder in analyses {
+        let path = folder.canonicalize().map_err(|e| Usage(format!("{}: {e}", folder.display())))?;
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        for mut plot in analysis_plots(folder)? {
+            plot.name = slug(&format!("{name}-{}", plot.name));
+            plot.figure.title = format!("{} ({name})", plot.figure.title);
+            all.push(plot);
+        }
+    }
+    Ok(all)
 }
 
 fn find(which: &Which) -> anyhow::Result<Found> {

@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Seed of resampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Write the activity of every representation too, as activity.safetensors
+    #[arg(long)]
+    activity: bool,
     /// Folder for the results
     #[arg(long)]
     out: PathBuf,
@@ -89,6 +92,8 @@ const MATRICES: [(&str, Kind); 5] = [
 struct Representation {
     name: String,
     geometry: Geometry,
+    /// `[images, units]`
+    activity: Tensor,
     /// `[images, images]`
     rdm: Tensor,
     /// Of recorded responses: what their dissimilarities of one half of the trials say of those of the other, for the
@@ -125,7 +130,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         "dataset": dataset.manifest().dataset, "data": dataset.manifest().fingerprint().as_str(),
         "split": args.split.split().as_str(), "images": chosen.rows, "layers": layers, "responses": args.responses,
         "dissimilarity": args.dissimilarity.as_str(), "comparison": args.comparison.as_str(),
-        "bootstrap": args.bootstrap, "seed": args.seed,
+        "bootstrap": args.bootstrap, "seed": args.seed, "activity": args.activity,
     });
     let mut folder = Folder::open(&args.out, "rsa", &told, &models)?;
     if folder.is_done() {
@@ -137,6 +142,11 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let geometries: Vec<Geometry> = all.iter().map(|one| one.geometry.clone()).collect();
     let pairs = compare(&geometries, args.comparison, args.bootstrap, args.seed)?;
     folder.tell("representations", json!(all.iter().map(|one| one.name.as_str()).collect::<Vec<_>>()))?;
+    if args.activity {
+        let tensors: Vec<(String, Tensor)> =
+            all.iter().map(|one| (one.name.clone(), one.activity.shallow_clone())).collect();
+        folder.write("activity.safetensors", &encode(&tensors, &[])?)?;
+    }
     write(&folder, &all, &pairs, chosen.len())?;
     print(args, &folder)
 }
@@ -298,7 +308,8 @@ fn representation(
         Ok(2.0 * r / (1.0 + r))
     });
     let rdm = Tensor::from_slice(&geometry.rdm).view([n, n]);
-    Ok(Representation { name, geometry, rdm, reliability: reliability.transpose()? })
+    let activity = activity.shallow_clone();
+    Ok(Representation { name, geometry, activity, rdm, reliability: reliability.transpose()? })
 }
 
 fn write(folder: &Folder, all: &[Representation], pairs: &[Pair], images: usize) -> anyhow::Result<()> {

@@ -347,25 +347,17 @@ fn exciting(folder: &Read<'_>, all: &[Value]) -> Result<Vec<Plot>, ReportError> 
                 "panel": panel, "model": model, "session": row["session"], "neuron": row["neuron"], "response": response,
             }));
         };
-        let mut cells = Vec::new();
-        for line in found.chunks(SHOWN).take(SHOWN) {
-            let mut row = Vec::new();
+        for (i, line) in found.chunks(SHOWN).take(SHOWN).enumerate() {
+            let mut cells = Vec::new();
             for of in line {
                 let response = of["response"].as_f64().unwrap_or(f64::NAN);
                 push("picture", of, response);
-                row.push(Some(folder.picture(&text(&of["picture"]), response)?));
+                cells.push(Some(folder.picture(&text(&of["picture"]), response)?));
             }
-            cells.push(row);
+            let names = line.iter().map(|of| format!("neuron {}", text(&of["neuron"]))).collect();
+            let title = if i == 0 { text(&model) } else { String::new() };
+            grids.push(vec![grid(title, Vec::new(), names, vec![cells])]);
         }
-        let columns = found.len().min(SHOWN);
-        grids.push(vec![Panel::Pictures(Pictures {
-            title: text(&model),
-            row_names: Vec::new(),
-            column_names: vec![String::new(); columns],
-            cells,
-            size: [SIDE; 2],
-            decimals: 2,
-        })]);
         let mut sorted = found.clone();
         sorted.sort_by(|a, b| {
             b["response"].as_f64().unwrap_or(0.0).total_cmp(&a["response"].as_f64().unwrap_or(0.0))

@@ -203,12 +203,13 @@ impl Ascent<'_> {
         Ok(state)
     }
 
-    /// The objective of images as they are, without transformations, `[n]`.
+    /// The objective of a search's images as they are, without transformations, one an image.
     ///
     /// # Errors
-    /// Those of the objective.
-    pub fn value(&self, images: &Tensor) -> Result<Tensor, AnalysisError> {
-        tch::no_grad(|| self.objective.values(images))
+    /// Those of the objective; a value that is no number.
+    pub fn value(&self, search: &Search) -> Result<Vec<f64>, AnalysisError> {
+        let values = tch::no_grad(|| self.objective.values(&search.images))?;
+        finite(&values, search.step)
     }
 
     /// Objective and penalties, one a row of `x`.
@@ -229,16 +230,22 @@ impl Ascent<'_> {
         if !state.step.is_multiple_of(self.log_every.max(1)) {
             return Ok(());
         }
-        let values = Vec::<f64>::try_from(state.values.to_kind(Kind::Double).to_device(Device::Cpu))?;
+        let values = finite(&state.values, state.step)?;
         let norms = Vec::<f64>::try_from(norms(&state.before).flatten(0, -1).to_kind(Kind::Double))?;
-        if let Some(row) = values.iter().position(|value| !value.is_finite()) {
-            return Err(AnalysisError::Numbers(format!(
-                "step {}: the objective of image {row} of the batch is {}; take a smaller learning rate",
-                state.step, values[row]
-            )));
-        }
         search.log.push(Logged { step: state.step, values, norms });
         Ok(())
+    }
+}
+
+/// Values of the images before step number `step`, all of them numbers.
+fn finite(values: &Tensor, step: u32) -> Result<Vec<f64>, AnalysisError> {
+    let values = Vec::<f64>::try_from(values.to_kind(Kind::Double).to_device(Device::Cpu))?;
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(row) => Err(AnalysisError::Numbers(format!(
+            "step {step}: the objective of image {row} of the batch is {}; take a smaller learning rate",
+            values[row]
+        ))),
     }
 }
 

@@ -192,7 +192,7 @@ fn a_linear_layer_is_matched_better_with_more_norm_and_reaches_the_analytic_solu
         let constraint: Box<dyn Operation> = Box::new(ChangeNorm::each(&[c * norm], true));
         let ascent = settings.ascent(&objective, &[0], Some(constraint));
         let (search, _) = run(&ascent, &start);
-        let value = ascent.value(&search.images).unwrap().double_value(&[0]);
+        let value = ascent.value(&search).unwrap()[0];
         assert!(value > last && search.images.norm().double_value(&[]) <= c * norm * 1.0001, "{c}: {value}");
         last = value;
     }

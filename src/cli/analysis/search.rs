@@ -13,14 +13,15 @@ use tch::Tensor;
 /// Seconds of work that a kill may cost.
 const KEPT_EVERY: Duration = Duration::from_secs(20);
 
-/// Runs a search to its end, from `start` or from what `path` has of it. `identity` is what it is of.
+/// Runs a search to its end, from `start` or from what `path` has of it, and gives it with the objective of each image.
+/// `identity` is what it is of.
 pub(in crate::cli) fn run(
     ascent: &Ascent<'_>,
     start: &Tensor,
     path: &Path,
     identity: &str,
     bar: &Bar,
-) -> anyhow::Result<Search> {
+) -> anyhow::Result<(Search, Vec<f64>)> {
     let mut search = match kept(path, identity, start)? {
         Some(search) => search,
         None => Search::new(start),
@@ -42,8 +43,9 @@ pub(in crate::cli) fn run(
     // Steps that were planned and not needed.
     let planned = ascent.stopper.most().unwrap_or(search.step);
     bar.advance(u64::from(planned.saturating_sub(search.step)));
+    let values = ascent.value(&search)?;
     keep(&search, path, identity)?;
-    Ok(search)
+    Ok((search, values))
 }
 
 /// Means over the batch.

@@ -85,7 +85,7 @@ pub(super) fn report(
         return Ok(());
     }
     let baseline = baseline.and_then(|(_, runs)| runs.first().cloned());
-    let which = Which { run, runs: place.out.clone(), baseline, profile };
+    let which = Which { run, runs: place.out.clone(), baseline, profile, analysis: Vec::new() };
     let (out, shards, title) = (place.out.join(name), place.shards.clone(), study.name.clone());
     crate::cli::report::run(&crate::cli::report::Args { which, out, title, shards }, show)
 }

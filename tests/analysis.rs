@@ -1,0 +1,337 @@
+//! Reconstructions, most exciting images and representational similarity, by the real binary on real runs.
+
+use crate::common::{nct, only_run, output, python, shards, stderr, succeed};
+use nct::model::weights::Weights;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tch::Kind;
+
+const SMALL: &str = r#"
+[data]
+neural = "mtl_monkey_dataset"
+batch_size = 12
+neural_batch_size = 12
+[mix]
+kind = "mtl"
+[model]
+vgg_type = "bn 8 M 16 M"
+v1_model_layer = 4
+hidden = 16
+[optimizer]
+kind = "sgd"
+lr = 0.01
+[schedule]
+scheduler = "none"
+max_iter = 2
+"#;
+
+/// Shards, and a run in each of `a/` and `b/`.
+fn runs() -> tempfile::TempDir {
+    let dir = shards();
+    fs::write(dir.path().join("small.toml"), SMALL).unwrap();
+    for (out, seed) in [("a", "1"), ("b", "2")] {
+        let seed = format!("seed={seed}");
+        let args =
+            ["train", "--config", "small.toml", "--set", &seed, "--out", out, "--device", "cpu", "--quiet"];
+        succeed(nct(dir.path()).args(args));
+    }
+    dir
+}
+
+/// `--name a=RUN` arguments of both runs.
+fn both(dir: &Path) -> [String; 2] {
+    ["a", "b"].map(|name| format!("{name}={}", only_run(dir, name).display()))
+}
+
+fn rows(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn real(row: &Value, key: &str) -> f64 {
+    row[key].as_f64().unwrap_or_else(|| panic!("{key}: {row}"))
+}
+
+#[test]
+fn reconstructions_are_found_measured_compared_and_shown() {
+    let dir = runs();
+    let [a, b] = both(dir.path());
+    let args = "--layer bn2_1 --images 0,3,5 --noise 0.3 --budgets 10,60 --seeds 1,2 --steps 60 --lr 1000 --out rec --json";
+    let out = succeed(nct(dir.path()).args(["reconstruct", &a, &b, "--device", "cpu"]).args(args.split(' ')));
+    let root = dir.path().join("rec");
+    let metrics = rows(&root.join("metrics.jsonl"));
+    assert_eq!((metrics.len(), out.lines().count()), (2 * 3 * 2 * 2, 24));
+    let trajectory = rows(&root.join("trajectory.jsonl"));
+    let images = Weights::read(&root.join("images.safetensors")).unwrap();
+    assert_eq!(images.tensors.len(), 24);
+    for row in &metrics {
+        let (norm, budget) = (real(row, "norm"), real(row, "budget"));
+        assert!(norm <= budget * 1.0001, "{row}");
+        let same = |of: &&Value| ["model", "image", "budget", "seed"].iter().all(|key| of[*key] == row[*key]);
+        let steps: Vec<&Value> = trajectory.iter().filter(same).collect();
+        assert_eq!(steps.len(), 6);
+        // The first is of an image that does not keep the constraint yet.
+        assert!(real(row, "objective") > real(steps[1], "objective"), "{row}");
+        assert!(real(row, "objective") >= real(row, "objective_before_last_step") - 0.05, "{row}");
+        assert!((0.0..=1.0).contains(&real(row, "content_share")) && real(row, "ssim") <= 1.0, "{row}");
+        assert!(
+            (real(row, "content_minus_noise")
+                - (real(row, "content_correlation") - real(row, "noise_correlation")))
+            .abs()
+                < 1e-12
+        );
+        assert_eq!(row["saliency"], "spectral_residual");
+        assert!(root.join(row["picture"].as_str().unwrap()).is_file());
+    }
+    let mean = |budget: f64| {
+        let of: Vec<f64> =
+            metrics.iter().filter(|r| r["budget"] == budget).map(|r| real(r, "objective")).collect();
+        of.iter().sum::<f64>() / of.len() as f64
+    };
+    assert!(mean(60.0) > mean(10.0), "a larger norm matches better: {} {}", mean(60.0), mean(10.0));
+    let compared = rows(&root.join("comparison.jsonl"));
+    let content = compared.iter().find(|row| row["metric"] == "content_minus_noise").unwrap();
+    assert_eq!(
+        (&content["model"], &content["baseline"], &content["images"]),
+        (&"b".into(), &"a".into(), &3.into())
+    );
+    assert!(!root.join(".search").exists());
+    // All of it is in a report, each number a mark.
+    let args = ["report", "--runs", ".", "--out", "page.html", "--analysis", "rec"];
+    succeed(nct(dir.path()).args(args).arg(only_run(dir.path(), "a")));
+    let page = fs::read_to_string(dir.path().join("page.html")).unwrap();
+    for name in ["reconstructions", "fidelity", "content", "saliency", "searches"] {
+        let section = page.split(&format!("<section id=\"rec-{name}\"")).nth(1).unwrap();
+        let section = section.split("</section>").next().unwrap();
+        let numbers = fs::read_to_string(root.join(format!("figures/{name}.csv"))).unwrap();
+        let (marks, lines) = (section.matches("class=\"mark\"").count(), numbers.lines().count() - 1);
+        assert!(marks > 3 && marks == lines, "{name}: {marks} marks, {lines} rows");
+        assert!(root.join(format!("figures/{name}.png")).is_file());
+    }
+    let args = ["plot", "--runs", ".", "--out", "figures", "--only", "rec-content", "--analysis", "rec"];
+    succeed(nct(dir.path()).args(args).arg(only_run(dir.path(), "a")));
+    assert!(dir.path().join("figures/rec-content.svg").is_file());
+}
+
+#[test]
+fn corrupted_images_and_supplied_saliency_are_taken() {
+    let dir = runs();
+    let [a, _] = both(dir.path());
+    let maps = dir.path().join("maps");
+    fs::create_dir(&maps).unwrap();
+    for image in [1, 4] {
+        // Half of the image, at twice its resolution.
+        let pixels: Vec<u8> = (0..128 * 128).map(|i| if i % 128 < 64 { 200 } else { 0 }).collect();
+        let picture = nct::figure::Picture { extent: [128, 128], pixels, value: 0.0 };
+        fs::write(maps.join(format!("{image}.png")), picture.png(1).unwrap()).unwrap();
+    }
+    let args = "--layer conv2_1 --images 1,4 --corruption fog-3 --budgets 30 --steps 20 --saliency maps --out rec --quiet";
+    succeed(nct(dir.path()).args(["reconstruct", &a, "--device", "cpu"]).args(args.split(' ')));
+    let metrics = rows(&dir.path().join("rec/metrics.jsonl"));
+    assert!(metrics.iter().all(|row| row["disturbance"] == "fog-3" && row["saliency"] == "maps"));
+    assert!(metrics.iter().all(|row| real(row, "saliency_correlation").abs() <= 1.0));
+    let out = output(
+        nct(dir.path())
+            .args(["reconstruct", &a, "--device", "cpu", "--saliency", "maps", "--out", "other"])
+            .args(["--layer", "conv2_1", "--images", "2", "--steps", "2"]),
+    );
+    assert_eq!(out.status.code(), Some(2));
+    assert!(stderr(&out).contains("2.png"), "{}", stderr(&out));
+}
+
+#[test]
+fn the_references_settings_make_5001_steps_and_501_entries() {
+    let dir = runs();
+    let [a, _] = both(dir.path());
+    let args = "--layer features.0 --images 0 --budgets 20 --as-reference --out rec --quiet --json";
+    let out = succeed(nct(dir.path()).args(["reconstruct", &a, "--device", "cpu"]).args(args.split(' ')));
+    let row: Value = serde_json::from_str(out.trim()).unwrap();
+    assert_eq!((&row["steps"], &row["seed"]), (&5001.into(), &1000.into()));
+    assert!((real(&row, "norm") - 20.0).abs() < 1e-3, "on the sphere");
+    let trajectory = rows(&dir.path().join("rec/trajectory.jsonl"));
+    assert_eq!((trajectory.len(), &trajectory[500]["step"]), (501, &5000.into()));
+    let image = &Weights::read(&dir.path().join("rec/images.safetensors")).unwrap().tensors[0].1;
+    assert_eq!(image.size(), [3, 64, 64]);
+    let apart = (image.get(0) - image.get(1)).abs().max().double_value(&[]);
+    assert!(apart > 0.0, "channels are free");
+}
+
+#[test]
+fn a_search_that_was_killed_goes_on_to_the_same_bytes() {
+    let dir = runs();
+    let [a, b] = both(dir.path());
+    let args = |out: &str| {
+        let mut command = nct(dir.path());
+        let steps = "--layer conv2_1 --images 0,1 --budgets 20 --steps 600 --batch 1 --device cpu --quiet";
+        command.args(["reconstruct", &a, &b, "--out", out]).args(steps.split(' '));
+        command
+    };
+    let start = Instant::now();
+    succeed(&mut args("whole"));
+    let whole = start.elapsed();
+    let mut killed = 0;
+    for part in [2, 3, 4] {
+        let mut child = args("parts").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(whole / part);
+        // The first is asked to end, the others are not asked.
+        if part == 2 {
+            let _ = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        } else {
+            let _ = child.kill();
+        }
+        killed += u32::from(!child.wait().unwrap().success());
+    }
+    assert!(killed > 0);
+    succeed(&mut args("parts"));
+    for file in ["images.safetensors", "trajectory.csv", "metrics.csv", "figures/reconstructions.svg"] {
+        let [one, other] =
+            ["whole", "parts"].map(|folder| fs::read(dir.path().join(folder).join(file)).unwrap());
+        assert!(one == other, "{file} differs");
+    }
+}
+
+#[test]
+fn what_excites_most_excites_more_than_images_do() {
+    let dir = runs();
+    let [a, _] = both(dir.path());
+    let manifest = fs::read_to_string(dir.path().join("shards/mtl_monkey_dataset/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let session = manifest["sessions"][0]["id"].as_str().unwrap().to_owned();
+    let args = [
+        "mei",
+        &a,
+        "--session",
+        &session,
+        "--neuron",
+        "0,2,4",
+        "--steps",
+        "150",
+        "--device",
+        "cpu",
+        "--json",
+    ];
+    let out = succeed(nct(dir.path()).args(args).args(["--seeds", "1,2", "--out", "mei", "--quiet"]));
+    let found: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found.len(), 6);
+    for row in &found {
+        assert!(
+            real(row, "norm") <= 40.001 && real(row, "best_response") >= real(row, "mean_response"),
+            "{row}"
+        );
+        assert!(real(row, "response") > real(row, "mean_response"), "{row}");
+    }
+    let least =
+        ["mei", &a, "--session", &session, "--neuron", "0", "--steps", "150", "--device", "cpu", "--json"];
+    let out = succeed(nct(dir.path()).args(least).args(["--least", "--out", "least", "--quiet"]));
+    let row: Value = serde_json::from_str(out.trim()).unwrap();
+    assert!(real(&row, "response") < real(&found[0], "response"), "{row}");
+    // With parts of one's own: images of one neuron that differ from each other.
+    let settings = r#"
+        initial = { kind = "normal" }
+        transform = [{ kind = "jitter", max = [2, 2] }]
+        regularizer = [{ kind = "similarity", metric = "cosine", weight = 5.0 }, { kind = "total_variation", weight = 1e-3 }]
+        precondition = [{ kind = "fourier_smoothing", exponent = 0.04 }, { kind = "divide_by_mean_of_absolute" }]
+        projection = [{ kind = "clip_range", low = -2.0, high = 2.0 }]
+        optimizer = { kind = "adam", lr = 0.05 }
+        stop = { kind = "steps", n = 40 }
+    "#;
+    fs::write(dir.path().join("walker.toml"), settings).unwrap();
+    let own =
+        ["mei", &a, "--session", &session, "--neuron", "1", "--seeds", "1,2,3", "--settings", "walker.toml"];
+    succeed(nct(dir.path()).args(own).args(["--out", "own", "--quiet", "--device", "cpu"]));
+    let images = Weights::read(&dir.path().join("own/images.safetensors")).unwrap();
+    assert_eq!(images.tensors.len(), 3);
+    assert!(images.tensors.iter().all(|(_, t)| t.abs().max().double_value(&[]) <= 2.0));
+    fs::write(dir.path().join("walker.toml"), settings.replace("jitter", "jiter")).unwrap();
+    let out = output(nct(dir.path()).args(own).args(["--out", "bad", "--quiet"]));
+    assert_eq!(out.status.code(), Some(2));
+    assert!(stderr(&out).contains("walker.toml") && stderr(&out).contains("jiter"), "{}", stderr(&out));
+}
+
+#[test]
+fn similarities_are_those_of_numpy() {
+    let dir = runs();
+    let [a, b] = both(dir.path());
+    for (i, (how, compared)) in
+        [("correlation", "spearman"), ("cosine", "pearson"), ("euclidean", "kendall")].into_iter().enumerate()
+    {
+        let out = format!("rsa{i}");
+        let args = ["rsa", &a, &b, "--layers", "conv1_1,relu2_1", "--responses", "--split", "train"];
+        let more = ["--bootstrap", "30", "--activity", "--device", "cpu", "--quiet", "--out", &out];
+        let kinds = ["--dissimilarity", how, "--comparison", compared];
+        succeed(nct(dir.path()).args(args).args(more).args(kinds));
+        let root = dir.path().join(&out);
+        let pairs = rows(&root.join("metrics.jsonl"));
+        assert_eq!(pairs.len(), 10, "five representations");
+        for row in &pairs {
+            assert!(real(row, "rsa_low") <= real(row, "rsa_high") && real(row, "cka") <= 1.0 + 1e-9, "{row}");
+        }
+        let listed = rows(&root.join("rdms.jsonl"));
+        assert_eq!(listed.last().unwrap()["representation"], "recorded");
+        let rdms = Weights::read(&root.join("rdms.safetensors")).unwrap();
+        assert!(rdms.tensors.iter().all(|(_, t)| t.kind() == Kind::Double && t.size()[0] == t.size()[1]));
+        let Some(out) = python("rsa.py", "numpy", &[root.to_str().unwrap()]) else { continue };
+        let worst: BTreeMap<String, f64> = serde_json::from_slice(&out.stdout).unwrap();
+        assert!(worst["rsa"] < 1e-6 && worst["cka"] < 1e-6 && worst["dissimilarities"] < 1e-6, "{worst:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_told_with_the_way_out() {
+    let dir = runs();
+    let [a, _] = both(dir.path());
+    let fails = |args: &[&str], words: &[&str]| {
+        let out = output(nct(dir.path()).args(args).args(["--device", "cpu"]));
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {}", stderr(&out));
+        for word in words {
+            assert!(stderr(&out).contains(word), "{args:?}: {word}: {}", stderr(&out));
+        }
+    };
+    let quick = ["--steps", "3", "--budgets", "10"];
+    let with = |args: &[&'static str]| -> Vec<String> {
+        ["reconstruct", &a]
+            .iter()
+            .copied()
+            .chain(args.iter().copied())
+            .chain(quick)
+            .map(str::to_owned)
+            .collect()
+    };
+    let strs = |args: &[String]| args.iter().map(String::as_str).collect::<Vec<&str>>().join("\u{1}");
+    let check = |args: &[&'static str], words: &[&str]| {
+        let all = strs(&with(args));
+        fails(&all.split('\u{1}').collect::<Vec<&str>>(), words);
+    };
+    check(&["--layer", "conv9_9", "--out", "x"], &["conv9_9", "conv2_1", "N501"]);
+    check(&["--layer", "conv1_1", "--images", "100000", "--out", "x"], &["100000", "test split"]);
+    check(&["--layer", "conv1_1", "--dataset", "other", "--out", "x"], &["other"]);
+    check(&["--layer", "conv1_1", "--noise", "0", "--out", "x"], &["--noise"]);
+    check(&["--layer", "conv1_1", "--constraint", "none", "--lr", "1e30", "--out", "y"], &["N762", "learning rate"]);
+    assert!(!dir.path().join("x").exists(), "nothing is left");
+    succeed(
+        nct(dir.path())
+            .args(["reconstruct", &a, "--layer", "conv1_1", "--out", "z", "--device", "cpu"])
+            .args(quick),
+    );
+    check(&["--layer", "conv2_1", "--out", "z"], &["another analysis", "--out"]);
+    let again = nct(dir.path())
+        .args(["reconstruct", &a, "--layer", "conv1_1", "--out", "z", "--device", "cpu"])
+        .args(quick)
+        .output();
+    assert!(stderr(&again.unwrap()).contains("was done before"));
+    check(&["--layer", "conv1_1", "--out", "a"], &["is not empty"]);
+    fails(&["mei", &a, "--neuron", "0", "--out", "m"], &["--session"]);
+    fails(
+        &["rsa", &a, "--responses", "--dataset", "tiny-imagenet-200", "--out", "r"],
+        &["recorded responses"],
+    );
+    fails(&["report", "a", "--analysis", "small.toml"], &["small.toml"]);
+}
