@@ -27,6 +27,8 @@ fn network(plan: &str, layers: i64) -> Network {
 }
 
 fn reconstruct(c: &mut Criterion) {
+    // As the program does.
+    nct::model::device::keep_freed_memory();
     let blur =
         OperationSettings::GaussianBlur { sigma: [1.0; 2], decay: 0.0, truncate: 4.0, pad: Pad::Reflect };
     let settings = Settings {

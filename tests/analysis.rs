@@ -314,7 +314,10 @@ fn what_cannot_be_done_is_told_with_the_way_out() {
     check(&["--layer", "conv1_1", "--images", "100000", "--out", "x"], &["100000", "test split"]);
     check(&["--layer", "conv1_1", "--dataset", "other", "--out", "x"], &["other"]);
     check(&["--layer", "conv1_1", "--noise", "0", "--out", "x"], &["--noise"]);
-    check(&["--layer", "conv1_1", "--constraint", "none", "--lr", "1e30", "--out", "y"], &["N762", "learning rate"]);
+    check(
+        &["--layer", "conv1_1", "--constraint", "none", "--lr", "1e30", "--out", "y"],
+        &["N762", "learning rate"],
+    );
     assert!(!dir.path().join("x").exists(), "nothing is left");
     succeed(
         nct(dir.path())

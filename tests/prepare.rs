@@ -376,3 +376,36 @@ fn classes_and_fields_are_told() {
     // The sample data show each test image four times.
     assert_eq!(session["samples"].as_u64().unwrap(), 4 * session["images"].as_u64().unwrap());
 }
+
+#[test]
+fn parts_put_together_are_the_same_bytes_and_a_missing_one_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = "--classes 4 --per-class 180 --val-per-class 80 --neural-images 40 --sessions 2 --neurons 5";
+    succeed(nct(dir.path()).arg("synth").arg("raw").args(sizes.split(' ')));
+    let prepare = |out: &str, more: &[&str]| {
+        let mut command = nct(dir.path());
+        command.args(["prepare", "raw", "--color", "gray", "--shard-mb", "1", "--out", out]).args(more);
+        crate::common::output(&mut command)
+    };
+    assert!(prepare("whole", &[]).status.success());
+    for part in ["1/3", "3/3"] {
+        let out = prepare("parts", &["--part", part, "--quiet"]);
+        assert!(out.status.success(), "{}", stderr(&out));
+    }
+    assert!(ShardSet::open(&dir.path().join("parts")).is_err(), "parts are no data set");
+    let out = prepare("parts", &["--merge"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(stderr(&out).contains("a part of this data set is not done"), "{}", stderr(&out));
+    // The part that lacked, with another setting first.
+    assert!(prepare("parts", &["--part", "2/3", "--level", "3", "--quiet"]).status.success());
+    let out = prepare("parts", &["--merge"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(stderr(&out).contains("other settings"), "{}", stderr(&out));
+    assert!(prepare("parts", &["--part", "2/3"]).status.success());
+    let out = prepare("parts", &["--merge"]);
+    assert!(out.status.success(), "{}", stderr(&out));
+    assert!(files(&dir.path().join("whole")) == files(&dir.path().join("parts")), "other bytes");
+    // Done once, it is done.
+    assert!(prepare("parts", &["--merge"]).status.success());
+    assert_eq!(prepare("parts", &["--part", "4/3"]).status.code(), Some(2));
+}

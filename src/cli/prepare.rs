@@ -4,7 +4,7 @@ use super::exit::stop_flag;
 use super::show::{Bar, Show, bytes, count, out, table};
 use crate::base::Split;
 use crate::ingest::{
-    self, Action, Color, Cut, Planned, PrepareOptions, Prepared, Progress, Resize, Responses, TimeBins,
+    self, Action, Color, Cut, Planned, PrepareOptions, Prepared, Progress, Resize, Responses, Share, TimeBins,
 };
 use crate::shard::{BlockOptions, Manifest};
 use std::path::{Path, PathBuf};
@@ -78,6 +78,20 @@ pub struct Args {
     /// Replace data sets that are there already
     #[arg(long)]
     force: bool,
+    /// Make only part I of N, as in 1/4: for several machines, or jobs of a cluster, that share --out
+    #[arg(long, value_name = "I/N", value_parser = part, conflicts_with_all = ["force", "dry_run"])]
+    part: Option<Share>,
+    /// Put together what the parts made: the same bytes as made at once
+    #[arg(long, conflicts_with_all = ["part", "force", "dry_run"])]
+    merge: bool,
+}
+
+fn part(text: &str) -> Result<Share, String> {
+    let numbers =
+        text.split_once('/').and_then(|(i, n)| Some((i.parse::<u32>().ok()?, n.parse::<u32>().ok()?)));
+    let found = numbers.filter(|(i, n)| (1..=*n).contains(i) && *n <= 10_000);
+    let found = found.map(|(i, parts)| Share::Part { part: i - 1, parts });
+    found.ok_or_else(|| "expected a number and how many there are, as in 1/4".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -139,6 +153,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     options.resize = args.resize;
     options.cut = Cut { crop: args.crop, subsample: args.subsample, scale: args.scale };
     options.shard_bytes = u64::from(args.shard_mb) << 20;
+    options.share = if args.merge { Share::Merge } else { args.part.unwrap_or_default() };
     if args.dry_run {
         return out(&planned(&ingest::plan(&args.data, &options)?));
     }

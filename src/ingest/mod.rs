@@ -23,8 +23,8 @@ pub use error::{IngestError, Result};
 pub use fit::{Cut, Resize};
 pub use images::{Class, ImageSet};
 pub use prepare::{
-    Action, Color, OnProgress, Planned, PrepareOptions, Prepared, Progress, Responses, decode_all, plan,
-    prepare,
+    Action, Color, OnProgress, Planned, PrepareOptions, Prepared, Progress, Responses, Share, decode_all,
+    plan, prepare,
 };
 pub use sessions::{NeuralSet, Session, TimeBins, Trials};
 pub use torch_file::{TorchTensor, torch_tensors};

@@ -50,6 +50,33 @@ pub enum Responses {
     Bf16,
 }
 
+/// Which shards of a data set are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Share {
+    /// All, and the data set is put in its place.
+    #[default]
+    All,
+    /// Part number `part` of `parts`, from 0: a folder of its own beside the place, for several machines.
+    Part {
+        /// Its number.
+        part: u32,
+        /// How many there are.
+        parts: u32,
+    },
+    /// None: those that the parts made are put together.
+    Merge,
+}
+
+impl Share {
+    /// Whether shard number `number` of a data set is made.
+    fn has(self, number: usize) -> bool {
+        match self {
+            Self::All | Self::Merge => true,
+            Self::Part { part, parts } => number % parts.max(1) as usize == part as usize,
+        }
+    }
+}
+
 /// What `prepare` should do.
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
@@ -83,6 +110,8 @@ pub struct PrepareOptions {
     pub resize: Option<Resize>,
     /// What is kept of stimuli.
     pub cut: Cut,
+    /// Which shards are made. They are the same bytes, whoever makes them.
+    pub share: Share,
 }
 
 impl PrepareOptions {
@@ -105,6 +134,7 @@ impl PrepareOptions {
             classes: None,
             resize: None,
             cut: Cut::default(),
+            share: Share::All,
         }
     }
 
@@ -243,7 +273,11 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
     let labelled = matches!(set, Found::Images(_));
     let mut begun = options.settings(labelled);
     begun.push(format!("files = {}", source_fingerprint(set, None)));
-    let staging = Staging::open(&out, set.name(), &begun)?;
+    let staging = match options.share {
+        Share::All => Staging::open(&out, set.name(), &begun)?,
+        Share::Part { part, parts } => Staging::open_part(&out, set.name(), part, parts, &begun)?,
+        Share::Merge => Staging::merged(&out, set.name(), &begun)?,
+    };
     let (name, settings) = (set.name().to_owned(), options.settings(labelled));
     let mut job =
         Job { name, options, settings, staging, blocks: options.blocks(), progress, notes: Vec::new() };
@@ -253,9 +287,15 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
     };
     match made {
         Ok((mut manifest, lengths, images)) => {
+            let group = set.group().map(str::to_owned);
+            if let Share::Part { part, parts } = options.share {
+                job.notes.push(format!("part {} of {parts}; --merge puts them together", part + 1));
+                let manifest = job.staging.leave(manifest);
+                let images = manifest.shards.iter().filter(|s| s.session.is_none()).map(|s| s.rows).sum();
+                return Ok(Prepared { group, manifest, images, notes: job.notes });
+            }
             manifest.settings.push(source_setting(set, &lengths));
             manifest.raw_bytes = lengths.iter().sum();
-            let group = set.group().map(str::to_owned);
             Ok(Prepared { group, manifest: job.staging.finish(manifest)?, images, notes: job.notes })
         }
         Err(e) => {
@@ -331,6 +371,7 @@ impl Job<'_> {
         for ((split, items), (_, read)) in parts.iter().zip(&written) {
             // Files of the test set are numbered on their own, and come last.
             let first = if *split == Some(Split::Test) { set.train.len() } else { 0 };
+            // Of a part, whose lengths nobody asks for, not all were read.
             items.iter().zip(read).for_each(|(item, &bytes)| lengths[first + item.1 as usize] = bytes);
         }
         let classes =
@@ -358,7 +399,10 @@ impl Job<'_> {
                 ));
             }
             self.notes.extend(session.notes.iter().map(|note| format!("session {}: {note}", session.id)));
-            self.session_shards(&session, &trains, &rows, path)?;
+            // Sessions are small: the first part has them.
+            if self.options.share.has(0) {
+                self.session_shards(&session, &trains, &rows, path)?;
+            }
             infos.push(SessionInfo { id: session.id, neurons: session.n_neurons as u32 });
         }
         let items: Vec<Item> = set.images.iter().map(|(&id, path)| (path.as_path(), id, 0)).collect();

@@ -1,4 +1,5 @@
-//! Unsafe fence 2: devices. CUDA is opened at run time, so that one binary serves CPU and GPU.
+//! Unsafe fence 2: devices. CUDA is opened at run time, so that one binary serves CPU and GPU; on a CPU, the memory of
+//! activations is kept.
 #![expect(unsafe_code, reason = "opening a shared library is unsafe by nature; this is its only place")]
 
 use super::ModelError;
@@ -20,7 +21,7 @@ pub struct Selected {
 /// asked for by name and does not work is an error.
 pub fn select(name: &str) -> Result<Selected, ModelError> {
     let cpu = |why: &str| Selected { device: Device::Cpu, note: format!("cpu ({why})") };
-    match name {
+    let selected = match name {
         "cpu" => Ok(cpu("as asked")),
         "auto" if !gpu_present() => Ok(cpu("no NVIDIA GPU here")),
         "auto" => Ok(gpu(0).unwrap_or_else(|e| cpu(&e.to_string()))),
@@ -29,6 +30,30 @@ pub fn select(name: &str) -> Result<Selected, ModelError> {
             Some(Ok(index)) => gpu(index),
             _ => Err(ModelError::Device(format!("{name:?}: expected auto, cpu, cuda or cuda:N"))),
         },
+    };
+    selected.inspect(|selected| {
+        if selected.device == Device::Cpu {
+            keep_freed_memory();
+        }
+    })
+}
+
+/// Lets the C library keep freed memory, however large its pieces: activations are freed and asked for again at every
+/// step, and memory that comes new from the system is zeroed page by page, which cost a quarter of a step.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const TRIM_THRESHOLD: i32 = -1;
+        const MMAP_THRESHOLD: i32 = -3;
+        unsafe extern "C" {
+            fn mallopt(parameter: i32, value: i32) -> i32;
+        }
+        // SAFETY: glibc's mallopt(3) may be called at any time from any thread; it changes how memory is taken from the
+        // system and given back, and no memory that is in use. -1 is its word for never giving back.
+        unsafe {
+            mallopt(TRIM_THRESHOLD, -1);
+            mallopt(MMAP_THRESHOLD, i32::MAX);
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 const SETTINGS: &str = "settings.json";
 const LOCK: &str = "lock";
+/// What the name of a record ends with.
+const DONE: &str = ".done";
 
 /// Record of a finished shard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,10 +43,70 @@ pub(super) fn place(out: &Path, name: &str) -> PathBuf {
     out.join(format!(".preparing-{name}"))
 }
 
+/// How the folders begin in which parts of data set `name` grow.
+fn part_prefix(name: &str) -> String {
+    format!(".part-of-{name}-")
+}
+
 impl Staging {
     /// Starts or continues the data set `name` in `out`. What is there from other settings is removed.
     pub(super) fn open(out: &Path, name: &str, settings: &[String]) -> Result<Self> {
-        let root = place(out, name);
+        Self::open_in(place(out, name), out, name, settings)
+    }
+
+    /// The same for part number `part` of `parts`, from 0.
+    pub(super) fn open_part(
+        out: &Path,
+        name: &str,
+        part: u32,
+        parts: u32,
+        settings: &[String],
+    ) -> Result<Self> {
+        let root = out.join(format!("{}{}-of-{parts}", part_prefix(name), part + 1));
+        Self::open_in(root, out, name, settings)
+    }
+
+    /// The same with the shards that the parts have made. Those of other settings are refused, and so are parts that
+    /// are still at work.
+    pub(super) fn merged(out: &Path, name: &str, settings: &[String]) -> Result<Self> {
+        // Whatever goes wrong, nothing of the parts is lost.
+        let mut staging = Self::open(out, name, settings)?;
+        staging.keep();
+        let prefix = part_prefix(name);
+        let mut parts = list(out)?;
+        parts.retain(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)));
+        parts.sort();
+        parts.iter().try_for_each(|part| staging.take(part, settings))?;
+        Ok(staging)
+    }
+
+    /// Takes what is in the folder of a part.
+    fn take(&self, part: &Path, settings: &[String]) -> Result<()> {
+        let lock = lock(part)?;
+        let text = serde_json::to_string_pretty(settings).expect("settings are strings");
+        if fs::read_to_string(part.join(SETTINGS)).ok().as_deref() != Some(&text) {
+            let what = "was made from other files or with other settings; give those, or remove it";
+            return Err(IngestError::bad(part, what));
+        }
+        for path in list(part)? {
+            let Some(shard) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(DONE))
+            else {
+                continue;
+            };
+            // The shard first: a record alone would be believed to lack it. One that a kill left behind its shard comes
+            // now.
+            let (from, to) = (part.join(shard), self.root.join(shard));
+            let moved = if from.is_file() { fs::rename(&from, &to) } else { Ok(()) };
+            moved
+                .and_then(|()| fs::rename(&path, record(&self.root, shard)))
+                .map_err(IngestError::io(&from, "move"))?;
+        }
+        fs::remove_dir_all(part).map_err(IngestError::io(part, "remove"))?;
+        drop(lock);
+        Ok(())
+    }
+
+    fn open_in(root: PathBuf, out: &Path, name: &str, settings: &[String]) -> Result<Self> {
         let lock = lock(&root)?;
         let text = serde_json::to_string_pretty(settings).expect("settings are strings");
         let path = root.join(SETTINGS);
@@ -120,6 +182,12 @@ impl Staging {
         Ok(manifest)
     }
 
+    /// Leaves a part for another `prepare` to put together with the others; gives the manifest of what it has.
+    pub(super) fn leave(mut self, manifest: Manifest) -> Manifest {
+        self.keep = true;
+        Manifest { shards: std::mem::take(&mut self.shards), ..manifest }
+    }
+
     /// Leaves the folder for another `prepare` to continue.
     pub(super) fn keep(&mut self) {
         self.keep = true;
@@ -164,7 +232,7 @@ pub(super) fn close(
 }
 
 fn record(root: &Path, file: &str) -> PathBuf {
-    root.join(format!("{file}.done"))
+    root.join(format!("{file}{DONE}"))
 }
 
 /// Creates the folder `root` and takes its lock.

@@ -2,7 +2,7 @@
 
 use super::{
     Content, DType, Field, Fingerprint, IngestError, Item, Job, Part, PixelSums, Progress, Responses, Result,
-    Session, SessionMeta, Split, file_lengths, flush::Flusher, neuron_statistics, order::in_order,
+    Session, SessionMeta, Share, Split, file_lengths, flush::Flusher, neuron_statistics, order::in_order,
     read_image, staging,
 };
 use crate::ingest::Trials;
@@ -110,12 +110,16 @@ impl Job<'_> {
         let blocks_per_shard = (self.options.shard_bytes / block_bytes).max(1) as usize;
         let root = self.staging.root().to_path_buf();
         let mut all = vec![(PixelSums::default(), Vec::new()); parts.len()];
+        let mut shards = 0..;
         std::thread::scope(|scope| {
             let mut closing = VecDeque::new();
             for ((split, items), (sums, lengths)) in parts.iter().zip(&mut all) {
                 let prefix = split.map_or("stimuli", Split::as_str);
                 for (number, items) in items.chunks(rows_per_block * blocks_per_shard).enumerate() {
                     let file = format!("{prefix}-{number:05}.nct");
+                    if !shards.next().is_some_and(|shard| self.options.share.has(shard)) {
+                        continue;
+                    }
                     if self.staging.recorded(&file) {
                         let found = file_lengths(&items.iter().map(|item| item.0).collect::<Vec<_>>())?;
                         if let Some(finished) = self.staging.finished(&file, &source_of(&found)) {
@@ -125,6 +129,7 @@ impl Job<'_> {
                             continue;
                         }
                     }
+                    self.must_make(&file)?;
                     let written = self.image_shard(file, items, content, *split, &field, rows_per_block)?;
                     sums.add(&written.sums);
                     lengths.extend_from_slice(&written.source);
@@ -214,6 +219,16 @@ impl Job<'_> {
         Ok((pack(raw, field.line_bytes(), self.options.level)?, sums, lengths))
     }
 
+    /// Refuses to make a shard that a part should have made.
+    fn must_make(&self, file: &str) -> Result<()> {
+        if self.options.share != Share::Merge {
+            return Ok(());
+        }
+        let what =
+            format!("{file} is not there: a part of this data set is not done; run it, then --merge again");
+        Err(IngestError::bad(self.staging.root(), what))
+    }
+
     fn tell(&self, images: usize) -> Result<()> {
         let goes_on = (self.progress)(Progress::Images(images as u64));
         if goes_on { Ok(()) } else { Err(IngestError::Stopped) }
@@ -272,6 +287,7 @@ impl Job<'_> {
         if self.staging.finished(&file, &source_of(&source)).is_some() {
             return Ok(());
         }
+        self.must_make(&file)?;
         let mut fields = vec![
             Field::new("row", DType::U32, &[]),
             Field::new("id", DType::U32, &[]),
