@@ -1,6 +1,6 @@
 //! Reconstructions, most exciting images and representational similarity, by the real binary on real runs.
 
-use crate::common::{nct, only_run, output, python, shards, stderr, succeed};
+use crate::common::{SMALL, nct, only_run, output, python, shards, stderr, succeed};
 use nct::model::weights::Weights;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -9,25 +9,6 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tch::Kind;
-
-const SMALL: &str = r#"
-[data]
-neural = "mtl_monkey_dataset"
-batch_size = 12
-neural_batch_size = 12
-[mix]
-kind = "mtl"
-[model]
-vgg_type = "bn 8 M 16 M"
-v1_model_layer = 4
-hidden = 16
-[optimizer]
-kind = "sgd"
-lr = 0.01
-[schedule]
-scheduler = "none"
-max_iter = 2
-"#;
 
 /// Shards, and a run in each of `a/` and `b/`.
 fn runs() -> tempfile::TempDir {
@@ -336,5 +317,8 @@ fn what_cannot_be_done_is_told_with_the_way_out() {
         &["rsa", &a, "--responses", "--dataset", "tiny-imagenet-200", "--out", "r"],
         &["recorded responses"],
     );
-    fails(&["report", "a", "--analysis", "small.toml"], &["small.toml"]);
+    let run = only_run(dir.path(), "a");
+    let out = output(nct(dir.path()).arg("report").arg(run).args(["--analysis", "small.toml"]));
+    assert_eq!(out.status.code(), Some(2));
+    assert!(stderr(&out).contains("small.toml"), "{}", stderr(&out));
 }

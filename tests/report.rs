@@ -1,6 +1,6 @@
 //! Reports and figures of runs, looked at with a browser where there is one.
 
-use crate::common::{nct, output, shards, stderr, succeed};
+use crate::common::{SMALL, nct, output, shards, stderr, succeed};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,25 +22,6 @@ set = { data.neural = "", mix.kind = "long", loss.loss_weighing = false }
 name = "both"
 recipe = "small.toml"
 sweep = { seed = [1, 2] }
-"#;
-
-const SMALL: &str = r#"
-[data]
-neural = "mtl_monkey_dataset"
-batch_size = 12
-neural_batch_size = 12
-[mix]
-kind = "mtl"
-[model]
-vgg_type = "bn 8 M 16 M"
-v1_model_layer = 4
-hidden = 16
-[optimizer]
-kind = "sgd"
-lr = 0.01
-[schedule]
-scheduler = "none"
-max_iter = 2
 "#;
 
 /// A study of three runs, done.

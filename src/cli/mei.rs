@@ -272,7 +272,7 @@ impl Work<'_> {
             seeds.iter().map(|&seed| self.settings.initial.image(extent, seed)).collect();
         let start = Tensor::cat(&starts, 0).to_device(self.device);
         let ascent = self.settings.ascent(&objective, &seeds, Some(constraint));
-        search::run(&ascent, &start, path, &self.folder.identity, bar)
+        search::run(&ascent, &start, path, &self.folder.identity, bar, scale(model))
     }
 
     fn measure(

@@ -362,7 +362,7 @@ impl Work<'_> {
             Tensor::cat(&starts, 0).to_device(self.device)
         };
         let ascent = settings.ascent(&objective, &seeds, constraint);
-        let (search, values) = search::run(&ascent, &start, path, &self.folder.identity, bar)?;
+        let (search, values) = search::run(&ascent, &start, path, &self.folder.identity, bar, scale)?;
         let errors = objective.relative_error(&search.images)?;
         Ok((search, values, errors))
     }

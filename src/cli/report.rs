@@ -300,14 +300,8 @@ fn pictures(groups: &[Group], shards: &Path) -> Result<(String, Vec<Picture>), S
 }
 
 /// Planes of one or three channels as PNG.
-fn png_of(planes: &[u8], [channels, height, width]: [u32; 3]) -> Option<Vec<u8>> {
-    let mut png = Vec::new();
-    let mut encoder = png::Encoder::new(&mut png, width, height);
-    encoder.set_color(if channels == 3 { png::ColorType::Rgb } else { png::ColorType::Grayscale });
+fn png_of(planes: &[u8], [_, height, width]: [u32; 3]) -> Option<Vec<u8>> {
     let size = (width * height) as usize;
-    let pixels: Vec<u8> = (0..size).flat_map(|i| planes.iter().skip(i).step_by(size).copied()).collect();
-    let mut writer = encoder.write_header().ok()?;
-    writer.write_image_data(&pixels).ok()?;
-    writer.finish().ok()?;
-    Some(png)
+    let pixels = (0..size).flat_map(|i| planes.iter().skip(i).step_by(size).copied()).collect();
+    crate::figure::Picture { extent: [width, height], pixels, value: f64::NAN }.png(1).ok()
 }

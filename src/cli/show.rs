@@ -156,7 +156,8 @@ impl Bar {
         let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
         let rate = done as f64 / self.started.elapsed().as_secs_f64();
         let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-        format!("{}: {done}/{total} {}, {rate:.0}/s, {left:.0} s left", self.title, self.unit)
+        let digits = usize::from(rate < 100.0);
+        format!("{}: {done}/{total} {}, {rate:.digits$}/s, {left:.0} s left", self.title, self.unit)
     }
 
     pub(crate) fn clear(&self) {

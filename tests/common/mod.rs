@@ -91,6 +91,27 @@ pub(crate) fn imagenet() -> TempDir {
     dir
 }
 
+/// A recipe of two short epochs on the small sample data.
+#[cfg(feature = "torch")]
+pub(crate) const SMALL: &str = r#"
+[data]
+neural = "mtl_monkey_dataset"
+batch_size = 12
+neural_batch_size = 12
+[mix]
+kind = "mtl"
+[model]
+vgg_type = "bn 8 M 16 M"
+v1_model_layer = 4
+hidden = 16
+[optimizer]
+kind = "sgd"
+lr = 0.01
+[schedule]
+scheduler = "none"
+max_iter = 2
+"#;
+
 /// The one run in folder `out`.
 #[cfg(feature = "torch")]
 pub(crate) fn only_run(dir: &Path, out: &str) -> PathBuf {

@@ -14,13 +14,14 @@ use tch::Tensor;
 const KEPT_EVERY: Duration = Duration::from_secs(20);
 
 /// Runs a search to its end, from `start` or from what `path` has of it, and gives it with the objective of each image.
-/// `identity` is what it is of.
+/// `identity` is what it is of; norms are told times `scale`.
 pub(in crate::cli) fn run(
     ascent: &Ascent<'_>,
     start: &Tensor,
     path: &Path,
     identity: &str,
     bar: &Bar,
+    scale: f64,
 ) -> anyhow::Result<(Search, Vec<f64>)> {
     let mut search = match kept(path, identity, start)? {
         Some(search) => search,
@@ -34,7 +35,7 @@ pub(in crate::cli) fn run(
             return Err(Interrupted("the same command goes on".to_owned()).into());
         }
         let _ = ascent.advance(&mut search)?;
-        bar.advance_with(1, || news(&search));
+        bar.advance_with(1, || news(&search, scale));
         if since.elapsed() > KEPT_EVERY {
             keep(&search, path, identity)?;
             since = Instant::now();
@@ -49,10 +50,10 @@ pub(in crate::cli) fn run(
 }
 
 /// Means over the batch.
-fn news(search: &Search) -> String {
+fn news(search: &Search, scale: f64) -> String {
     let Some(last) = search.log.last() else { return String::new() };
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    format!("objective {:.5}, norm {:.2}", mean(&last.values), mean(&last.norms))
+    format!("objective {:.5}, norm {:.2}", mean(&last.values), scale * mean(&last.norms))
 }
 
 fn keep(search: &Search, path: &Path, identity: &str) -> anyhow::Result<()> {
