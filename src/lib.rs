@@ -16,7 +16,8 @@
 //! - `shard` starts no thread and reads no clock; `schedule` does no input or output.
 //! - Nothing below `model` mentions torch. Nothing below `cli` prints or uses `anyhow`.
 //! - No random number exists outside [`base::rng`], and none depends on a thread or a clock.
-//!   Torch's own generator is reseeded from it at every step.
+//!   Torch's own generator is reseeded from it at every step; images that are searched start from it as the
+//!   reference's do.
 //! - The sequence of batches is a function of (settings, seed, shards): the number of threads,
 //!   the read-ahead and restarts cannot change it.
 

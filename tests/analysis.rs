@@ -299,6 +299,9 @@ fn what_cannot_be_done_is_told_with_the_way_out() {
         &["--layer", "conv1_1", "--constraint", "none", "--lr", "1e30", "--out", "y"],
         &["N762", "learning rate"],
     );
+    check(&["--layer", "conv1_1", "--images", "1,2,1", "--out", "x"], &["--images names 1 twice"]);
+    let all = ["reconstruct", &a, "--layer", "conv1_1", "--out", "x", "--blur", "30"];
+    fails(&all, &["GaussianBlur", "N761"]);
     assert!(!dir.path().join("x").exists(), "nothing is left");
     succeed(
         nct(dir.path())

@@ -61,6 +61,11 @@ fn activity(net: &Network, layer: &str, images: &Tensor) -> Result<Tensor, Analy
 impl Objective for LayerMatch<'_> {
     fn values(&self, images: &Tensor) -> Result<Tensor, AnalysisError> {
         let seen = activity(self.net, &self.layer, images)?;
+        if seen.size()[1] != self.targets.size()[1] {
+            let what =
+                "a transformation changes the size of the images, and what is to be matched is of whole ones";
+            return Err(AnalysisError::Settings(what.into()));
+        }
         let views = seen.size()[0] / self.targets.size()[0].max(1);
         let targets = if views > 1 {
             self.targets.repeat_interleave_self_int(views, 0, None)

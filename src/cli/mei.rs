@@ -3,7 +3,7 @@
 use super::analysis::images::choose;
 use super::analysis::{Folder, Model, models, search, selected};
 use super::exit::Usage;
-use super::reconstruct::{How, picture, read_settings, slug};
+use super::reconstruct::{How, distinct, picture, read_settings, slug};
 use super::show::{Show, out, table};
 use crate::analysis::Responses;
 use crate::analysis::ascent::{
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', default_value = "1000")]
     seeds: Vec<u64>,
     /// Images of the data set that are shown for comparison
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     compare: u32,
     #[command(flatten)]
     how: How,
@@ -106,7 +106,10 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let (models, dataset) = models(&args.run, &shards, args.dataset.as_deref(), neural, device)?;
     let dataset = shards.dataset(&dataset)?;
     let (session, neurons) = chosen(args, dataset)?;
+    distinct("--neuron", &neurons)?;
+    distinct("--seeds", &args.seeds)?;
     let settings = settings(args)?;
+    models.iter().try_for_each(|model| settings.check(model.extent.map(|n| n as i64)))?;
     let told = json!({
         "dataset": dataset.manifest().dataset, "data": dataset.manifest().fingerprint().as_str(), "session": session,
         "neurons": neurons, "norm": args.norm, "seeds": args.seeds, "search": settings, "batch": args.how.batch(device),

@@ -173,6 +173,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let chosen = choose(shards.dataset(&dataset)?, args.which.split.split(), &args.which.images)?;
     let gray = models.iter().all(|model| model.view.mean.len() == 1);
     let plan = plan(args, gray)?;
+    let [_, height, width] = chosen.extent(&models[0].view).map(|n| n as i64);
+    plan.settings.check([if plan.tied { 1 } else { 3 }, height, width])?;
     let paths =
         models.iter().map(|model| model.net.layer(&args.layer)).collect::<Result<Vec<String>, _>>()?;
     let saliency = measure::saliency(args.saliency.as_deref(), &chosen)?;
@@ -205,7 +207,18 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     print(args, &folder)
 }
 
+/// Whether each of the values is named once.
+pub(super) fn distinct<T: PartialEq + std::fmt::Display>(flag: &str, values: &[T]) -> anyhow::Result<()> {
+    match values.iter().enumerate().find(|(i, value)| values[..*i].contains(value)) {
+        Some((_, twice)) => Err(Usage(format!("{flag} names {twice} twice")).into()),
+        None => Ok(()),
+    }
+}
+
 fn check(args: &Args) -> anyhow::Result<()> {
+    distinct("--images", &args.which.images)?;
+    distinct("--budgets", &args.budgets)?;
+    distinct("--seeds", &args.seeds)?;
     let positive = |values: &[f64]| values.iter().all(|v| v.is_finite() && *v > 0.0);
     if !positive(&args.budgets) || !positive(args.noise.as_slice()) || !positive(args.rate.as_slice()) {
         return Err(Usage("--budgets, --noise and --rate are above 0".to_owned()).into());

@@ -3,7 +3,7 @@
 use super::analysis::images::{Chosen, choose};
 use super::analysis::{Folder, Model, models, selected};
 use super::exit::{Interrupted, Usage, stop_flag};
-use super::reconstruct::slug;
+use super::reconstruct::{distinct, slug};
 use super::show::{Show, SplitArg, out, table};
 use crate::analysis::representation::{Alike, Comparison, Dissimilarity, Geometry, Pair, compare};
 use crate::analysis::statistics::{mean, spearman};
@@ -92,8 +92,8 @@ const MATRICES: [(&str, Kind); 5] = [
 struct Representation {
     name: String,
     geometry: Geometry,
-    /// `[images, units]`
-    activity: Tensor,
+    /// `[images, units]`, if it is to be written.
+    activity: Option<Tensor>,
     /// `[images, images]`
     rdm: Tensor,
     /// Of recorded responses: what their dissimilarities of one half of the trials say of those of the other, for the
@@ -143,8 +143,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let pairs = compare(&geometries, args.comparison, args.bootstrap, args.seed)?;
     folder.tell("representations", json!(all.iter().map(|one| one.name.as_str()).collect::<Vec<_>>()))?;
     if args.activity {
-        let tensors: Vec<(String, Tensor)> =
-            all.iter().map(|one| (one.name.clone(), one.activity.shallow_clone())).collect();
+        let named = |one: &Representation| Some((one.name.clone(), one.activity.as_ref()?.shallow_clone()));
+        let tensors: Vec<(String, Tensor)> = all.iter().filter_map(named).collect();
         folder.write("activity.safetensors", &encode(&tensors, &[])?)?;
     }
     write(&folder, &all, &pairs, chosen.len())?;
@@ -169,6 +169,7 @@ fn layers(args: &Args, models: &[Model]) -> anyhow::Result<Vec<String>> {
         }
         found.extend(places);
     }
+    distinct("--layers", &found)?;
     for model in models {
         for name in &found {
             model.net.layer(name)?;
@@ -308,7 +309,7 @@ fn representation(
         Ok(2.0 * r / (1.0 + r))
     });
     let rdm = Tensor::from_slice(&geometry.rdm).view([n, n]);
-    let activity = activity.shallow_clone();
+    let activity = args.activity.then(|| activity.shallow_clone());
     Ok(Representation { name, geometry, activity, rdm, reliability: reliability.transpose()? })
 }
 

@@ -107,6 +107,32 @@ const fn four() -> f64 {
     4.0
 }
 
+impl OperationSettings {
+    /// Whether images of an extent, channels, rows and columns, can go through it for so many steps.
+    pub(super) fn check(&self, [channels, height, width]: [i64; 3], steps: f64) -> Result<(), String> {
+        let positive = |v: f64| v.is_finite() && v > 0.0;
+        let fits = match *self {
+            Self::ChangeNorm { norm } | Self::LimitNorm { norm } => positive(norm),
+            Self::PNormConstraint { norm, p } => positive(norm) && positive(p),
+            Self::ChangeStd { std, .. } => positive(std),
+            Self::ClipRange { low, high } => low < high,
+            Self::FourierSmoothing { exponent } => exponent.is_finite() && exponent >= 0.0,
+            Self::DivideByMeanOfAbsolute => true,
+            Self::MultiplyBy { constant, decay } => constant.is_finite() && decay.is_finite(),
+            Self::GaussianBlur { sigma, decay, truncate, .. } => {
+                // Kernels may not reach beyond what borders mirror.
+                let half = |sigma: f64| (truncate * sigma.max(sigma + decay * steps)).round_ties_even();
+                let sides = [height, width].map(|side| side as f64);
+                positive(truncate)
+                    && decay.is_finite()
+                    && sigma.iter().zip(sides).all(|(&sigma, side)| positive(sigma) && half(sigma) < side)
+            }
+            Self::CutChannel { channel } => (0..channels).contains(&channel),
+        };
+        if fits { Ok(()) } else { Err(format!("{self:?} of an image of {height} x {width}")) }
+    }
+}
+
 impl Operation for OperationSettings {
     fn apply(&self, x: &Tensor, step: u32) -> Tensor {
         let t = f64::from(step);

@@ -39,6 +39,21 @@ const fn eps() -> f64 {
     1e-8
 }
 
+impl OptimizerSettings {
+    /// Whether its numbers are in their bounds.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let positive = |v: f64| v.is_finite() && v > 0.0;
+        let share = |v: f64| (0.0..1.0).contains(&v);
+        let fits = match *self {
+            Self::Sgd { lr, momentum, weight_decay } => {
+                positive(lr) && share(momentum) && weight_decay.is_finite() && weight_decay >= 0.0
+            }
+            Self::Adam { lr, betas, eps } => positive(lr) && betas.into_iter().all(share) && positive(eps),
+        };
+        if fits { Ok(()) } else { Err(format!("{self:?}")) }
+    }
+}
+
 /// An optimiser; what it remembers is with the search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Optimizer(pub OptimizerSettings);

@@ -137,6 +137,21 @@ const fn seven() -> i64 {
 }
 
 impl PenaltySettings {
+    /// Whether images of an extent, channels, rows and columns, have it.
+    pub(super) fn check(&self, [_, height, width]: [i64; 3]) -> Result<(), String> {
+        let fits = match *self {
+            Self::TotalVariation { weight, .. } => weight.is_finite() && height > 1 && width > 1,
+            Self::LpNorm { weight, p } => weight.is_finite() && p.is_finite() && p > 0.0,
+            Self::Similarity { weight, .. } => weight.is_finite(),
+            Self::BoxContrast { weight, filter, padding, .. } => {
+                let smallest = height.min(width) + 2 * padding;
+                weight.is_finite() && (1..=smallest).contains(&filter) && (0..=filter / 2).contains(&padding)
+            }
+            Self::PixelRange { weight, .. } => weight.is_finite() && height > 2 && width > 2,
+        };
+        if fits { Ok(()) } else { Err(format!("{self:?} of an image of {height} x {width}")) }
+    }
+
     /// Whether it makes the images of a batch depend on each other.
     pub fn couples(&self) -> bool {
         matches!(self, Self::Similarity { .. })

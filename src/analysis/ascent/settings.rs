@@ -1,5 +1,7 @@
 //! A search as settings, for files and for identities.
 
+use super::super::AnalysisError;
+use super::Stopper;
 use super::{
     Ascent, Objective, Operation, OperationSettings, Optimizer, OptimizerSettings, Penalty, PenaltySettings,
     Start, Stop, TransformSettings,
@@ -63,5 +65,31 @@ impl Settings {
             stopper: Box::new(self.stop),
             log_every: self.log_every,
         }
+    }
+    /// Whether images of this extent, channels, rows and columns, can be searched so: better known before the search
+    /// than from torch within it.
+    ///
+    /// # Errors
+    /// The first part that cannot be, in words.
+    pub fn check(&self, extent: [i64; 3]) -> Result<(), AnalysisError> {
+        let steps = f64::from(self.stop.most().unwrap_or(0));
+        let checked = || -> Result<(), String> {
+            if let Start::NormalNullChannel { channel, .. } = self.initial
+                && !(0..extent[0]).contains(&channel)
+            {
+                return Err(format!("initial has a channel {channel}, and images have {}", extent[0]));
+            }
+            let seen =
+                self.transform.iter().try_fold(extent, |extent, transform| transform.checked(extent))?;
+            self.regularizer.iter().try_for_each(|penalty| penalty.check(seen))?;
+            let mut operations = self.precondition.iter().chain(&self.projection);
+            operations.try_for_each(|operation| operation.check(extent, steps))?;
+            self.optimizer.check()?;
+            if steps < 1.0 || self.log_every == 0 {
+                return Err("stop.n and log_every are 1 or more".into());
+            }
+            Ok(())
+        };
+        checked().map_err(|what| AnalysisError::Settings(format!("search: {what}")))
     }
 }

@@ -425,3 +425,61 @@ fn steps_that_are_too_large_are_told_with_their_step() {
         "{e}"
     );
 }
+
+#[test]
+fn parts_that_do_not_fit_images_are_told_before_the_search() {
+    let fits = |change: fn(&mut Settings)| {
+        let mut settings = settings(0.1, Stop::Steps { n: 10 });
+        change(&mut settings);
+        settings.check([1, 16, 20])
+    };
+    let blur = |sigma: f64, decay: f64| OperationSettings::GaussianBlur {
+        sigma: [sigma; 2],
+        decay,
+        truncate: 4.0,
+        pad: Pad::Reflect,
+    };
+    fits(|_| ()).unwrap();
+    assert!(
+        blur(3.0, 0.0).check([1, 16, 20], 10.0).is_ok() && blur(4.0, 0.0).check([1, 16, 20], 10.0).is_err()
+    );
+    assert!(blur(1.0, 0.5).check([1, 16, 20], 10.0).is_err(), "it grows");
+    // A crop after an enlargement may be larger than the image.
+    fits(|s| {
+        let crop = TransformSettings::RandomCrop { height: 30, width: 30 };
+        s.transform = vec![TransformSettings::Resize { scale: 2.0, method: Interpolation::Nearest }, crop];
+    })
+    .unwrap();
+    let bad: [fn(&mut Settings); 10] = [
+        |s| s.initial = Start::NormalNullChannel { channel: 1, value: 0.0 },
+        |s| s.transform = vec![TransformSettings::RandomCrop { height: 17, width: 3 }],
+        |s| s.transform = vec![TransformSettings::Jitter { max: [16, 0] }],
+        |s| s.transform = vec![TransformSettings::GrayscaleToRgb; 2],
+        |s| s.regularizer = vec![PenaltySettings::LpNorm { weight: 1.0, p: 0.0 }],
+        |s| s.precondition = vec![OperationSettings::CutChannel { channel: 1 }],
+        |s| s.projection = vec![OperationSettings::ChangeNorm { norm: -1.0 }],
+        |s| s.optimizer = OptimizerSettings::Sgd { lr: f64::NAN, momentum: 0.0, weight_decay: 0.0 },
+        |s| s.stop = Stop::Steps { n: 0 },
+        |s| s.log_every = 0,
+    ];
+    for (i, change) in bad.into_iter().enumerate() {
+        let e = fits(change).unwrap_err();
+        assert!(e.is_input() && e.to_string().starts_with("search: "), "{i}: {e}");
+    }
+}
+
+#[test]
+fn the_example_in_the_documents_is_a_search() {
+    let text = include_str!("../../../docs/analysis.md")
+        .split("```toml")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let settings: Settings = toml::from_str(text).unwrap();
+    settings.check([1, 64, 64]).unwrap();
+    assert_eq!((settings.precondition.len(), settings.stop.most()), (3, Some(1000)));
+    let again: Settings = serde_json::from_value(serde_json::to_value(&settings).unwrap()).unwrap();
+    assert_eq!(settings, again);
+}

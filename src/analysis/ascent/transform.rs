@@ -70,6 +70,40 @@ pub enum TransformSettings {
 }
 
 impl TransformSettings {
+    /// The extent, channels, rows and columns, of what becomes of images of an extent; or why nothing does.
+    pub(super) fn checked(self, [channels, height, width]: [i64; 3]) -> Result<[i64; 3], String> {
+        let within = |rows: i64, columns: i64| (1..=height).contains(&rows) && (1..=width).contains(&columns);
+        let image = format!("an image of {height} x {width}");
+        match self {
+            Self::Jitter { max: [down, across] } => {
+                let fits = (0..height).contains(&down) && (0..width).contains(&across);
+                fits.then_some([channels, height, width])
+                    .ok_or_else(|| format!("jitter by up to {down} and {across} of {image}"))
+            }
+            Self::RandomCrop { height: rows, width: columns } => within(rows, columns)
+                .then_some([channels, rows, columns])
+                .ok_or_else(|| format!("a crop of {rows} x {columns} of {image}")),
+            Self::BatchedCrops { height: rows, width: columns, step, sigma } => {
+                let mask = sigma.is_none_or(|sigma| sigma.iter().all(|s| s.is_finite() && *s > 0.0));
+                (within(rows, columns) && step > 0 && mask)
+                    .then_some([channels, rows, columns])
+                    .ok_or_else(|| format!("crops of {rows} x {columns}, every {step} pixels, of {image}"))
+            }
+            Self::ChangeRange { low, high } => (low.is_finite() && high.is_finite() && low < high)
+                .then_some([channels, height, width])
+                .ok_or_else(|| format!("a range from {low} to {high}")),
+            Self::Resize { scale, .. } => {
+                let [rows, columns] = [height, width].map(|side| (side as f64 * scale).round());
+                let fits = [rows, columns].iter().all(|side| (1.0..=8192.0).contains(side));
+                fits.then_some([channels, rows as i64, columns as i64])
+                    .ok_or_else(|| format!("{image} times {scale}"))
+            }
+            Self::GrayscaleToRgb => (channels == 1)
+                .then_some([3, height, width])
+                .ok_or_else(|| format!("{channels} channels as one gray")),
+        }
+    }
+
     /// The transformation number `place` of a search for images with these seeds.
     pub fn build(self, seeds: &[u64], place: u32) -> Box<dyn Transform> {
         let draws = seeds.iter().map(|&seed| RngKey::new(seed, Purpose::Search, place)).collect();
