@@ -405,3 +405,30 @@ fn progress_is_a_bar_on_a_terminal_and_lines_elsewhere() {
         assert!(told.contains(part), "no {part:?} in {told}");
     }
 }
+
+#[test]
+fn a_bench_of_updates_tells_their_parts_and_keeps_nothing() {
+    let dir = shards();
+    fs::write(dir.path().join("small.toml"), crate::common::SMALL).unwrap();
+    let before = crate::common::files(dir.path());
+    let args =
+        ["bench", "train", "--config", "small.toml", "--updates", "4", "--warm-up", "1", "--device", "cpu"];
+    let told: Value = serde_json::from_str(&succeed(nct(dir.path()).args(args).arg("--json"))).unwrap();
+    assert_eq!(told["updates"], 4);
+    let positive = |value: &Value| value.as_f64().is_some_and(|v| v > 0.0);
+    for key in ["updates_per_s", "update_ms", "optimizer_ms", "matmul_flop_per_s", "peak_bytes"] {
+        assert!(positive(&told[key]), "{key}: {told}");
+    }
+    let tasks = told["tasks"].as_array().unwrap();
+    assert_eq!(tasks.iter().map(|task| &task["task"]).collect::<Vec<_>>(), ["v1", "img_classification"]);
+    for task in tasks {
+        for key in ["samples_per_s", "forward_ms", "backward_ms", "flop_per_s", "utilisation"] {
+            assert!(positive(&task[key]), "{key}: {task}");
+        }
+        // All parts are of one update.
+        let parts = task["forward_ms"].as_f64().unwrap() + task["backward_ms"].as_f64().unwrap();
+        assert!(parts < 20.0 * told["update_ms"].as_f64().unwrap(), "{told}");
+    }
+    assert!(before == crate::common::files(dir.path()), "a bench left something");
+    assert!(succeed(nct(dir.path()).args(args)).contains("of the matrix product"));
+}

@@ -28,6 +28,9 @@ enum What {
     Loader(LoaderArgs),
     /// Raw images to shards, beside their decoding alone
     Prepare(PrepareArgs),
+    /// Updates of training: their rate, what their parts take, and how near that is to what the device can do
+    #[cfg(feature = "torch")]
+    Train(super::train::measure::BenchArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -148,6 +151,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     match &args.what {
         What::Loader(args) => loader(args, show),
         What::Prepare(args) => preparing(args, show),
+        #[cfg(feature = "torch")]
+        What::Train(args) => super::train::measure::run(args),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `nct train`: settings and shards to a trained network in a run folder.
 
+pub(super) mod measure;
 mod plan;
 mod start;
 
@@ -58,6 +59,9 @@ pub(crate) struct Args {
     /// Write first weights, what they make of the validation data, and each update's batches, seed and losses here, for a comparison with other programs
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub(crate) record: Option<PathBuf>,
+    /// Of `nct bench train`: measure updates instead.
+    #[arg(skip)]
+    pub(crate) measured: Option<measure::Measure>,
 }
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
@@ -183,6 +187,10 @@ pub(crate) fn train(
         seed: experiment.seed,
         run: &run,
     };
+    if let Some(measured) = args.measured {
+        measure::measure(&mut trainer, measured, experiment, &info, &selected.note)?;
+        return Ok(None);
+    }
     let mut watch = Terminal::new(show, args.json, &run)?;
     if trainer.run(state, &mut watch)? == Outcome::Interrupted {
         return Err(interrupted(&run, args));

@@ -5,6 +5,7 @@
 mod anneal;
 mod checkpoint;
 mod guard;
+pub mod measure;
 pub mod modules;
 mod optim;
 mod periodic;

@@ -72,13 +72,20 @@ impl Tally {
 }
 
 /// What one batch gives, as scalars on the device.
-struct Outcome {
+pub(super) struct Outcome {
     loss: Tensor,
     /// How many logits are largest at their label.
     correct: Option<Tensor>,
     modules: Option<Tensor>,
     /// Of a session's batch with labels: the classification's part of `loss`.
     labelled: Option<Tensor>,
+}
+
+impl Outcome {
+    /// Adds the gradients of its loss.
+    pub(super) fn backward(&self) -> Result<(), TrainError> {
+        Ok(self.loss.f_backward()?)
+    }
 }
 
 /// The same, read back.
@@ -114,7 +121,7 @@ impl Trainer<'_> {
         let mut outcomes = Vec::with_capacity(step.batches.len());
         for batch in &step.batches {
             let outcome = self.forward(batch)?;
-            outcome.loss.f_backward()?;
+            outcome.backward()?;
             outcomes.push(outcome);
         }
         let values = read(&outcomes)?;
@@ -140,7 +147,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn forward(&self, batch: &Batch) -> Result<Outcome, TrainError> {
+    pub(super) fn forward(&self, batch: &Batch) -> Result<Outcome, TrainError> {
         let images = images_of(batch, self.net.params().device())?;
         match batch.targets() {
             Targets::Labels(labels) => self.classification(&images, labels),

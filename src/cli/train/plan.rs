@@ -48,7 +48,7 @@ pub(super) fn show(
 }
 
 /// MACs and bytes of the layers that one image of a stream passes.
-fn cost(rows: &[LayerRow], source: &Source) -> (u64, u64) {
+pub(super) fn cost(rows: &[LayerRow], source: &Source) -> (u64, u64) {
     let readout =
         |row: &&LayerRow| row.part == Part::Readout && row.name.ends_with(&format!(".{}", source.name));
     let passes = |row: &&LayerRow| match source.task {
