@@ -425,9 +425,6 @@ fn a_bench_of_updates_tells_their_parts_and_keeps_nothing() {
         for key in ["samples_per_s", "forward_ms", "backward_ms", "flop_per_s", "utilisation"] {
             assert!(positive(&task[key]), "{key}: {task}");
         }
-        // All parts are of one update.
-        let parts = task["forward_ms"].as_f64().unwrap() + task["backward_ms"].as_f64().unwrap();
-        assert!(parts < 20.0 * told["update_ms"].as_f64().unwrap(), "{told}");
     }
     assert!(before == crate::common::files(dir.path()), "a bench left something");
     assert!(succeed(nct(dir.path()).args(args)).contains("of the matrix product"));
