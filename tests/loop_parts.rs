@@ -161,10 +161,11 @@ fn representation_matching_and_rdm_prediction_add_their_losses() {
     let told = output(&mut command(dir.path(), "wrong", &[&wrong]));
     assert_eq!(told.status.code(), Some(2), "{}", stderr(&told));
     assert!(
-        stderr(&told).contains("unshared_block.300") && stderr(&told).contains("unshared_block.3,"),
+        stderr(&told).contains("unshared_block.300") && stderr(&told).contains("unshared_block.3 (pool3)"),
         "{}",
         stderr(&told)
     );
+    assert!(!dir.path().join("wrong").exists(), "told before anything is written");
 }
 
 #[test]

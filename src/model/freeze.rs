@@ -42,27 +42,38 @@ impl Network {
     /// up to 1 / sqrt(fan in) from torch's CPU generator, normalisations 1 and 0 with fresh statistics.
     /// `names` are such as `features.20` or `v1_block.3`; none means all layers. Readouts are left alone.
     pub fn reset(&self, names: Option<&[&str]>) -> Result<(), ModelError> {
+        match names {
+            None => self.with_weights().into_iter().try_for_each(reset),
+            Some(names) => self.named(names)?.into_iter().try_for_each(reset),
+        }
+    }
+
+    /// Whether [`Self::reset`] would find layers of these names.
+    pub fn can_reset(&self, names: &[&str]) -> Result<(), ModelError> {
+        self.named(names).map(drop)
+    }
+
+    fn named(&self, names: &[&str]) -> Result<Vec<&Layer>, ModelError> {
+        let layers = self.with_weights();
+        let named = |name: &&str| {
+            let of_name =
+                |l: &&&Layer| l.path == *name || l.path.strip_suffix(name).is_some_and(|p| p.ends_with('.'));
+            layers.iter().find(of_name).copied().ok_or_else(|| {
+                let known: Vec<&str> = layers.iter().map(|l| l.path.as_str()).collect();
+                ModelError::Settings(format!(
+                    "reset: no layer with weights is named {name:?}; there are {}",
+                    known.join(", ")
+                ))
+            })
+        };
+        names.iter().map(named).collect()
+    }
+
+    fn with_weights(&self) -> Vec<&Layer> {
         let extras = self.stages.iter().filter_map(|s| s.extra());
         let shared = self.stages.iter().map(|s| &s.core).flat_map(Core::blocks);
         let blocks = shared.chain(extras).chain(&self.tower);
-        let layers: Vec<&Layer> =
-            blocks.flat_map(|b| &b.layers).filter(|l| !l.weights().is_empty()).collect();
-        let Some(names) = names else {
-            return layers.into_iter().try_for_each(reset);
-        };
-        for name in names {
-            let of_name =
-                |l: &&&Layer| l.path == *name || l.path.strip_suffix(name).is_some_and(|p| p.ends_with('.'));
-            let Some(layer) = layers.iter().find(of_name) else {
-                let known: Vec<&str> = layers.iter().map(|l| l.path.as_str()).collect();
-                return Err(ModelError::Settings(format!(
-                    "reset: no layer with weights is named {name:?}; there are {}",
-                    known.join(", ")
-                )));
-            };
-            reset(layer)?;
-        }
-        Ok(())
+        blocks.flat_map(|b| &b.layers).filter(|l| !l.weights().is_empty()).collect()
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn network(
     let seed = |item: u64| device::seed(RngKey::new(experiment.seed, Purpose::Init, 0).word(0, item));
     seed(0);
     let net = Network::new(&experiment.model, info, device, experiment.runtime())?;
+    experiment.modules.fit(&net)?;
     if let Some(path) = source(experiment).filter(|_| fresh) {
         let weights = Weights::read(&path).context("init.from")?;
         let tensors = renamed(&network_weights(&weights), &net);

@@ -8,7 +8,7 @@ pub use lottery::LotterySettings;
 
 use super::TrainError;
 use crate::load::AugmentSettings;
-use crate::model::{Mode, Network};
+use crate::model::{Mode, ModelError, Network};
 use lottery::Lottery;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -138,6 +138,21 @@ impl ModuleSettings {
         }
         Ok(())
     }
+
+    /// Checks that the network has the layers that are named.
+    pub fn fit(&self, net: &Network) -> Result<(), ModelError> {
+        for name in self.representations() {
+            net.layer(name)?;
+        }
+        self.readout_reset.as_ref().map_or(Ok(()), |reset| net.can_reset(&names(&reset.layers)))
+    }
+
+    /// Layers whose output enters a loss.
+    fn representations(&self) -> Vec<&str> {
+        let matching = self.representation_matching.iter().map(|m| m.representation.as_str());
+        let rdm = self.rdm_prediction.iter().map(|r| r.representation.as_str());
+        matching.chain(rdm).collect()
+    }
 }
 
 /// The modules of a run, with their state.
@@ -167,9 +182,7 @@ impl Modules {
 
     /// Paths of the representations that [`Self::loss`] wants.
     pub(super) fn representations(&self) -> Vec<&str> {
-        let matching = self.settings.representation_matching.iter().map(|m| m.representation.as_str());
-        let rdm = self.settings.rdm_prediction.iter().map(|r| r.representation.as_str());
-        matching.chain(rdm).collect()
+        self.settings.representations()
     }
 
     /// Loss of the representations of `images`, of which the first `n` are first views.
