@@ -19,4 +19,25 @@ fn main() {
     // RPATH, not RUNPATH: the libraries that libtorch itself needs are looked up through it too.
     println!("cargo::rustc-link-arg=-Wl,--disable-new-dtags");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libtorch.join("lib").display());
+    #[cfg(feature = "torch")]
+    torch_ext(&libtorch);
+}
+
+/// What tch lacks of libtorch.
+#[cfg(feature = "torch")]
+fn torch_ext(libtorch: &Path) {
+    println!("cargo::rerun-if-changed=src/torch_ext");
+    let include = libtorch.join("include");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .define("USE_C10D_GLOO", None)
+        .include("src/torch_ext/include")
+        // As system headers: their warnings are not ours.
+        .flag(format!("-isystem{}", include.display()))
+        .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
+        // Symbols of libtorch's templates would be most of the program's size.
+        .debug(false)
+        .file("src/torch_ext/c10d.cpp")
+        .compile("nct_torch_ext");
 }

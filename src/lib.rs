@@ -14,7 +14,7 @@
 //! Modules are declared bottom layer first, and a module uses only the ones above it in this list
 //! (`tests/layers.rs` checks). What is deliberately absent:
 //! - `shard` starts no thread and reads no clock; `schedule` does no input or output.
-//! - Nothing below `model` mentions torch. Nothing below `cli` prints or uses `anyhow`.
+//! - Nothing below `torch_ext` mentions torch. Nothing below `cli` prints or uses `anyhow`.
 //! - No random number exists outside [`base::rng`], and none depends on a thread or a clock.
 //!   Torch's own generator is reseeded from it at every step; images that are searched start from it as the
 //!   reference's do.
@@ -32,6 +32,9 @@ pub mod ingest;
 pub mod schedule;
 
 pub mod load;
+
+#[cfg(feature = "torch")]
+pub mod torch_ext;
 
 #[cfg(feature = "torch")]
 pub mod model;

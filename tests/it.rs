@@ -16,6 +16,8 @@ mod layouts;
 mod loader;
 #[cfg(feature = "torch")]
 mod loop_parts;
+#[cfg(feature = "torch")]
+mod parallel;
 mod prepare;
 #[cfg(feature = "torch")]
 mod recipes;

@@ -19,6 +19,8 @@ use crate::runs::RunError;
 use crate::schedule::ScheduleError;
 use crate::shard::ShardError;
 #[cfg(feature = "torch")]
+use crate::torch_ext::GroupError;
+#[cfg(feature = "torch")]
 use crate::train::TrainError;
 
 /// A kind of error.
@@ -106,6 +108,17 @@ train --dry-run` estimates what is needed. Data on the host are bounded by loade
 from its weights use init.from."
     N604 2 "settings that do not fit the data"
 "Training asks for something that the data do not have, such as a task in schedule.to_monitor without data of it."
+    N651 2 "processes that do not meet"
+"Several processes were to train together, and did not find each other within five minutes: one did not start, or the host
+and port of process 0 (MASTER_ADDR, MASTER_PORT) cannot be reached from where it runs. On machines with several networks,
+GLOO_SOCKET_IFNAME names the one to use. If you meant to train alone, unset WORLD_SIZE. `nct help parallel` has more."
+    N652 3 "another process is gone"
+"One of the processes that train together ended: killed, out of memory, or with an error of its own, which it printed. The
+others end too, since none can go on alone. The last checkpoint is whole: `nct launch -n N train --resume RUN` goes on, with as
+many processes as you like. checkpoint.every_updates saves within epochs too."
+    N653 2 "processes that disagree"
+"All processes of a training need the same shards and the same version of nct; settings are those of process 0. The message
+says what differs."
     N701 2 "classes that do not fit"
 "The network knows other classes than the images have. `nct eval --images SET` matches classes by name, and --classes N
 lets only the first N compete."
@@ -194,6 +207,7 @@ fn of_run(error: &RunError) -> Code {
 fn of_torch(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     let found = cause.downcast_ref().map(of_data);
     let found = found.or_else(|| cause.downcast_ref().map(of_model));
+    let found = found.or_else(|| cause.downcast_ref().map(of_group));
     let found = found.or_else(|| cause.downcast_ref().map(of_eval));
     let found = found.or_else(|| cause.downcast_ref().map(of_train));
     match () {
@@ -221,6 +235,16 @@ fn of_model(error: &ModelError) -> Code {
         ModelError::File { .. } => N502,
         ModelError::Device(_) => N503,
         ModelError::Torch(_) => N801,
+        ModelError::Group(error) => of_group(error),
+    }
+}
+
+#[cfg(feature = "torch")]
+fn of_group(error: &GroupError) -> Code {
+    match error {
+        GroupError::Meeting { .. } => N651,
+        GroupError::Lost(_) => N652,
+        GroupError::Apart(_) => N653,
     }
 }
 
@@ -233,6 +257,7 @@ fn of_eval(error: &EvalError) -> Code {
         EvalError::Model(error) => of_model(error),
         EvalError::Network(_) => N702,
         EvalError::Torch(_) => N801,
+        EvalError::Group(error) => of_group(error),
     }
 }
 
@@ -257,6 +282,7 @@ fn of_train(error: &TrainError) -> Code {
         TrainError::Settings(_) => N604,
         TrainError::Memory(_) => N602,
         TrainError::Nonfinite(_) => N601,
+        TrainError::Group(error) => of_group(error),
         TrainError::Torch(_) | TrainError::Refused(_) => N801,
     }
 }
@@ -278,6 +304,7 @@ pub(crate) fn explain(args: &Args) -> anyhow::Result<()> {
     };
     let exit = match code.exit {
         2 => "input or usage; exit code 2",
+        3 => "exit code 3",
         130 => "exit code 130",
         _ => "the program or the machine; exit code 1",
     };
@@ -314,6 +341,6 @@ mod tests {
     fn every_code_is_explained_once() {
         let names: std::collections::BTreeSet<_> = ALL.iter().map(|code| code.name).collect();
         assert_eq!(names.len(), ALL.len());
-        assert!(ALL.iter().all(|code| code.text.len() > 80 && [1, 2, 130].contains(&code.exit)));
+        assert!(ALL.iter().all(|code| code.text.len() > 80 && [1, 2, 3, 130].contains(&code.exit)));
     }
 }

@@ -1,8 +1,10 @@
-//! How errors end the program: 0 done, 1 the program failed, 2 bad input or usage, 130 interrupted; and what codes
-//! their messages end with.
+//! How errors end the program: 0 done, 1 the program failed, 2 bad input or usage, 3 another process of the training is
+//! gone, 130 interrupted; and what codes their messages end with.
 
 use super::codes;
 use super::show::tell;
+#[cfg(feature = "torch")]
+use std::io::Read;
 use std::process::ExitCode;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +26,21 @@ pub(crate) fn stop_flag() -> &'static AtomicBool {
     &STOP
 }
 
+/// Something that was told already; the process ends with this code.
+#[derive(Debug, thiserror::Error)]
+#[error("ended with code {0}")]
+pub(crate) struct Ended(pub(crate) u8);
+
+/// Saves and stops when the command that started this process has ended, however it did: its end of stdin is closed.
+#[cfg(feature = "torch")]
+pub(crate) fn end_with_parent() {
+    let stop = stop_flag();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
 /// What the user asked for cannot be done with what is there.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -36,6 +53,9 @@ pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     };
     if is_closed_pipe(&error) {
         return ExitCode::SUCCESS;
+    }
+    if let Some(Ended(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
     }
     let code = codes::of(&error);
     tell(&format!("nct: {} [{}]", chain(&error), code.name));

@@ -30,6 +30,8 @@ mod doctor;
 #[cfg(feature = "torch")]
 mod eval;
 #[cfg(feature = "torch")]
+mod launch;
+#[cfg(feature = "torch")]
 mod mei;
 #[cfg(feature = "torch")]
 mod reconstruct;
@@ -88,6 +90,9 @@ enum Command {
     /// Train a network
     #[cfg(feature = "torch")]
     Train(train::Args),
+    /// Train one network with several processes of this machine
+    #[cfg(feature = "torch")]
+    Launch(launch::Args),
     /// Train all experiments of a recipe, a sweep or a study, as far as they are not done
     #[cfg(feature = "torch")]
     Run(run::Args),
@@ -156,6 +161,8 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Train(args) => train::run(&args, show),
+        #[cfg(feature = "torch")]
+        Command::Launch(args) => launch::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Run(args) => run::run(&args, show),
         #[cfg(feature = "torch")]

@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         return listing(&before, args.json);
     }
     if let Some(number) = args.worker {
-        crew::end_with_parent();
+        super::exit::end_with_parent();
         return worker.work(show.prefixed(number));
     }
     if args.workers == 1 {

@@ -3,6 +3,7 @@
 pub(super) mod measure;
 mod plan;
 mod start;
+pub(super) mod together;
 
 use super::eval::score_table;
 use super::exit::{Interrupted, Usage, stop_flag};
@@ -10,6 +11,7 @@ use super::show::{Bar, Show, out};
 use crate::base::{Split, Task};
 use crate::config::{ConfigError, Data, Experiment, Labelled};
 use crate::eval::{Detail, Evaluation, FinalSettings, evaluate, rows, write_tables};
+use crate::load::Source;
 use crate::model::{Mode, Network, device};
 use crate::objective::Objective;
 use crate::runs::{EventFile, Run, now_seconds};
@@ -21,6 +23,8 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tch::Device;
+use together::Together;
 
 /// Arguments of `nct train`.
 #[derive(Debug, Default, clap::Args)]
@@ -65,20 +69,29 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
-    let (experiment, resumed) = match &args.resume {
-        None => (recipe(args)?, None),
-        Some(root) => {
-            let run = Run::resume(root)?;
-            let epochs: Vec<String> = overrides(args);
-            (
-                Experiment::parse(&run.config()?, &root.join("config.toml").display().to_string(), &epochs)?,
-                Some(run),
-            )
-        }
+    let together = Together::join(args)?;
+    let show = if together.leads() { show } else { Show::new(true) };
+    let begun = if together.leads() { Some(begin(args)?) } else { None };
+    let text =
+        together.share(|| begun.as_ref().map(|(experiment, _)| experiment.to_toml()).unwrap_or_default())?;
+    let (experiment, resumed) = match begun {
+        Some(begun) => begun,
+        None => (Experiment::parse(&text, "the settings of process 0", &[])?, None),
     };
-    let Some((run, rows)) = train(&experiment, args, resumed, show)? else { return Ok(()) };
+    let Some((run, rows)) = train_together(&experiment, args, resumed, &together, show)? else {
+        return Ok(());
+    };
+    together.part()?;
     show.line(&format!("test scores of the best weights, {}:", run.root().display()));
-    if args.json { Ok(()) } else { out(&score_table(&rows)) }
+    if args.json || !together.leads() { Ok(()) } else { out(&score_table(&rows)) }
+}
+
+/// The settings, and the run that is gone on with.
+fn begin(args: &Args) -> anyhow::Result<(Experiment, Option<Run>)> {
+    let Some(root) = &args.resume else { return Ok((recipe(args)?, None)) };
+    let run = Run::resume(root)?;
+    let file = root.join("config.toml").display().to_string();
+    Ok((Experiment::parse(&run.config()?, &file, &overrides(args))?, Some(run)))
 }
 
 /// The paper's co-training, for a user who names no other.
@@ -102,11 +115,12 @@ fn overrides(args: &Args) -> Vec<String> {
 fn fitted(
     experiment: &Experiment,
     shards: &ShardSet,
+    processes: u32,
     resumed: bool,
     show: Show,
 ) -> anyhow::Result<Experiment> {
     let mut experiment = experiment.clone();
-    let window = Data::open(&experiment, shards)?.window_for_memory();
+    let window = Data::open(&experiment, shards)?.among(processes).window_for_memory();
     let Some(mb) = window else { return Ok(experiment) };
     if resumed || experiment.data.shuffle_window_mb.is_some() {
         show.line(&format!(
@@ -128,10 +142,23 @@ pub(crate) fn train(
     resumed: Option<Run>,
     show: Show,
 ) -> anyhow::Result<Option<(Run, Vec<Value>)>> {
-    let selected = device::select(&args.device)?;
+    train_together(experiment, args, resumed, &Together::alone(), show)
+}
+
+/// As [`train`], as one of several processes perhaps.
+fn train_together(
+    experiment: &Experiment,
+    args: &Args,
+    resumed: Option<Run>,
+    together: &Together,
+    show: Show,
+) -> anyhow::Result<Option<(Run, Vec<Value>)>> {
+    let selected = together.device(&args.device)?;
     let shards = ShardSet::open(&args.shards)?;
-    let (asked, experiment) = (experiment, &fitted(experiment, &shards, resumed.is_some(), show)?);
-    let data = Data::open(experiment, &shards)?;
+    let (asked, processes) = (experiment, together.here());
+    let experiment = &together.settings(&fitted(asked, &shards, processes, resumed.is_some(), show)?)?;
+    let data = Data::open(experiment, &shards)?.among(processes);
+    together.agree(experiment, &data)?;
     let sources = data.sources(Split::Train)?;
     let validation = data.evaluator(Split::Validation)?;
     let finals = data.final_evaluations(final_settings(experiment));
@@ -140,24 +167,19 @@ pub(crate) fn train(
     let info = data.info(&sources)?;
     // A run that was killed before its first checkpoint begins anew, in its folder.
     let begun = resumed.as_ref().is_some_and(|run| run.checkpoint("last").is_file());
-    let net = start::network(experiment, &info, selected.device, !begun, show)?;
-    let mut tasks: Vec<Task> = sources.iter().map(|s| s.task).collect();
-    tasks.dedup();
-    let objective = Objective::new(&experiment.loss, &tasks, selected.device);
+    let fresh = !begun && together.leads();
+    let mut net = start::network(experiment, &info, selected.device, fresh, show)?;
+    let objective = objective(experiment, &sources, selected.device);
     if args.dry_run {
-        plan::show(experiment, &net, &info, &schedule, &sources, args.json)?;
+        if together.leads() {
+            plan::show(experiment, &net, &info, &schedule, &sources, args.json)?;
+        }
         return Ok(None);
     }
-    let provenance = provenance(asked, &selected.note, &data, !begun)?;
-    let state = match &resumed {
-        Some(run) => resumable(run, &provenance, begun)?,
-        None => None,
-    };
-    let run = match resumed {
-        Some(run) => run,
-        None => Run::create(&args.out, &experiment.name, &experiment.to_toml(), &provenance)?,
-    };
-    announce(&run, &net, &schedule, &selected.note, show)?;
+    let made = || place(args, asked, experiment, resumed, begun, (&selected.note, together), &data);
+    let (run, state) = together.place(made)?;
+    let reducer = together.connect(&mut net, &objective)?;
+    announce(&run, &net, &schedule, &together.note(&selected.note), show)?;
     let teacher = experiment.modules.rdm_prediction.as_ref();
     let teacher = teacher.map(|rdm| super::eval::load(&rdm.run, &shards, selected.device)).transpose()?;
     let recorder = args.record.as_ref().map(|folder| {
@@ -184,6 +206,7 @@ pub(crate) fn train(
         checkpoints: experiment.checkpoint.clone(),
         nonfinite: experiment.numerics.on_nonfinite,
         recorder,
+        reducer,
         seed: experiment.seed,
         run: &run,
     };
@@ -199,6 +222,12 @@ pub(crate) fn train(
     load_weights(&run, "best", &net)?;
     let rows = evaluate_at_end(experiment, &data, &finals, (&net, &run), args, show)?;
     Ok(Some((run, rows)))
+}
+
+fn objective(experiment: &Experiment, sources: &[Source], device: Device) -> Objective {
+    let mut tasks: Vec<Task> = sources.iter().map(|s| s.task).collect();
+    tasks.dedup();
+    Objective::new(&experiment.loss, &tasks, device, experiment.numerics.precision.wide())
 }
 
 /// The suites between epochs, if there are any; that there are data for them is better known before training.
@@ -226,7 +255,8 @@ fn evaluate_at_end(
 ) -> anyhow::Result<Vec<Value>> {
     let labelled = labelled(experiment);
     let tell = |e: &Evaluation| {
-        if stop_flag().load(Ordering::Relaxed) {
+        let stop = stop_flag().load(Ordering::Relaxed);
+        if net.group().map_or(Ok(stop), |group| group.any(stop))? {
             return Err(interrupted(run, args));
         }
         show.line(&format!("{}, {}", e.mode, e.task));
@@ -235,11 +265,33 @@ fn evaluate_at_end(
     let scored = evaluate(finals, net, |e| Ok(data.evaluator_of(e, labelled)?), tell)?;
     // The same whichever way the folder was named when the run was gone on with.
     let name = run.root().file_name().unwrap_or_default().to_string_lossy();
-    write_tables(&run.root().join("tables"), &name, &scored)?;
+    if run.writes() {
+        write_tables(&run.root().join("tables"), &name, &scored)?;
+    }
     let rows: Vec<Value> =
         scored.iter().flat_map(|(e, scores)| rows(&name, e, scores, Detail::default())).collect();
     run.results(&rows)?;
     Ok(rows)
+}
+
+/// The run's folder, made or taken up again, and the state that was saved in it.
+fn place(
+    args: &Args,
+    asked: &Experiment,
+    experiment: &Experiment,
+    resumed: Option<Run>,
+    begun: bool,
+    (device, together): (&str, &Together),
+    data: &Data<'_>,
+) -> anyhow::Result<(Run, Option<TrainState>)> {
+    let provenance = provenance(asked, device, data, !begun, together.world())?;
+    match resumed {
+        Some(run) => {
+            let state = resumable(&run, &provenance, begun)?;
+            Ok((run, state))
+        }
+        None => Ok((Run::create(&args.out, &experiment.name, &experiment.to_toml(), &provenance)?, None)),
+    }
 }
 
 fn announce(run: &Run, net: &Network, schedule: &Schedule, device: &str, show: Show) -> anyhow::Result<()> {
@@ -279,7 +331,13 @@ pub(crate) fn identity(experiment: &Experiment, data: &Data<'_>) -> anyhow::Resu
 
 /// Everything beside the settings that a run depends on, and what can change rounding. `asked` are the settings before
 /// they were fitted to the machine.
-fn provenance(asked: &Experiment, device: &str, data: &Data<'_>, fresh: bool) -> anyhow::Result<Value> {
+fn provenance(
+    asked: &Experiment,
+    device: &str,
+    data: &Data<'_>,
+    fresh: bool,
+    processes: u32,
+) -> anyhow::Result<Value> {
     let datasets: serde_json::Map<String, Value> = data
         .datasets()
         .map(|d| (d.manifest().dataset.clone(), json!({"blake3": d.manifest().fingerprint().as_str()})))
@@ -291,9 +349,10 @@ fn provenance(asked: &Experiment, device: &str, data: &Data<'_>, fresh: bool) ->
         "libtorch": device::libtorch_version(),
         "seed": asked.seed,
         "device": device,
+        "processes": processes,
         "torch_threads": tch::get_num_threads(),
         "cpu": std::env::consts::ARCH,
-        "rounding_depends_on": ["libtorch", "device", "torch_threads", "cpu"],
+        "rounding_depends_on": ["libtorch", "device", "processes", "torch_threads", "cpu"],
         "datasets": datasets,
         "init_blake3": if fresh { start::digest(asked)? } else { None },
     }))
@@ -311,8 +370,10 @@ fn resumable(run: &Run, provenance: &Value, begun: bool) -> anyhow::Result<Optio
             format!("{}: the run was trained on other shards; give those with --shards", path.display());
         return Err(Usage(what).into());
     }
-    // How threads share a sum decides how it is rounded.
-    if let Some(threads) = manifest["torch_threads"].as_i64().filter(|n| *n > 0) {
+    // How threads share a sum decides how it is rounded; with other processes it is another sum anyway.
+    let as_before =
+        manifest["processes"].as_u64().unwrap_or(1) == provenance["processes"].as_u64().unwrap_or(1);
+    if let Some(threads) = manifest["torch_threads"].as_i64().filter(|n| *n > 0 && as_before) {
         tch::set_num_threads(threads as i32);
     }
     if begun {
@@ -334,7 +395,8 @@ struct Terminal<'a> {
     epoch: u32,
     bar: Option<Bar>,
     run: &'a Run,
-    events: EventFile,
+    /// None where another process writes.
+    events: Option<EventFile>,
     stop: &'static AtomicBool,
 }
 
@@ -410,10 +472,13 @@ impl Watch for Terminal<'_> {
 
 impl<'a> Terminal<'a> {
     fn new(show: Show, json: bool, run: &'a Run) -> anyhow::Result<Self> {
-        Ok(Self { show, json, epoch: 0, bar: None, run, events: run.events()?, stop: stop_flag() })
+        let events = run.writes().then(|| run.events()).transpose()?;
+        let json = json && run.writes();
+        Ok(Self { show, json, epoch: 0, bar: None, run, events, stop: stop_flag() })
     }
 
     fn curves(&mut self, line: &Value) {
+        let Some(events) = &mut self.events else { return };
         let (task, epoch) = (line["task"].as_str().unwrap_or_default(), line["epoch"].as_u64().unwrap_or(0));
         for (key, value) in line.as_object().into_iter().flatten() {
             let metric = key.starts_with("train_")
@@ -421,7 +486,7 @@ impl<'a> Terminal<'a> {
                 || ["lr", "log_variance", "samples_per_s", "wait_share", "update_ms"].contains(&key.as_str());
             if let (true, Some(value)) = (metric, value.as_f64()) {
                 // Curves are a copy of metrics.jsonl, whose errors are reported.
-                let _ = self.events.scalar(now_seconds(), epoch, &format!("{task}/{key}"), value as f32);
+                let _ = events.scalar(now_seconds(), epoch, &format!("{task}/{key}"), value as f32);
             }
         }
     }
@@ -437,9 +502,11 @@ impl Terminal<'_> {
         });
         let of_suite =
             line["metric"] == "mean_accuracy" || line["suite"] == "noise" && line["metric"] == "accuracy";
-        if let (true, Some(epoch), Some(value)) = (of_suite, line["epoch"].as_u64(), line["value"].as_f64()) {
+        if let (true, Some(events), Some(epoch), Some(value)) =
+            (of_suite, &mut self.events, line["epoch"].as_u64(), line["value"].as_f64())
+        {
             let tag = format!("corrupted/{}", place.as_deref().unwrap_or("mean"));
-            let _ = self.events.scalar(now_seconds(), epoch, &tag, value as f32);
+            let _ = events.scalar(now_seconds(), epoch, &tag, value as f32);
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct Data<'a> {
     images: Option<&'a Dataset>,
     neural: Vec<(Task, &'a Dataset)>,
     budget: Budget,
+    /// Processes that share the machine's memory.
+    processes: u32,
 }
 
 /// Which labelled images evaluations show, and which classes they score.
@@ -54,7 +56,13 @@ impl<'a> Data<'a> {
         for (task, name) in [(Task::V1, &experiment.data.neural), (Task::V4, &experiment.data.neural_v4)] {
             neural.extend(find(name)?.map(|dataset| (task, dataset)));
         }
-        Ok(Self { experiment, images: find(&experiment.data.images)?, neural, budget: budget(experiment) })
+        let (images, budget) = (find(&experiment.data.images)?, budget(experiment, 1));
+        Ok(Self { experiment, images, neural, budget, processes: 1 })
+    }
+
+    /// For one of several processes that share the machine's free memory.
+    pub fn among(self, processes: u32) -> Self {
+        Self { budget: budget(self.experiment, processes), processes, ..self }
     }
 
     /// MiB of a shuffle window for which there is memory, if the training images do not fit or the window of
@@ -224,7 +232,7 @@ impl<'a> Data<'a> {
             let mut sources = Vec::new();
             for &(of, dataset) in &self.neural {
                 if of == task {
-                    let budget = budget(self.experiment);
+                    let budget = budget(self.experiment, self.processes);
                     sources.extend(self.sessions(task, dataset, split, AugmentSettings::NONE, &budget)?);
                 } else if sources.is_empty() {
                     first_session += dataset.manifest().sessions.len();
@@ -289,10 +297,10 @@ impl<'a> Data<'a> {
     }
 }
 
-fn budget(experiment: &Experiment) -> Budget {
+fn budget(experiment: &Experiment, processes: u32) -> Budget {
     match experiment.loader.cache_mb {
         Some(mb) => Budget::new(u64::from(mb) << 20),
-        None => Budget::of_free_memory(),
+        None => Budget::new(Budget::of_free_memory().left() / u64::from(processes.max(1))),
     }
 }
 

@@ -10,6 +10,7 @@ mod pass;
 pub mod robustness;
 mod rows;
 mod tables;
+mod whole;
 
 pub use finals::{
     CorruptionSuite, Evaluation, FinalSettings, NOISE_STDS, Origin, Shown, Suite, evaluate,
@@ -24,6 +25,7 @@ use crate::load::{Batch, LoadError, LoaderOptions, Pixels, Source};
 use crate::objective::Objective;
 use crate::objective::score::{ClassScores, Guesses, SessionScores, summary};
 use crate::schedule::{Mix, Schedule, ScheduleError, StreamSpec};
+use crate::torch_ext::GroupError;
 use forward::Network;
 use pass::Pass;
 use std::sync::Arc;
@@ -50,12 +52,15 @@ pub enum EvalError {
     /// Torch refused.
     #[error("torch: {0}")]
     Torch(#[from] tch::TchError),
+    /// Another process.
+    #[error(transparent)]
+    Group(#[from] GroupError),
 }
 
 impl EvalError {
     /// Whether the user's input is at fault rather than the program or machine.
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Torch(_))
+        !matches!(self, Self::Torch(_) | Self::Group(_))
     }
 }
 
@@ -143,7 +148,7 @@ impl Evaluator {
     }
 
     fn weighed_scores(&self, net: &Network, log_variance: Option<f64>) -> Result<Vec<TaskScores>, EvalError> {
-        let Pass { guesses, sessions } = tch::no_grad(|| self.collect(net))?;
+        let Pass { guesses, sessions, .. } = tch::no_grad(|| self.collect(net))?;
         let neural = self.sources.iter().filter(|s| s.task.is_neural());
         let sessions: Vec<_> =
             neural.zip(sessions).map(|(s, p)| (s.task, (s.name.clone(), p.scores()))).collect();

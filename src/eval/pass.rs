@@ -1,19 +1,23 @@
 //! One pass over a split. What the network says stays on the device until the end, so that no batch waits
-//! for the one before.
+//! for the one before. Several processes each take their share of every batch, and all of them get the whole.
 
 use super::forward::{self, Network};
 use super::heads::{ClassMap, judge};
 use super::{EvalError, Evaluator, images_of};
 use crate::load::{Batch, Loader, Targets};
 use crate::objective::score::{Guesses, Predictions};
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 /// What a pass collected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pass {
     /// Of labelled images.
     pub(super) guesses: Guesses,
     /// Of each session, in the order of the streams.
     pub(super) sessions: Vec<Predictions>,
+    /// Of each batch, its session, or none of labelled images, and how many rows of it are here.
+    pub(super) batches: Vec<(Option<usize>, usize)>,
 }
 
 /// What is still on the device.
@@ -23,7 +27,7 @@ struct Pending {
     judged: [Vec<Tensor>; 3],
     /// Responses of each session, batch after batch.
     responses: Vec<Vec<Tensor>>,
-    /// Labelled images so far.
+    /// Records of all batches so far; labelled images come first.
     images: u64,
 }
 
@@ -31,27 +35,35 @@ impl Evaluator {
     pub(super) fn collect(&self, net: &Network) -> Result<Pass, EvalError> {
         let neural = self.sources.iter().filter(|s| s.task.is_neural());
         let session = |n_neurons| Predictions { n_neurons, ..Predictions::default() };
-        let mut pass =
-            Pass { guesses: Guesses::default(), sessions: neural.map(|s| session(s.n_neurons())).collect() };
+        let sessions = neural.map(|s| session(s.n_neurons())).collect();
+        let mut pass = Pass { guesses: Guesses::default(), sessions, batches: Vec::new() };
         let mut pending = Pending::default();
         pending.responses.resize_with(pass.sessions.len(), Vec::new);
         let steps = 0..self.schedule.steps_per_epoch();
-        let mut loader = Loader::start(&self.sources, &self.schedule, NOISE_SEED, steps, self.loader)?;
+        let process = net.group().map(|group| (group.rank(), group.world()));
+        let options = self.loader.of(process);
+        let mut loader = Loader::start(&self.sources, &self.schedule, NOISE_SEED, steps, options)?;
         while let Some(step) = loader.next() {
             let step = step?;
-            for batch in &step.batches {
-                self.batch(net, batch, &mut pass, &mut pending)?;
+            for (plan, batch) in step.plan.batches.iter().zip(&step.batches) {
+                let before = process.map_or(0, |(rank, world)| plan.share(rank, world).first - plan.first);
+                self.batch(net, batch, pending.images + before, &mut pass, &mut pending)?;
+                pending.images += u64::from(plan.len);
             }
             loader.recycle(step);
         }
         gather(pending, &mut pass)?;
-        Ok(pass)
+        match net.group() {
+            Some(group) => pass.of_all(group),
+            None => Ok(pass),
+        }
     }
 
     fn batch(
         &self,
         net: &Network,
         batch: &Batch,
+        before: u64,
         pass: &mut Pass,
         pending: &mut Pending,
     ) -> Result<(), EvalError> {
@@ -60,8 +72,7 @@ impl Evaluator {
             Targets::Labels(labels) => {
                 let (rows, places) = self.classes.scored(labels);
                 pass.guesses.left_out += (labels.len() - rows.len()) as u64;
-                let before = pending.images;
-                pending.images += labels.len() as u64;
+                pass.batches.push((None, rows.len()));
                 if rows.is_empty() {
                     return Ok(());
                 }
@@ -73,6 +84,10 @@ impl Evaluator {
             Targets::Responses(recorded) | Targets::Both { responses: recorded, .. } => {
                 let before = &self.sources[..batch.stream.0 as usize];
                 let session = before.iter().filter(|s| s.task.is_neural()).count();
+                pass.batches.push((Some(session), batch.len()));
+                if batch.is_empty() {
+                    return Ok(());
+                }
                 let images = images_of(batch, device)?;
                 let responses = forward::responses(net, &images, self.first_session + session)?;
                 pending.responses[session].push(responses);
@@ -112,7 +127,9 @@ fn gather(pending: Pending, pass: &mut Pass) -> Result<(), EvalError> {
         pass.guesses.losses = Vec::try_from(whole(&losses)?.f_to_kind(Kind::Float)?)?;
     }
     for (batches, session) in pending.responses.iter().zip(&mut pass.sessions) {
-        session.predicted = Vec::try_from(whole(batches)?.f_flatten(0, -1)?)?;
+        if !batches.is_empty() {
+            session.predicted = Vec::try_from(whole(batches)?.f_flatten(0, -1)?.f_to_kind(Kind::Float)?)?;
+        }
         if session.predicted.len() != session.recorded.len() {
             let what = "a session's readout has another number of neurons than its recorded responses";
             return Err(EvalError::Network(what.to_owned()));

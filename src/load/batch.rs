@@ -146,9 +146,9 @@ impl Default for Batch {
 /// The batches of one update.
 #[derive(Debug, Default)]
 pub struct Step {
-    /// The plan they follow.
+    /// The plan they follow, for all processes together.
     pub plan: StepPlan,
-    /// One batch for each of the plan's.
+    /// One batch for each of the plan's: this process's share of it.
     pub batches: Vec<Batch>,
     /// Batches of earlier updates that this one has no use for.
     pub(super) unused: Vec<Batch>,

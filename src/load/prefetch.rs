@@ -31,6 +31,13 @@ impl Default for LoaderOptions {
     }
 }
 
+impl LoaderOptions {
+    /// For process `rank` of `world`, if there are several.
+    pub fn of(self, process: Option<(u32, u32)>) -> Self {
+        process.map_or(self, |(rank, world)| Self { rank, world, ..self })
+    }
+}
+
 /// Where time went, since the loader was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoaderTimes {
@@ -194,10 +201,9 @@ impl Worker {
         while step.batches.len() < step.plan.batches.len() {
             step.batches.push(step.unused.pop().unwrap_or_default());
         }
-        for (plan, batch) in step.plan.batches.iter_mut().zip(&mut step.batches) {
-            *plan = plan.share(rank, world);
+        for (plan, batch) in step.plan.batches.iter().zip(&mut step.batches) {
             let source = &self.sources[plan.stream.0 as usize];
-            source.fill(&self.schedule, plan, self.seed, &mut self.memory, batch)?;
+            source.fill(&self.schedule, &plan.share(rank, world), self.seed, &mut self.memory, batch)?;
         }
         Ok(())
     }

@@ -181,6 +181,11 @@ impl Source {
         self.images.limit()
     }
 
+    /// Images of each record in a batch.
+    pub fn n_views(&self) -> usize {
+        self.views.len()
+    }
+
     /// Nanoseconds spent reading and decoding images, by all who share them.
     pub fn decoding_ns(&self) -> u64 {
         self.images.decoding_ns()

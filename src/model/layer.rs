@@ -3,7 +3,7 @@
 use super::params::{Params, constant};
 use super::pass::Pass;
 use super::precision::{Precision, to_channels_last};
-use super::{ModelError, Runtime};
+use super::{ModelError, Runtime, Share};
 use tch::{Device, Kind, Tensor};
 
 /// What a layer computes.
@@ -111,21 +111,21 @@ impl Layer {
             Op::Conv { weight, bias, padding, dilation, groups } => {
                 // Three equal channels see the sum of the kernel over its inputs: a third of the work.
                 let summed = (x.size()[1] == 1 && weight.size()[1] == 3)
-                    .then(|| weight.sum_dim_intlist([1i64].as_slice(), true, Kind::Float));
+                    .then(|| weight.sum_dim_intlist([1i64].as_slice(), true, weight.kind()));
                 let weight = precision.cast(summed.as_ref().unwrap_or(weight));
                 let bias = bias.as_ref().map(|b| precision.cast(b));
                 let (padding, dilation) = ([*padding; 2], [*dilation; 2]);
                 precision.cast(x).f_conv2d(&weight, bias.as_ref(), [1, 1], padding, dilation, *groups)?
             }
             Op::Linear { weight, bias } => linear(x, weight, bias, precision)?,
-            Op::Norm(norm) => norm.forward(x, pass.trains_norm(self.index), &self.path)?,
+            Op::Norm(norm) => norm.forward(x, pass, self)?,
             Op::Relu => x.f_relu()?,
             Op::Elu => x.f_elu()?,
             Op::MaxPool => x.f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?,
             Op::GlobalMax => x.f_adaptive_max_pool2d([1, 1])?.0,
             Op::AvgPool7 => x.f_adaptive_avg_pool2d([7, 7])?,
             Op::Flatten => x.f_flatten(1, -1)?,
-            Op::Dropout(rate) => x.f_dropout(*rate, pass.mode.train)?,
+            Op::Dropout(rate) => pass.dropout(x, *rate)?,
             Op::Squeeze([(w1, b1), (w2, b2)]) => {
                 let means = x.f_mean_dim([2i64, 3].as_slice(), false, x.kind())?;
                 let scale = linear(&linear(&means, w1, b1, precision)?.f_relu()?, w2, b2, precision)?;
@@ -154,18 +154,34 @@ fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: Precision) -> R
 }
 
 impl BatchNorm {
-    fn forward(&self, x: &Tensor, train: bool, path: &str) -> Result<Tensor, ModelError> {
+    fn forward(&self, x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<Tensor, ModelError> {
+        let train = pass.trains_norm(layer.index);
+        let share = pass.mode.share;
         if train {
-            if x.numel() as i64 == self.weight.size()[0] {
+            let size = x.size();
+            let images = share.map_or(size[0], Share::images);
+            if images * size[2..].iter().product::<i64>() == 1 {
                 return Err(ModelError::Settings(format!(
-                    "{path}: batch normalisation of one image with a map of 1 x 1 has a single value a channel; use larger batches or data.last_batch = \"drop\""
+                    "{}: batch normalisation of one image with a map of 1 x 1 has a single value a channel; use larger batches or data.last_batch = \"drop\"",
+                    layer.path
                 )));
             }
             tch::no_grad(|| self.batches.shallow_clone().f_add_scalar_(1i64).map(drop))?;
         }
-        let (mean, variance) = (Some(&self.mean), Some(&self.variance));
-        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
-        Ok(x.f_batch_norm(weight, bias, mean, variance, train, self.momentum, 1e-5, true)?)
+        let Self { weight, bias, mean, variance, .. } = self;
+        if let (Some(group), true, Some(_)) = (pass.group, train, share) {
+            return Ok(group.batch_norm(x, weight, bias, mean, variance, self.momentum, 1e-5)?);
+        }
+        Ok(x.f_batch_norm(
+            Some(weight),
+            Some(bias),
+            Some(mean),
+            Some(variance),
+            train,
+            self.momentum,
+            1e-5,
+            true,
+        )?)
     }
 }
 

@@ -22,7 +22,7 @@ mod settings;
 mod vgg;
 pub mod weights;
 
-pub use mode::Mode;
+pub use mode::{Mode, Share};
 pub use names::LayerName;
 pub use network::Network;
 pub use params::{Param, Params};
@@ -54,6 +54,9 @@ pub enum ModelError {
     /// Torch refused, out of memory for example.
     #[error("torch: {0}")]
     Torch(#[from] tch::TchError),
+    /// Another process.
+    #[error(transparent)]
+    Group(#[from] crate::torch_ext::GroupError),
 }
 
 impl ModelError {
@@ -63,7 +66,7 @@ impl ModelError {
 
     /// Whether the user's input is at fault rather than the program or machine.
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Torch(_))
+        !matches!(self, Self::Torch(_) | Self::Group(_))
     }
 }
 

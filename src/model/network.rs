@@ -8,6 +8,8 @@ use super::se_settings::SeSettings;
 use super::settings::{DropoutPlace, check};
 use super::{DataInfo, LayerRow, Mode, ModelError, ModelSettings, Params, Part, Runtime, head, vgg};
 use crate::base::Task;
+use crate::torch_ext::Group;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Layers that images pass before the readouts.
@@ -41,6 +43,8 @@ pub struct Network {
     /// The sessions' stages and readouts.
     readouts: Vec<(usize, Readout)>,
     elu_offset: f64,
+    /// The processes that train it together.
+    group: Option<Arc<Group>>,
 }
 
 impl Network {
@@ -55,7 +59,7 @@ impl Network {
         runtime: Runtime,
     ) -> Result<Self, ModelError> {
         check(settings, data)?;
-        let mut params = Params::new(device);
+        let mut params = Params::new(device, runtime.precision.wide());
         let builder = &mut Builder { params: &mut params, runtime };
         let (stages, tower, readouts, elu_offset) = if let Some(se) = &settings.se {
             let (stages, readouts) = se_parts(builder, se, data);
@@ -64,7 +68,7 @@ impl Network {
             let (stages, tower, readouts) = vgg_parts(builder, settings, data);
             (stages, tower, readouts, settings.v1_elu_offset)
         };
-        let net = Self { params, runtime, stages, tower, readouts, elu_offset };
+        let net = Self { params, runtime, stages, tower, readouts, elu_offset, group: None };
         if settings.se.is_none() && !settings.v1_fine_tune {
             net.freeze_shared(&[Task::V1, Task::V4]);
         }
@@ -76,13 +80,28 @@ impl Network {
         &self.params
     }
 
+    /// Trains together with the networks of the group's other processes: from now on they all have the weights of
+    /// rank 0, and batch normalisation in training is over the batch of all.
+    pub fn join(&mut self, group: Arc<Group>) -> Result<(), ModelError> {
+        for param in self.params.iter() {
+            group.broadcast(&param.tensor)?;
+        }
+        self.group = Some(group);
+        Ok(())
+    }
+
+    /// The processes that train it together, if there are several.
+    pub fn group(&self) -> Option<&Arc<Group>> {
+        self.group.as_ref()
+    }
+
     /// Images `[batch, 1 or 3, height, width]` to the map that the readouts of `task` see; of a network
     /// without readouts, to the last map.
     pub fn tap(&self, images: &Tensor, task: Task, mode: Mode) -> Result<Tensor, ModelError> {
         let stage = self.stages.iter().position(|s| s.task.is_none_or(|of| of == task));
         let stage =
             stage.ok_or_else(|| ModelError::Settings(format!("the network has no map for {task}")))?;
-        self.map(images, stage, &mut self.pass(mode)).map(|map| map.to_kind(Kind::Float))
+        self.map(images, stage, &mut self.pass(mode)).map(|map| map.to_kind(self.runtime.precision.wide()))
     }
 
     /// Images to logits `[batch, classes]`.
@@ -105,7 +124,7 @@ impl Network {
         let logits = self.logits(images, &mut pass)?;
         let mut found = Vec::new();
         for (name, output) in names.iter().zip(pass.found()) {
-            found.push(output.ok_or_else(|| self.no_such(name))?.to_kind(Kind::Float));
+            found.push(output.ok_or_else(|| self.no_such(name))?.to_kind(self.runtime.precision.wide()));
         }
         Ok((logits, found))
     }
@@ -138,7 +157,9 @@ impl Network {
         }
         let found = names.iter().zip(pass.found());
         found
-            .map(|(name, output)| Ok(output.ok_or_else(|| self.no_such(name))?.to_kind(Kind::Float)))
+            .map(|(name, output)| {
+                Ok(output.ok_or_else(|| self.no_such(name))?.to_kind(self.runtime.precision.wide()))
+            })
             .collect()
     }
 
@@ -216,8 +237,8 @@ impl Network {
         Ok(rows)
     }
 
-    fn pass(&self, mode: Mode) -> Pass<'static> {
-        Pass::new(mode, self.runtime.precision)
+    fn pass(&self, mode: Mode) -> Pass<'_> {
+        Pass::new(mode, self.runtime.precision, self.group.as_deref())
     }
 
     fn readout(&self, session: usize) -> Result<(usize, &Readout), ModelError> {
@@ -249,11 +270,11 @@ impl Network {
         }
         pass.part = Part::Classification;
         let logits = self.tower.iter().try_fold(map.shallow_clone(), |x, block| block.forward(&x, pass))?;
-        Ok(logits.to_kind(Kind::Float))
+        Ok(logits.to_kind(self.runtime.precision.wide()))
     }
 
     fn read(&self, readout: &Readout, map: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
-        Ok((readout.forward(map, mode.train)? + self.elu_offset).f_elu()? + 1.0)
+        Ok((readout.forward(map, mode)? + self.elu_offset).f_elu()? + 1.0)
     }
 }
 

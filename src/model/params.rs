@@ -23,12 +23,13 @@ pub struct Param {
 pub struct Params {
     list: Vec<Param>,
     device: Device,
+    kind: Kind,
 }
 
 impl Params {
-    /// None yet; tensors will live on `device`.
-    pub fn new(device: Device) -> Self {
-        Self { list: Vec::new(), device }
+    /// None yet; tensors will live on `device`, and numbers be of the given kind.
+    pub fn new(device: Device, kind: Kind) -> Self {
+        Self { list: Vec::new(), device, kind }
     }
 
     /// Device of the tensors.
@@ -39,13 +40,14 @@ impl Params {
     /// A trainable parameter with the given initial value, drawn on the CPU so that every device
     /// starts from the same numbers.
     pub fn parameter(&mut self, name: String, initial: &Tensor) -> Tensor {
-        let tensor = initial.to_device(self.device).set_requires_grad(true);
+        let tensor = initial.to_device(self.device).to_kind(self.kind).set_requires_grad(true);
         self.push(name, tensor, true)
     }
 
     /// A tensor that is part of the state but not trained.
     pub fn buffer(&mut self, name: String, initial: &Tensor) -> Tensor {
-        let tensor = initial.to_device(self.device);
+        let kind = if initial.is_floating_point() { self.kind } else { initial.kind() };
+        let tensor = initial.to_device(self.device).to_kind(kind);
         self.push(name, tensor, false)
     }
 

@@ -2,7 +2,8 @@
 //! for, and a count of the work.
 
 use super::layer::{Layer, Op};
-use super::{Mode, Precision};
+use super::{Mode, ModelError, Precision};
+use crate::torch_ext::Group;
 use tch::Tensor;
 
 /// Part of the network that a layer belongs to.
@@ -38,6 +39,7 @@ pub(super) struct Pass<'a> {
     pub(super) mode: Mode,
     pub(super) precision: Precision,
     pub(super) part: Part,
+    pub(super) group: Option<&'a Group>,
     wanted: &'a [&'a str],
     found: Vec<Option<Tensor>>,
     ends: bool,
@@ -45,8 +47,17 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(mode: Mode, precision: Precision) -> Self {
-        Self { mode, precision, part: Part::Shared, wanted: &[], found: Vec::new(), ends: false, rows: None }
+    pub(super) fn new(mode: Mode, precision: Precision, group: Option<&'a Group>) -> Self {
+        Self {
+            mode,
+            precision,
+            part: Part::Shared,
+            group,
+            wanted: &[],
+            found: Vec::new(),
+            ends: false,
+            rows: None,
+        }
     }
 
     /// Keeps the outputs of the named layers and blocks.
@@ -71,6 +82,25 @@ impl<'a> Pass<'a> {
     /// Whether the batch normalisation with this child index uses batch statistics.
     pub(super) fn trains_norm(&self, index: usize) -> bool {
         self.mode.train && !(self.part == Part::Shared && index < self.mode.frozen_norms)
+    }
+
+    /// `x` with random zeros, and the rest scaled so that the mean stays. Of a share of a batch, what the whole batch
+    /// would have there: torch draws in the order of memory.
+    pub(super) fn dropout(&self, x: &Tensor, rate: f64) -> Result<Tensor, ModelError> {
+        let Some(share) = self.mode.share.filter(|_| self.mode.train && rate > 0.0) else {
+            return Ok(x.f_dropout(rate, self.mode.train)?);
+        };
+        let mut shape = x.size();
+        shape[0] = share.images();
+        let innermost = shape.len() == 4 && shape[1] > 1 && x.stride()[1] == 1;
+        if innermost {
+            let channels = shape.remove(1);
+            shape.push(channels);
+        }
+        let kept =
+            Tensor::f_empty(&shape, (x.kind(), x.device()))?.f_bernoulli_float_(1.0 - rate)? / (1.0 - rate);
+        let kept = if innermost { kept.permute([0, 3, 1, 2]) } else { kept };
+        Ok(x.f_mul(&share.of(&kept))?)
     }
 
     /// Called with the output of every layer and block.

@@ -14,6 +14,8 @@ pub enum Precision {
     /// Convolutions and linear layers in bfloat16; parameters and their gradients, batch statistics,
     /// readouts, logits and losses stay in 32 bits.
     Bf16,
+    /// 64 bits throughout: to tell rounding from other differences.
+    F64,
 }
 
 /// How a network is laid out and run.
@@ -31,7 +33,13 @@ impl Precision {
         match self {
             Self::F32 => x.to_kind(Kind::Float),
             Self::Bf16 => x.to_kind(Kind::BFloat16),
+            Self::F64 => x.to_kind(Kind::Double),
         }
+    }
+
+    /// Type of parameters, readouts, logits and losses.
+    pub fn wide(self) -> Kind {
+        if self == Self::F64 { Kind::Double } else { Kind::Float }
     }
 }
 

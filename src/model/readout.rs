@@ -2,8 +2,8 @@
 //! with its uncertainty (Lurz et al., "Generalization in data-driven models of primary visual cortex",
 //! 2021); the pooled one reads several poolings of the map at a fixed position.
 
-use super::ModelError;
 use super::params::{Params, constant};
+use super::{Mode, ModelError, Share};
 use tch::{Device, Kind, Tensor};
 
 /// How positions are kept and read.
@@ -70,13 +70,17 @@ impl Readout {
     }
 
     /// `map` `[batch, C, height, width]` to `[batch, n]`, before the output nonlinearity. Gaussian positions
-    /// are drawn for every image in training, and are the means otherwise.
-    pub(super) fn forward(&self, map: &Tensor, train: bool) -> Result<Tensor, ModelError> {
-        let map = map.to_kind(Kind::Float);
+    /// are drawn for every image in training, and are the means otherwise; of a share of a batch, they are those of the
+    /// whole.
+    pub(super) fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
+        let kind = self.features.kind();
+        let map = map.to_kind(kind);
         let (batch, n) = (map.size()[0], self.n_neurons());
         let grid = match &self.sigma {
-            Some(sigma) if train => {
-                let noise = Tensor::f_randn([batch, n, 1, 2], (Kind::Float, map.device()))?;
+            Some(sigma) if mode.train => {
+                let whole = mode.share.map_or(batch, Share::images);
+                let noise = Tensor::f_randn([whole, n, 1, 2], (kind, map.device()))?;
+                let noise = mode.share.map_or_else(|| noise.shallow_clone(), |share| share.of(&noise));
                 (noise.f_mul(sigma)?.f_add(&self.position)?).clamp(-1.0, 1.0)
             }
             _ => self.position.clamp(-1.0, 1.0).f_expand([batch, n, 1, 2], false)?,
@@ -96,7 +100,7 @@ impl Readout {
             }
         };
         let weighted = sampled.squeeze_dim(3).f_mul(&self.features.squeeze_dim(2))?;
-        let read = weighted.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
+        let read = weighted.f_sum_dim_intlist([1i64].as_slice(), false, kind)?;
         match &self.bias {
             Some(bias) => Ok(read.f_add(bias)?),
             None => Ok(read),
@@ -120,7 +124,7 @@ impl Readout {
 
     /// gamma times the sum of the absolute weights of the channels.
     pub(super) fn penalty(&self) -> Tensor {
-        self.features.abs().sum(Kind::Float) * self.gamma
+        self.features.abs().sum(self.features.kind()) * self.gamma
     }
 
     /// Puts positions back into [-1, 1] and deviations above 0, as must be done after every update.
@@ -139,7 +143,7 @@ mod tests {
     use super::*;
 
     fn readout(kernel: Kernel) -> (Params, Readout) {
-        let mut params = Params::new(Device::Cpu);
+        let mut params = Params::new(Device::Cpu, Kind::Float);
         let readout = Readout::new(&mut params, "r", kernel, 0.5, true, 4, &[1.0, 2.0, 3.0]);
         (params, readout)
     }
@@ -165,7 +169,7 @@ mod tests {
     fn positions_are_drawn_in_training_and_fixed_otherwise() {
         let (_params, gaussian) = readout(GAUSSIAN);
         let map = Tensor::randn([5, 4, 8, 8], (Kind::Float, Device::Cpu));
-        let read = |train| gaussian.forward(&map, train).unwrap();
+        let read = |train| gaussian.forward(&map, Mode { train, ..Mode::EVAL }).unwrap();
         assert_eq!(read(false), read(false));
         assert_ne!(read(true), read(true));
         assert_eq!(read(true).size(), [5, 3]);
@@ -174,7 +178,8 @@ mod tests {
         let flat = Tensor::ones([1, 4, 8, 8], (Kind::Float, Device::Cpu)) * 2.0;
         for (kernel, maps) in [(GAUSSIAN, 1.0), (POOLED, 3.0)] {
             let (_params, readout) = readout(kernel);
-            let found = Vec::<f32>::try_from(readout.forward(&flat, true).unwrap().flatten(0, -1)).unwrap();
+            let found =
+                Vec::<f32>::try_from(readout.forward(&flat, Mode::TRAIN).unwrap().flatten(0, -1)).unwrap();
             let expected = [1.0, 2.0, 3.0].map(|bias| bias + 2.0 * maps);
             assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}");
             assert!((readout.penalty().double_value(&[]) - 0.5 * 3.0 * f64::from(maps)).abs() < 1e-5);

@@ -73,11 +73,11 @@ impl SeCore {
         let images = kernel.reshape([out * channels, 1, height, width]);
         let padding = [self.laplace_padding; 2];
         let rough = images.conv2d(&self.laplace, None::<&Tensor>, [1, 1], padding, [1, 1], 1);
-        let squares = |t: &Tensor| t.square().sum(Kind::Float);
+        let squares = |t: &Tensor| t.square().sum(t.kind());
         match self.regularizer {
             InputRegularizer::LaplaceL2norm => squares(&rough) / squares(&images),
             InputRegularizer::LaplaceL2 => squares(&rough) * 0.5,
-            InputRegularizer::LaplaceL1 => rough.abs().sum(Kind::Float),
+            InputRegularizer::LaplaceL1 => rough.abs().sum(rough.kind()),
             InputRegularizer::GaussianLaplaceL2 => {
                 let outside = 1.0 - bump(height, width).to_device(kernel.device());
                 squares(&(rough * outside)) / squares(&images)
@@ -171,7 +171,7 @@ mod tests {
             gamma_input: 10.0,
             ..SeSettings::default()
         };
-        let mut params = Params::new(Device::Cpu);
+        let mut params = Params::new(Device::Cpu, Kind::Float);
         let builder = &mut Builder { params: &mut params, runtime: Runtime::default() };
         let core = SeCore::new(builder, &settings, 1);
         let weight = core.layers[0].layers[0].weights()[0].shallow_clone();
@@ -217,7 +217,7 @@ mod tests {
             stack: Stack::From(-1),
             ..SeSettings::default()
         };
-        let mut params = Params::new(Device::Cpu);
+        let mut params = Params::new(Device::Cpu, Kind::Float);
         let runtime = Runtime::default();
         let core = SeCore::new(&mut Builder { params: &mut params, runtime }, &settings(&[5, 2]), 1);
         let sides: Vec<i64> =

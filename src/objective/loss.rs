@@ -83,9 +83,9 @@ pub struct Objective {
 }
 
 impl Objective {
-    /// For the given tasks. Log-variances start at 0 and are called `loss.<task>.log_w`.
-    pub fn new(settings: &ObjectiveSettings, tasks: &[Task], device: Device) -> Self {
-        let mut params = Params::new(device);
+    /// For the given tasks. Log-variances start at 0, are of `kind`, and are called `loss.<task>.log_w`.
+    pub fn new(settings: &ObjectiveSettings, tasks: &[Task], device: Device, kind: Kind) -> Self {
+        let mut params = Params::new(device, kind);
         let weighted = tasks.iter().filter(|_| settings.loss_weighing);
         let log_w = weighted
             .map(|&task| {
@@ -118,36 +118,45 @@ impl Objective {
     }
 
     /// Loss of logits `[batch, classes]` against labels `[batch]`: CE, or exp(-s) CE + s / 2.
-    pub fn classification(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
-        let loss = logits.cross_entropy_loss::<Tensor>(labels, None, self.reduction(), -100, 0.0);
+    ///
+    /// The rows may be but a `part` (from 0 to 1) of the batch; what is given for all parts adds up to its loss.
+    pub fn classification(&self, logits: &Tensor, labels: &Tensor, part: f64) -> Tensor {
+        // The mean of nothing is no number.
+        let sum = self.settings.loss_sum || labels.numel() == 0;
+        let reduction = if sum { Reduction::Sum } else { Reduction::Mean };
+        let loss = logits.cross_entropy_loss::<Tensor>(labels, None, reduction, -100, 0.0);
+        let loss = if sum || part == 1.0 { loss } else { loss * part };
         match self.log_variance(Task::Classification) {
             None => loss,
-            Some(s) => (-s).exp().squeeze() * loss + s.squeeze() * 0.5,
+            Some(s) => (-s).exp().squeeze() * loss + s.squeeze() * (0.5 * part),
         }
     }
 
-    /// Loss of predicted against recorded responses `[batch, neurons]`, both in spikes.
-    pub fn neural(&self, task: Task, predicted: &Tensor, recorded: &Tensor) -> Tensor {
-        match (self.settings.neural_loss(task), self.log_variance(task)) {
-            (NeuralLoss::Mse, None) => predicted.mse_loss(recorded, self.reduction()),
-            (NeuralLoss::Mse, Some(s)) => {
-                let mse = predicted.mse_loss(recorded, self.reduction());
-                ((-s).exp().squeeze() * mse + s.squeeze()) * 0.5
+    /// Loss of predicted against recorded responses `[batch, neurons]`, both in spikes; `part` as above.
+    pub fn neural(&self, task: Task, predicted: &Tensor, recorded: &Tensor, part: f64) -> Tensor {
+        let (settings, s) = (&self.settings, self.log_variance(task));
+        match (settings.neural_loss(task), s) {
+            (NeuralLoss::Mse, s) => {
+                let mse = reduced(&predicted.mse_loss(recorded, Reduction::None), settings.loss_sum, part);
+                s.map_or(mse.shallow_clone(), |s| ((-s).exp().squeeze() * &mse + s.squeeze() * part) * 0.5)
             }
             (NeuralLoss::Poisson, None) => {
-                let loss = predicted - recorded * (predicted + 1e-12).log();
-                if self.settings.avg_loss { loss.mean(Kind::Float) } else { loss.sum(Kind::Float) }
+                reduced(&(predicted - recorded * (predicted + 1e-12).log()), !settings.avg_loss, part)
             }
             (NeuralLoss::Poisson, Some(s)) => {
-                let loss = negative_binomial(predicted, recorded, s);
-                if self.settings.loss_sum { loss.sum(Kind::Float) } else { loss.mean(Kind::Float) }
+                reduced(&negative_binomial(predicted, recorded, s), settings.loss_sum, part)
             }
         }
     }
+}
 
-    fn reduction(&self) -> Reduction {
-        if self.settings.loss_sum { Reduction::Sum } else { Reduction::Mean }
+/// Sum, or mean over the batch of which these are a part.
+fn reduced(losses: &Tensor, sum: bool, part: f64) -> Tensor {
+    if sum || losses.numel() == 0 {
+        return losses.sum(losses.kind());
     }
+    let mean = losses.mean(losses.kind());
+    if part == 1.0 { mean } else { mean * part }
 }
 
 /// Negative log-likelihood of counts y under mean p and r = exp(s) successes, element by element.
@@ -165,7 +174,7 @@ mod tests {
     use super::*;
 
     fn objective(s: f64, settings: &ObjectiveSettings) -> Objective {
-        let objective = Objective::new(settings, &[Task::V1, Task::Classification], Device::Cpu);
+        let objective = Objective::new(settings, &[Task::V1, Task::Classification], Device::Cpu, Kind::Float);
         tch::no_grad(|| objective.params.iter().for_each(|p| drop(p.tensor.shallow_clone().fill_(s))));
         objective
     }
@@ -188,12 +197,13 @@ mod tests {
         let logits = Tensor::from_slice(&[1f32, 2.0, 0.5, 0.1, -0.3, 0.7]).view([2, 3]);
         let labels = Tensor::from_slice(&[1i64, 2]);
         let plain = ObjectiveSettings { loss_weighing: false, ..ObjectiveSettings::default() };
-        let none = Objective::new(&plain, &[Task::V1, Task::Classification], Device::Cpu);
-        assert_near((none.classification(&logits, &labels).double_value(&[]), 0.0), (0.557_484_6, 0.0));
-        assert_near((none.neural(Task::V1, &p, &y).double_value(&[]), 0.0), (0.423_333_3, 0.0));
+        let none = Objective::new(&plain, &[Task::V1, Task::Classification], Device::Cpu, Kind::Float);
+        assert_near((none.classification(&logits, &labels, 1.0).double_value(&[]), 0.0), (0.557_484_6, 0.0));
+        assert_near((none.neural(Task::V1, &p, &y, 1.0).double_value(&[]), 0.0), (0.423_333_3, 0.0));
         for (avg_loss, expected) in [(false, 2.301_473_4), (true, 0.383_578_9)] {
             let plain = ObjectiveSettings { neural: NeuralLoss::Poisson, avg_loss, ..plain.clone() };
-            let loss = Objective::new(&plain, &[Task::V1], Device::Cpu).neural(Task::V1, &p, &y);
+            let loss =
+                Objective::new(&plain, &[Task::V1], Device::Cpu, Kind::Float).neural(Task::V1, &p, &y, 1.0);
             assert_near((loss.double_value(&[]), 0.0), (expected, 0.0));
         }
         for (s, ce, mse, nb, nb_sum) in [
@@ -221,13 +231,16 @@ mod tests {
         ] {
             let weighted = ObjectiveSettings::default();
             let o = objective(s, &weighted);
-            assert_near(value_and_slope(&o, Task::Classification, &o.classification(&logits, &labels)), ce);
-            assert_near(value_and_slope(&o, Task::V1, &o.neural(Task::V1, &p, &y)), mse);
+            assert_near(
+                value_and_slope(&o, Task::Classification, &o.classification(&logits, &labels, 1.0)),
+                ce,
+            );
+            assert_near(value_and_slope(&o, Task::V1, &o.neural(Task::V1, &p, &y, 1.0)), mse);
             for (loss_sum, expected) in [(false, nb), (true, nb_sum)] {
                 let settings =
                     ObjectiveSettings { neural: NeuralLoss::Poisson, loss_sum, ..weighted.clone() };
                 let o = objective(s, &settings);
-                assert_near(value_and_slope(&o, Task::V1, &o.neural(Task::V1, &p, &y)), expected);
+                assert_near(value_and_slope(&o, Task::V1, &o.neural(Task::V1, &p, &y, 1.0)), expected);
             }
         }
     }
@@ -239,7 +252,7 @@ mod tests {
         let y = Tensor::from_slice(&[0f32, 1.0, 3.0, 1.0, 2.0, 0.0]).view([2, 3]);
         let labels = Tensor::from_slice(&[2i64, 0]);
         let loss = |settings: &ObjectiveSettings| {
-            objective(0.3, settings).neural(Task::V1, &p, &y).double_value(&[])
+            objective(0.3, settings).neural(Task::V1, &p, &y, 1.0).double_value(&[])
         };
         let near = |found: f64, expected: f64| {
             assert!((found - expected).abs() < 2e-6, "{found}, expected {expected}");
@@ -255,7 +268,7 @@ mod tests {
         near(loss(&poisson(&plain)), 4.732_772);
         near(loss(&ObjectiveSettings { avg_loss: true, ..poisson(&plain) }), 0.788_795);
         for (settings, expected) in [(plain, 1.706_855), (weighted, 1.414_469)] {
-            let found = objective(0.3, &settings).classification(&p, &labels);
+            let found = objective(0.3, &settings).classification(&p, &labels, 1.0);
             near(found.double_value(&[]), expected);
         }
     }
@@ -265,7 +278,7 @@ mod tests {
         let settings = ObjectiveSettings { neural: NeuralLoss::Poisson, ..ObjectiveSettings::default() };
         let p = Tensor::zeros([1, 2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let o = objective(0.0, &settings);
-        let loss = o.neural(Task::V1, &p, &Tensor::from_slice(&[0f32, 1.0]).view([1, 2]));
+        let loss = o.neural(Task::V1, &p, &Tensor::from_slice(&[0f32, 1.0]).view([1, 2]), 1.0);
         loss.backward();
         assert!(loss.double_value(&[]).is_finite());
         let slopes = Vec::<f32>::try_from(p.grad().flatten(0, -1)).unwrap();

@@ -101,6 +101,8 @@ impl State {
 #[derive(Debug)]
 pub struct Run {
     root: PathBuf,
+    /// False where another process writes.
+    writes: bool,
     /// Held while a process trains into the folder.
     _lock: Option<File>,
 }
@@ -137,7 +139,18 @@ impl Run {
         }
         // Under its old name there is nothing left to remove.
         let _ = hidden.keep();
-        Ok(Self { root, _lock: Some(lock) })
+        Ok(Self { root, writes: true, _lock: Some(lock) })
+    }
+
+    /// A run into whose folder another process writes, on another machine perhaps: nothing is read of it or written to
+    /// it here.
+    pub fn of_another(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), writes: false, _lock: None }
+    }
+
+    /// Whether this process writes into the folder.
+    pub fn writes(&self) -> bool {
+        self.writes
     }
 
     /// Opens a run to read it.
@@ -148,7 +161,7 @@ impl Run {
                 "is no run: it has no config.toml; name a folder that `nct train` made",
             ));
         }
-        Ok(Self { root: root.to_path_buf(), _lock: None })
+        Ok(Self { root: root.to_path_buf(), writes: true, _lock: None })
     }
 
     /// Opens a run to change or remove it; refused while a process trains into it.
@@ -180,8 +193,25 @@ impl Run {
         self.root.join("checkpoints").join(format!("{name}.safetensors"))
     }
 
+    /// Replaces the checkpoint called `name` in one step.
+    pub fn save_checkpoint(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
+        self.replace(&self.checkpoint(name), bytes)
+    }
+
+    /// Notes a failure, as JSON, in failure.json.
+    pub fn failed(&self, fault: &Value) -> Result<(), RunError> {
+        self.replace(&self.root.join("failure.json"), format!("{fault:#}\n").as_bytes())
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+        if self.writes { write_atomic(path, bytes) } else { Ok(()) }
+    }
+
     /// Makes checkpoint `copy` from `name`, which is replaced as a whole and never written to.
     pub fn copy_checkpoint(&self, name: &str, copy: &str) -> Result<(), RunError> {
+        if !self.writes {
+            return Ok(());
+        }
         let (from, to) = (self.checkpoint(name), self.checkpoint(copy));
         let beside = to.with_extension("partial");
         let _ = fs::remove_file(&beside);
@@ -192,6 +222,9 @@ impl Run {
 
     /// Removes the checkpoints whose names begin with `prefix`, but for `kept`.
     pub fn retain_checkpoints(&self, prefix: &str, kept: &[String]) -> Result<(), RunError> {
+        if !self.writes {
+            return Ok(());
+        }
         let folder = self.root.join("checkpoints");
         for entry in fs::read_dir(&folder).map_err(RunError::io(&folder, "read"))? {
             let path = entry.map_err(RunError::io(&folder, "read"))?.path();
@@ -221,7 +254,7 @@ impl Run {
     /// Writes the final scores to `results.json`.
     pub fn results(&self, rows: &[Value]) -> Result<(), RunError> {
         let text: Vec<String> = rows.iter().map(Value::to_string).collect();
-        write_atomic(&self.root.join("results.json"), format!("[{}]\n", text.join(",\n")).as_bytes())
+        self.replace(&self.root.join("results.json"), format!("[{}]\n", text.join(",\n")).as_bytes())
     }
 
     /// All lines of metrics; a last line that a kill cut short is left out.
@@ -254,6 +287,9 @@ impl Run {
     }
 
     fn retain_lines(&self, keep: impl Fn(&Value) -> bool) -> Result<(), RunError> {
+        if !self.writes {
+            return Ok(());
+        }
         for name in [METRICS, SUITES] {
             let kept = self
                 .lines(name)?
@@ -277,6 +313,9 @@ impl Run {
     }
 
     fn append(&self, name: &str, line: &str) -> Result<(), RunError> {
+        if !self.writes {
+            return Ok(());
+        }
         let path = self.root.join(name);
         let opened = OpenOptions::new().create(true).append(true).open(&path);
         let written = opened.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));

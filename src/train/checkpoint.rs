@@ -6,7 +6,8 @@
 use super::step::Tally;
 use super::{Anneal, CheckpointSettings, RestoreOptimizer, TrainError, Trainer};
 use crate::model::weights::{Weights, encode};
-use crate::runs::{Run, write_atomic};
+use crate::model::{ModelError, Network};
+use crate::runs::Run;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -45,6 +46,9 @@ impl Trainer<'_> {
     }
 
     pub(super) fn save_as(&self, name: &str, state: &TrainState) -> Result<(), TrainError> {
+        if !self.run.writes() {
+            return Ok(());
+        }
         let mut tensors = self.weights();
         if name != BEST || self.anneal.restore_optimizer == RestoreOptimizer::Best {
             tensors.extend(self.optimizer.state());
@@ -55,15 +59,13 @@ impl Trainer<'_> {
         let text =
             serde_json::to_string(state).map_err(|e| TrainError::Checkpoint(format!("{name}: {e}")))?;
         let bytes = encode(&tensors, &[("state", text)])?;
-        Ok(write_atomic(&self.run.checkpoint(name), &bytes)?)
+        Ok(self.run.save_checkpoint(name, &bytes)?)
     }
 
     /// The best weights return; moments and log-variances stay, as in the reference, unless the settings say
     /// otherwise.
     pub(super) fn restore_best(&mut self) -> Result<(), TrainError> {
-        let path = self.run.checkpoint(BEST);
-        let file = path.display().to_string();
-        let tensors = Weights::read(&path)?.tensors;
+        let (file, tensors) = read(self.run, BEST, self.net)?;
         self.net.params().load(&of_net(&tensors), &file)?;
         if self.anneal.restore_losses {
             self.objective.params().load(&of_losses(&tensors), &file)?;
@@ -77,9 +79,7 @@ impl Trainer<'_> {
     }
 
     pub(super) fn load_last(&mut self) -> Result<(), TrainError> {
-        let path = self.run.checkpoint(LAST);
-        let file = path.display().to_string();
-        let tensors = Weights::read(&path)?.tensors;
+        let (file, tensors) = read(self.run, LAST, self.net)?;
         self.net.params().load(&of_net(&tensors), &file)?;
         self.objective.params().load(&of_losses(&tensors), &file)?;
         self.optimizer.load(&tensors, &file)?;
@@ -89,10 +89,8 @@ impl Trainer<'_> {
     /// Saves what led to `error`, if that is a loss that is no number. The last good checkpoint stays.
     pub(super) fn failed(&self, state: &TrainState, error: TrainError) -> TrainError {
         let TrainError::Nonfinite(fault) = &error else { return error };
-        let text = format!("{:#}\n", serde_json::json!(fault));
-        let saved = self
-            .save_as(FAILED, state)
-            .and_then(|()| Ok(write_atomic(&self.run.root().join("failure.json"), text.as_bytes())?));
+        let saved =
+            self.save_as(FAILED, state).and_then(|()| Ok(self.run.failed(&serde_json::json!(fault))?));
         saved.err().unwrap_or(error)
     }
 
@@ -130,13 +128,24 @@ impl Trainer<'_> {
 }
 
 /// Puts the weights of checkpoint `name` (`best` or `last`) into `net`.
-pub fn load_weights(
-    run: &Run,
-    name: &str,
-    net: &crate::model::Network,
-) -> Result<(), crate::model::ModelError> {
+pub fn load_weights(run: &Run, name: &str, net: &Network) -> Result<(), ModelError> {
+    let (file, tensors) = read(run, name, net)?;
+    net.params().load(&of_net(&tensors), &file)
+}
+
+/// Path and tensors of a checkpoint; several processes get them from rank 0, the only one that must see the folder.
+fn read(run: &Run, name: &str, net: &Network) -> Result<(String, Vec<(String, Tensor)>), ModelError> {
     let path = run.checkpoint(name);
-    net.params().load(&of_net(&Weights::read(&path)?.tensors), &path.display().to_string())
+    let file = path.display().to_string();
+    let weights = match net.group() {
+        None => Weights::read(&path)?,
+        Some(group) => {
+            let mine = if group.leads() { std::fs::read(&path) } else { Ok(Vec::new()) };
+            let mine = mine.map_err(|e| ModelError::file(&file, e.to_string()))?;
+            Weights::of_bytes(&group.share(&mine)?, &file)?
+        }
+    };
+    Ok((file, weights.tensors))
 }
 
 /// What a checkpoint holds beside the network, each behind its name.

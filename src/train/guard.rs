@@ -3,6 +3,7 @@
 
 use super::TrainError;
 use crate::model::ModelError;
+use crate::torch_ext::GroupError;
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
@@ -46,6 +47,10 @@ fn refusal(payload: &(dyn Any + Send)) -> Option<String> {
 }
 
 fn error(said: String) -> TrainError {
+    // Gradients are exchanged within backward passes.
+    if ["gloo", "Gloo", "Connection closed by peer"].iter().any(|words| said.contains(words)) {
+        return GroupError::Lost(said).into();
+    }
     let memory = ["out of memory", "not enough memory", "can't allocate memory"];
     if memory.iter().any(|words| said.contains(words)) {
         TrainError::Memory(said)

@@ -57,7 +57,7 @@ impl Trainer<'_> {
             let (began, before) = (Instant::now(), loader.times().waited);
             let Some(step) = loader.next() else { break };
             let step = step?;
-            guarded(|| self.step(&step, lr, &mut tally))?;
+            guarded(|| self.step(&step, lr, &mut tally, false))?;
             self.settle();
             if number >= warm_up {
                 found.seconds.push(began.elapsed().as_secs_f64());
@@ -83,9 +83,10 @@ impl Trainer<'_> {
         let mut optimizer = Vec::new();
         for _ in 0..ROUNDS {
             self.optimizer.zero_grad();
-            for (batch, [forward, backward]) in step.batches.iter().zip(&mut times) {
+            let batches = step.plan.batches.iter().zip(&step.batches);
+            for ((plan, batch), [forward, backward]) in batches.zip(&mut times) {
                 let began = Instant::now();
-                let outcome = self.forward(batch)?;
+                let outcome = self.forward(plan, batch)?;
                 self.settle();
                 forward.push(began.elapsed().as_secs_f64());
                 let began = Instant::now();

@@ -27,6 +27,7 @@ use crate::model::{Mode, ModelError, Network};
 use crate::objective::Objective;
 use crate::runs::{Run, RunError};
 use crate::schedule::Schedule;
+use crate::torch_ext::{GroupError, Reducer};
 pub use record::Recorder;
 
 use guard::guarded;
@@ -69,6 +70,9 @@ pub enum TrainError {
         "{0}; the state is in checkpoints/failed.safetensors and failure.json names all images. Lower optimizer.lr, look at these images, or leave such updates out with numerics.on_nonfinite = \"skip\""
     )]
     Nonfinite(Box<Fault>),
+    /// Another process.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// Torch refused.
     #[error("torch: {0}")]
     Torch(#[from] tch::TchError),
@@ -106,6 +110,7 @@ impl TrainError {
     pub fn is_input(&self) -> bool {
         match self {
             Self::Torch(_)
+            | Self::Group(_)
             | Self::Refused(_)
             | Self::Memory(_)
             | Self::Nonfinite(_)
@@ -225,6 +230,8 @@ pub struct Trainer<'a> {
     pub nonfinite: Nonfinite,
     /// Writes down what training reads.
     pub recorder: Option<Recorder>,
+    /// Exchanges gradients, if several processes train the network.
+    pub reducer: Option<Reducer>,
     /// Seed of order, augmentation and dropout.
     pub seed: u64,
     /// Where everything is written.
@@ -305,6 +312,11 @@ impl Trainer<'_> {
         self.keep_copies(state)
     }
 
+    /// Whether any process says so.
+    fn any(&self, mine: bool) -> Result<bool, TrainError> {
+        Ok(self.net.group().map_or(Ok(mine), |group| group.any(mine))?)
+    }
+
     fn score(&self) -> Result<Vec<TaskScores>, TrainError> {
         guarded(|| Ok(self.validation.scores(self.net, self.objective)?))
     }
@@ -344,14 +356,17 @@ impl Trainer<'_> {
         let mut tally = state.tally.take().unwrap_or_default();
         let (mut clock, begins, before) = (Clock::default(), Instant::now(), tally.samples());
         watch.epoch_begins(epoch, end - state.step);
-        let mut loader =
-            Loader::start(&self.sources, &self.schedule, self.seed, state.step..end, self.loader)?;
+        let options = self.loader.of(self.net.group().map(|group| (group.rank(), group.world())));
+        let mut loader = Loader::start(&self.sources, &self.schedule, self.seed, state.step..end, options)?;
         while let Some(step) = loader.next() {
-            let (step, began) = (step?, Instant::now());
-            if let Err(error) = guarded(|| self.step(&step, state.anneal.lr, &mut tally)) {
-                state.tally = Some(tally);
-                return Err(self.failed(state, error));
-            }
+            let (step, began, stop) = (step?, Instant::now(), watch.wants_stop());
+            let stops = match guarded(|| self.step(&step, state.anneal.lr, &mut tally, stop)) {
+                Ok(stops) => stops,
+                Err(error) => {
+                    state.tally = Some(tally);
+                    return Err(self.failed(state, error));
+                }
+            };
             clock.update(began.elapsed());
             state.step = StepIndex(step.plan.step.0 + 1).0;
             loader.recycle(step);
@@ -362,7 +377,7 @@ impl Trainer<'_> {
                 samples: tally.samples() - before,
                 max_iter: self.anneal.max_iter,
             });
-            if watch.wants_stop() && state.step < end {
+            if stops && state.step < end {
                 state.tally = Some(tally);
                 return Ok((Tally::default(), clock));
             }

@@ -53,7 +53,7 @@ impl Trainer<'_> {
         watch.suites_begin(epoch, evaluations.len() as u64);
         let mut scored: Vec<(Evaluation, TaskScores)> = Vec::new();
         for evaluation in evaluations {
-            if watch.wants_stop() {
+            if self.any(watch.wants_stop())? {
                 return Ok(false);
             }
             let evaluator = (periodic.open)(&evaluation).map_err(TrainError::Settings)?;

@@ -5,7 +5,7 @@ use super::{Args, statuses};
 use crate::cli::exit::{Usage, stop_flag};
 use crate::cli::show::{Show, tell};
 use crate::model::device;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -20,15 +20,6 @@ pub(super) fn device(asked: &str, number: u16) -> String {
         }
     }
     asked.to_owned()
-}
-
-/// Saves and stops when the command that started this worker has ended, however it did: its end of stdin is closed.
-pub(super) fn end_with_parent() {
-    let stop = stop_flag();
-    thread::spawn(move || {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        stop.store(true, Ordering::Relaxed);
-    });
 }
 
 /// Lets workers work until nothing is left that they could do. A worker that dies is replaced as long as something gets

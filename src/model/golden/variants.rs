@@ -48,7 +48,7 @@ fn frozen_layers_get_no_gradient_and_frozen_norms_keep_their_statistics() {
     let (mut settings, info) = small(false);
     settings.v1_fine_tune = false;
     let model = Network::new(&settings, &info, Device::Cpu, Runtime::default()).unwrap();
-    let loss = model.classify(&input(), Mode { train: true, frozen_norms: 2 }).unwrap().sum(Kind::Float);
+    let loss = model.classify(&input(), Mode { frozen_norms: 2, ..Mode::TRAIN }).unwrap().sum(Kind::Float);
     loss.backward();
     assert!(!named(&model, "mtl_vgg_core.v1_block.0.weight").grad().defined());
     assert!(named(&model, "mtl_vgg_core.unshared_block.1.weight").grad().defined());

@@ -84,7 +84,12 @@ impl Weights {
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let file = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|e| ModelError::file(&file, e.to_string()))?;
-        Self::parse(&bytes).map_err(|what| ModelError::file(&file, what))
+        Self::of_bytes(&bytes, &file)
+    }
+
+    /// Reads the bytes of `file`.
+    pub fn of_bytes(bytes: &[u8], file: &str) -> Result<Self, ModelError> {
+        Self::parse(bytes).map_err(|what| ModelError::file(file, what))
     }
 
     /// Reads the bytes of a weights file.

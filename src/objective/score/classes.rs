@@ -1,9 +1,10 @@
 //! Scores of a classifier.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What a network said of labelled images, image after image.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Guesses {
     /// Place of each image within its split.
     pub images: Vec<u64>,

@@ -1,9 +1,10 @@
 //! Scores of single neurons over all trials of a session.
 
 use super::repeats::{RepeatScores, Repeats};
+use serde::{Deserialize, Serialize};
 
 /// Responses of one session, predicted and recorded, trial after trial.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
     /// Number of neurons.
     pub n_neurons: usize,

@@ -192,6 +192,11 @@ impl Modules {
         representations: &[Tensor],
         n: i64,
     ) -> Result<Option<Tensor>, TrainError> {
+        if n == 0 {
+            // An empty share of a batch adds nothing, but its backward pass is that of the others.
+            let nothing = representations.iter().map(|r| r.sum(r.kind()));
+            return Ok(nothing.reduce(|a, b| a + b));
+        }
         let mut found = representations.iter();
         let mut total: Option<Tensor> = None;
         let mut add = |loss: Tensor| {

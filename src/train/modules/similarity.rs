@@ -5,19 +5,19 @@ use tch::{Kind, Tensor};
 /// Mean over images and positions of 1 minus the cosine over channels, of maps `[batch, channels, ...]`
 /// (spec/trainer 3.8, RepresentationMatching).
 pub(super) fn cosine_distance(a: &Tensor, b: &Tensor) -> Tensor {
-    1.0 - Tensor::cosine_similarity(a, b, 1, 1e-8).mean(Kind::Float)
+    1.0 - Tensor::cosine_similarity(a, b, 1, 1e-8).mean(a.kind())
 }
 
 /// Mean squared difference.
 pub(super) fn squared_difference(a: &Tensor, b: &Tensor) -> Tensor {
-    (a - b).square().mean(Kind::Float)
+    (a - b).square().mean(a.kind())
 }
 
 /// Mean squared difference of the Fisher-transformed cosines between all pairs of images, of representations
 /// `[batch, ...]` (spec/trainer 3.8, RDMPrediction). 0 where there is no pair.
 pub(super) fn rdm_distance(found: &Tensor, target: &Tensor) -> Tensor {
     if found.size()[0] < 2 {
-        return found.sum(Kind::Float) * 0.0;
+        return found.sum(found.kind()) * 0.0;
     }
     squared_difference(&pairs(found), &pairs(target))
 }

@@ -1,0 +1,228 @@
+// What tch lacks of libtorch: process groups, their collectives, and the gradient reducer of data-parallel training,
+// behind a C interface. `mod.rs` is its only caller and states the contracts.
+//
+// Every function gives 0, or -1 with `nct_error` saying why. No exception leaves.
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+#include <torch/torch.h>
+
+#include <unordered_set>
+
+using at::Tensor;
+using GroupPtr = c10::intrusive_ptr<c10d::ProcessGroup>;
+
+namespace {
+
+thread_local std::string last_error;
+
+template <class Work>
+int guarded(Work work) noexcept {
+  try {
+    work();
+    return 0;
+  } catch (const c10::Error& e) {
+    last_error = e.what_without_backtrace();
+  } catch (const std::exception& e) {
+    last_error = e.what();
+  } catch (...) {
+    last_error = "an exception of no known type";
+  }
+  return -1;
+}
+
+// `[C]` as it is broadcast over `[batch, C, ...]`.
+Tensor over(const Tensor& channels, const Tensor& like) {
+  std::vector<int64_t> shape(like.dim(), 1);
+  shape[1] = channels.size(0);
+  return channels.view(shape);
+}
+
+std::vector<int64_t> all_but_channels(const Tensor& x) {
+  std::vector<int64_t> dims{0};
+  for (int64_t d = 2; d < x.dim(); ++d) dims.push_back(d);
+  return dims;
+}
+
+// `[world, ...]`: the tensors of all ranks, which have one shape.
+Tensor gathered(const GroupPtr& group, const Tensor& mine) {
+  std::vector<std::vector<Tensor>> all(1);
+  for (int64_t rank = 0; rank < group->getSize(); ++rank) all[0].push_back(at::empty_like(mine));
+  std::vector<Tensor> in{mine};
+  group->allgather(all, in)->wait();
+  return at::stack(all[0]);
+}
+
+// Batch normalisation over the batch of all ranks (Ioffe and Szegedy 2015): the counts, means and sums of squared
+// deviations of the ranks are combined as in Chan, Golub and LeVeque 1983, in double precision.
+struct GroupNorm : torch::autograd::Function<GroupNorm> {
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
+                        const Tensor& bias, Tensor mean, Tensor variance, double momentum, double eps,
+                        const GroupPtr& group) {
+    const auto kind = weight.scalar_type();
+    const auto dims = all_but_channels(x);
+    const int64_t channels = x.size(1), count = x.numel() / channels;
+    const Tensor wide = x.to(kind);
+    Tensor own = at::zeros({3, channels}, weight.options().dtype(at::kDouble));
+    if (count > 0) {
+      auto [spread, centre] = at::var_mean(wide, dims, c10::optional<at::Scalar>(0));
+      own[0].fill_(count);
+      own[1].copy_(centre);
+      own[2].copy_(spread.to(at::kDouble) * count);
+    }
+    const Tensor all = gathered(group, own);
+    const Tensor counts = all.select(1, 0), means = all.select(1, 1), squares = all.select(1, 2);
+    const Tensor total = counts.sum(0);
+    const Tensor centre = (counts * means).sum(0) / total;
+    const Tensor spread = (squares.sum(0) + (counts * (means - centre).square()).sum(0)) / total;
+    const Tensor unbiased = spread * (total / (total - 1));
+    mean.mul_(1 - momentum).add_(centre.to(kind), momentum);
+    variance.mul_(1 - momentum).add_(unbiased.to(kind), momentum);
+    const Tensor m = centre.to(kind), scale = (spread + eps).rsqrt().to(kind);
+    ctx->save_for_backward({x, weight, m, scale, total});
+    ctx->saved_data["group"] = c10::IValue::make_capsule(group);
+    return ((wide - over(m, x)) * over(scale * weight, x) + over(bias, x)).to(x.scalar_type());
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &weight = saved[1], &m = saved[2], &scale = saved[3], &total = saved[4];
+    const auto group = c10::static_intrusive_pointer_cast<c10d::ProcessGroup>(ctx->saved_data["group"].toCapsule());
+    const auto kind = weight.scalar_type();
+    const auto dims = all_but_channels(x);
+    const Tensor dy = grads[0].to(kind), normal = (x.to(kind) - over(m, x)) * over(scale, x);
+    const Tensor dbias = dy.sum(dims), dweight = (dy * normal).sum(dims);
+    std::vector<Tensor> sums{at::stack({dbias, dweight}).to(at::kDouble)};
+    group->allreduce(sums)->wait();
+    const Tensor means = (sums[0] / total).to(kind);
+    const Tensor dx = (dy - over(means[0], x) - normal * over(means[1], x)) * over(scale * weight, x);
+    const Tensor none;
+    return {dx.to(x.scalar_type()), dweight, dbias, none, none, none, none, none};
+  }
+};
+
+// A reducer for updates of several batches: only the last backward pass exchanges gradients, and all parameters that
+// an earlier batch used count as used.
+class UpdateReducer : public c10d::Reducer {
+ public:
+  using c10d::Reducer::Reducer;
+
+  void also_uses(const Tensor& loss) {
+    std::unordered_set<torch::autograd::Node*> seen;
+    std::vector<torch::autograd::Node*> queue;
+    if (auto root = loss.grad_fn()) queue.push_back(root.get());
+    auto* used = local_used_map_.data_ptr<int>();
+    while (!queue.empty()) {
+      auto* node = queue.back();
+      queue.pop_back();
+      const auto found = gradAccToVariableMap_.find(node);
+      if (found != gradAccToVariableMap_.end()) used[found->second] = 1;
+      for (const auto& edge : node->next_edges()) {
+        auto* next = edge.function.get();
+        if (next && seen.insert(next).second) queue.push_back(next);
+      }
+    }
+  }
+};
+
+std::shared_ptr<gloo::transport::Device> device_for(const char* interface, const char* host) {
+  if (*interface) return c10d::ProcessGroupGloo::createDeviceForInterface(interface);
+  const std::string name(host);
+  if (name == "127.0.0.1" || name == "localhost" || name == "::1")
+    return c10d::ProcessGroupGloo::createDeviceForHostname(host);
+  return c10d::ProcessGroupGloo::createDefaultDevice();
+}
+
+} // namespace
+
+extern "C" {
+
+const char* nct_error() {
+  return last_error.c_str();
+}
+
+int nct_group_new(const char* host, uint16_t port, const char* interface, int rank, int world, int64_t join_ms,
+                  int64_t wait_ms, GroupPtr** out) {
+  return guarded([&] {
+    c10d::TCPStoreOptions options;
+    options.port = port;
+    options.isServer = rank == 0;
+    options.numWorkers = world;
+    options.timeout = std::chrono::milliseconds(join_ms);
+    auto store = c10::make_intrusive<c10d::TCPStore>(std::string(host), options);
+    auto group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, world);
+    auto gloo = c10d::ProcessGroupGloo::Options::create(std::chrono::milliseconds(wait_ms));
+    gloo->devices.push_back(device_for(interface, host));
+    auto backend = c10::make_intrusive<c10d::ProcessGroupGloo>(
+        c10::make_intrusive<c10d::PrefixStore>("gloo", store), rank, world, gloo);
+    group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
+    group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+    group->setGroupName("nct");
+    *out = new GroupPtr(group);
+  });
+}
+
+void nct_group_free(GroupPtr* group) {
+  guarded([&] { delete group; });
+}
+
+int nct_group_sum(GroupPtr* group, Tensor* tensor) {
+  return guarded([&] {
+    std::vector<Tensor> all{*tensor};
+    (*group)->allreduce(all)->wait();
+  });
+}
+
+int nct_group_broadcast(GroupPtr* group, Tensor* tensor) {
+  return guarded([&] {
+    at::NoGradGuard none;
+    // Whatever its strides, all ranks see the same numbers.
+    std::vector<Tensor> all{tensor->detach().contiguous()};
+    (*group)->broadcast(all)->wait();
+    tensor->copy_(all[0]);
+  });
+}
+
+int nct_group_gather(GroupPtr* group, Tensor* mine, Tensor** out) {
+  return guarded([&] { *out = new Tensor(gathered(*group, *mine)); });
+}
+
+int nct_group_norm(GroupPtr* group, Tensor* x, Tensor* weight, Tensor* bias, Tensor* mean, Tensor* variance,
+                   double momentum, double eps, Tensor** out) {
+  return guarded([&] {
+    *out = new Tensor(GroupNorm::apply(*x, *weight, *bias, *mean, *variance, momentum, eps, *group));
+  });
+}
+
+int nct_reducer_new(GroupPtr* group, Tensor** params, size_t n, UpdateReducer** out) {
+  return guarded([&] {
+    std::vector<Tensor> all;
+    for (size_t i = 0; i < n; ++i) all.push_back(*params[i]);
+    const auto first = static_cast<size_t>(c10d::kDefaultFirstBucketBytes);
+    const size_t cap = 25 << 20;
+    auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(all, {first, cap}));
+    // Gradients of the last parameters are there first.
+    std::reverse(buckets.begin(), buckets.end());
+    *out = new UpdateReducer(all, buckets, *group, std::vector<bool>(n, false), cap, /*find_unused_parameters=*/true,
+                             /*gradient_as_bucket_view=*/false, {}, first, /*skip_all_reduce_unused_params=*/false,
+                             /*use_python_reducer=*/false, {});
+  });
+}
+
+int nct_reducer_also_uses(UpdateReducer* reducer, Tensor* loss) {
+  return guarded([&] { reducer->also_uses(*loss); });
+}
+
+int nct_reducer_prepare(UpdateReducer* reducer, Tensor* loss) {
+  return guarded([&] { reducer->prepare_for_backward({*loss}); });
+}
+
+void nct_reducer_free(UpdateReducer* reducer) {
+  guarded([&] { delete reducer; });
+}
+
+} // extern "C"

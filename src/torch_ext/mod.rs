@@ -1,0 +1,286 @@
+//! Unsafe fence 4: what tch lacks of libtorch, in `c10d.cpp`. Process groups, their collectives, and the reducer of
+//! gradients, all PyTorch's own (c10d).
+//!
+//! Every process of a group must call the same collectives in the same order. One that ends without warning makes the
+//! collectives of the others fail.
+//!
+//! Absent: what is exchanged, and when.
+#![expect(unsafe_code, reason = "a C interface is unsafe by nature; this is its only place")]
+
+mod host;
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fmt;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+use tch::Tensor;
+
+/// What c10d refused, in the first line of its words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GroupError {
+    /// The processes did not find each other.
+    #[error("the processes that train together do not meet at {place}: {what}")]
+    Meeting {
+        /// Host and port.
+        place: String,
+        /// Why.
+        what: String,
+    },
+    /// They lost each other.
+    #[error(
+        "another process of this training has ended or cannot be reached ({0}); the run goes on from its last checkpoint with --resume, with any number of processes"
+    )]
+    Lost(String),
+    /// They disagree.
+    #[error("{0}")]
+    Apart(String),
+}
+
+/// Where and as whom a process joins a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meeting {
+    /// Host of rank 0, which listens there.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Name of the network interface, if one is given.
+    pub interface: Option<String>,
+    /// This process, from 0.
+    pub rank: u32,
+    /// Number of processes.
+    pub world: u32,
+}
+
+/// How long the processes wait until all are there.
+const JOIN: Duration = Duration::from_mins(5);
+/// How long a collective waits for a process that is there. Whatever may take long is shared among all, or ends with its
+/// process.
+const WAIT: Duration = Duration::from_mins(30);
+
+/// Processes that train one network together.
+pub struct Group {
+    raw: *mut c_void,
+    rank: u32,
+    world: u32,
+}
+
+// SAFETY: c10d's groups lock what they share; no thread is bound to one. That calls come in one order is asked of callers,
+// and breaking it gives errors or wrong sums, not invalid memory.
+unsafe impl Send for Group {}
+// SAFETY: as above.
+unsafe impl Sync for Group {}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group({} of {})", self.rank, self.world)
+    }
+}
+
+unsafe extern "C" {
+    fn nct_error() -> *const c_char;
+    fn nct_group_new(
+        host: *const c_char,
+        port: u16,
+        interface: *const c_char,
+        rank: c_int,
+        world: c_int,
+        join_ms: i64,
+        wait_ms: i64,
+        out: *mut *mut c_void,
+    ) -> c_int;
+    fn nct_group_free(group: *mut c_void);
+    fn nct_group_sum(group: *mut c_void, tensor: *const c_void) -> c_int;
+    fn nct_group_broadcast(group: *mut c_void, tensor: *const c_void) -> c_int;
+    fn nct_group_gather(group: *mut c_void, tensor: *const c_void, out: *mut *mut c_void) -> c_int;
+    fn nct_group_norm(
+        group: *mut c_void,
+        x: *const c_void,
+        weight: *const c_void,
+        bias: *const c_void,
+        mean: *const c_void,
+        variance: *const c_void,
+        momentum: f64,
+        eps: f64,
+        out: *mut *mut c_void,
+    ) -> c_int;
+    fn nct_reducer_new(
+        group: *mut c_void,
+        params: *const *const c_void,
+        n: usize,
+        out: *mut *mut c_void,
+    ) -> c_int;
+    fn nct_reducer_also_uses(reducer: *mut c_void, loss: *const c_void) -> c_int;
+    fn nct_reducer_prepare(reducer: *mut c_void, loss: *const c_void) -> c_int;
+    fn nct_reducer_free(reducer: *mut c_void);
+}
+
+/// The result of a call that gave `code`.
+fn checked(code: c_int) -> Result<(), String> {
+    if code == 0 {
+        return Ok(());
+    }
+    // SAFETY: the text ends with 0, belongs to this thread, and is copied before the next call could change it.
+    let said = unsafe { CStr::from_ptr(nct_error()) }.to_string_lossy();
+    Err(said.lines().next().unwrap_or_default().to_owned())
+}
+
+fn lost(code: c_int) -> Result<(), GroupError> {
+    checked(code).map_err(GroupError::Lost)
+}
+
+/// The C++ tensor behind `tensor`.
+fn raw(tensor: &Tensor) -> *const c_void {
+    tensor.as_ptr().cast()
+}
+
+impl Group {
+    /// Meets the other processes; blocks until all are there.
+    pub fn join(at: &Meeting) -> Result<Self, GroupError> {
+        let refuse = |what: String| GroupError::Meeting { place: format!("{}:{}", at.host, at.port), what };
+        let text = |s: &str| CString::new(s).map_err(|e| refuse(e.to_string()));
+        let (host, interface) = (text(&at.host)?, text(at.interface.as_deref().unwrap_or_default())?);
+        let millis = |time: Duration| time.as_millis() as i64;
+        let mut group = ptr::null_mut();
+        // SAFETY: the texts end with 0 and live through the call, and `group` is a place for a pointer.
+        let code = unsafe {
+            nct_group_new(
+                host.as_ptr(),
+                at.port,
+                interface.as_ptr(),
+                at.rank as c_int,
+                at.world as c_int,
+                millis(JOIN),
+                millis(WAIT),
+                &raw mut group,
+            )
+        };
+        checked(code).map_err(refuse)?;
+        Ok(Self { raw: group, rank: at.rank, world: at.world })
+    }
+
+    /// This process, from 0.
+    pub fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    /// Number of processes.
+    pub fn world(&self) -> u32 {
+        self.world
+    }
+
+    /// Whether this is the process that speaks and writes for all.
+    pub fn leads(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// Replaces `tensor`, which has the same shape and type everywhere and is contiguous, by the sum over all processes.
+    pub fn sum(&self, tensor: &Tensor) -> Result<(), GroupError> {
+        // SAFETY: the group lives as long as `self`, the tensor through the call, which waits for the exchange.
+        lost(unsafe { nct_group_sum(self.raw, raw(tensor)) })
+    }
+
+    /// Replaces `tensor`, which has the same shape and type everywhere, by that of rank 0.
+    pub fn broadcast(&self, tensor: &Tensor) -> Result<(), GroupError> {
+        // SAFETY: as in `sum`.
+        lost(unsafe { nct_group_broadcast(self.raw, raw(tensor)) })
+    }
+
+    /// The tensors of all processes, which have one shape and type and are contiguous, `[world, ...]`.
+    pub fn gather(&self, tensor: &Tensor) -> Result<Tensor, GroupError> {
+        let mut out = ptr::null_mut();
+        // SAFETY: as in `sum`; `out` is a place for a pointer.
+        lost(unsafe { nct_group_gather(self.raw, raw(tensor), &raw mut out) })?;
+        // SAFETY: without an error it points to a new tensor that nobody else has.
+        Ok(unsafe { Tensor::from_ptr(out.cast()) })
+    }
+
+    /// Batch normalisation of `x` `[batch, C, ...]`, of which every process has a share, perhaps an empty one, over the
+    /// whole batch; `mean` and `variance` `[C]` move by `momentum` and stay equal everywhere. The backward pass is
+    /// collective too; gradients of `weight` and `bias` are those of the share.
+    #[expect(clippy::too_many_arguments, reason = "torch's own batch_norm has them all")]
+    pub fn batch_norm(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        mean: &Tensor,
+        variance: &Tensor,
+        momentum: f64,
+        eps: f64,
+    ) -> Result<Tensor, GroupError> {
+        let mut out = ptr::null_mut();
+        // SAFETY: as in `gather`. What the backward pass needs of the group is counted by references of its own.
+        lost(unsafe {
+            nct_group_norm(
+                self.raw,
+                raw(x),
+                raw(weight),
+                raw(bias),
+                raw(mean),
+                raw(variance),
+                momentum,
+                eps,
+                &raw mut out,
+            )
+        })?;
+        // SAFETY: as in `gather`.
+        Ok(unsafe { Tensor::from_ptr(out.cast()) })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // SAFETY: made by `nct_group_new`, given back once; reducers hold an `Arc` of this, and graphs count references.
+        unsafe { nct_group_free(self.raw) }
+    }
+}
+
+/// PyTorch's reducer: gradients are exchanged in buckets while the backward pass goes on, and are averages then.
+///
+/// An update's last backward pass exchanges the gradients that have added up over all its batches.
+pub struct Reducer {
+    raw: *mut c_void,
+    /// Outlives the reducer.
+    group: Arc<Group>,
+}
+
+impl fmt::Debug for Reducer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reducer({:?})", self.group)
+    }
+}
+
+impl Reducer {
+    /// For parameters that require gradients, in the order of the layers; the same everywhere.
+    pub fn new(group: Arc<Group>, params: &[Tensor]) -> Result<Self, GroupError> {
+        let all: Vec<*const c_void> = params.iter().map(raw).collect();
+        let mut out = ptr::null_mut();
+        // SAFETY: `all` has as many tensors as is said, which live through the call; the reducer keeps references.
+        lost(unsafe { nct_reducer_new(group.raw, all.as_ptr(), all.len(), &raw mut out) })?;
+        Ok(Self { raw: out, group })
+    }
+
+    /// Before the backward pass of a batch that is not the update's last: its parameters count as used.
+    pub fn also_uses(&mut self, loss: &Tensor) -> Result<(), GroupError> {
+        // SAFETY: the reducer lives as long as `self`, the tensor through the call; no backward pass is under way, as
+        // those of this crate end before they return.
+        lost(unsafe { nct_reducer_also_uses(self.raw, raw(loss)) })
+    }
+
+    /// Before the backward pass of the update's last batch.
+    pub fn prepare(&mut self, loss: &Tensor) -> Result<(), GroupError> {
+        // SAFETY: as in `also_uses`.
+        lost(unsafe { nct_reducer_prepare(self.raw, raw(loss)) })
+    }
+}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        // SAFETY: made by `nct_reducer_new`, given back once, before its group.
+        unsafe { nct_reducer_free(self.raw) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+use super::*;
+use std::net::TcpListener;
+use std::thread;
+use tch::{Device, Kind};
+
+/// `world` threads, each a process to the others.
+fn together<T: Send>(world: u32, work: impl Fn(Arc<Group>) -> T + Sync) -> Vec<T> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    thread::scope(|scope| {
+        let ranks: Vec<_> = (0..world)
+            .map(|rank| {
+                let work = &work;
+                scope.spawn(move || {
+                    let at = Meeting { host: "127.0.0.1".into(), port, interface: None, rank, world };
+                    let group = Arc::new(Group::join(&at).unwrap());
+                    let result = work(Arc::clone(&group));
+                    group.meet().unwrap();
+                    result
+                })
+            })
+            .collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+/// Numbers that differ from place to place.
+fn numbers(shape: &[i64], phase: f64) -> Tensor {
+    let n: i64 = shape.iter().product();
+    ((Tensor::arange(n, (Kind::Double, Device::Cpu)) * 0.7 + phase).sin() * 2.0 + 0.3).view(shape)
+}
+
+fn near(a: &Tensor, b: &Tensor) -> bool {
+    a.size() == b.size() && (a - b).abs().max().double_value(&[]) < 1e-12
+}
+
+#[test]
+fn bytes_and_flags_go_to_all() {
+    let found = together(3, |group| {
+        let rank = group.rank() as usize;
+        let shared = group.share(&[7, 8, 9][..3 - rank]).unwrap();
+        let nothing = group.share(&[]).unwrap();
+        let all = group.gather_bytes(&vec![rank as u8; rank]).unwrap();
+        let flags = (group.any(rank == 2).unwrap(), group.any(false).unwrap());
+        let same = group.agree("seeds", "1").is_ok();
+        let other = group.agree("seeds", &rank.to_string()).unwrap_err().to_string();
+        (shared, nothing, all, flags, same, other)
+    });
+    for (shared, nothing, all, flags, same, other) in found {
+        assert_eq!((shared, nothing), (vec![7, 8, 9], vec![]));
+        assert_eq!(all, [vec![], vec![1], vec![2, 2]]);
+        assert_eq!((flags, same), ((true, false), true));
+        assert!(other.contains("0 and 1") && other.contains("seeds"), "{other}");
+    }
+}
+
+/// Shares of a batch, one of them empty, are normalised as the whole batch is, forwards and backwards.
+#[test]
+fn shares_are_normalised_as_the_whole() {
+    let whole = || numbers(&[5, 3, 4, 2], 0.0).set_requires_grad(true);
+    let state = || {
+        let [weight, bias] = [1.0, 2.0].map(|phase| numbers(&[3], phase).set_requires_grad(true));
+        (
+            weight,
+            bias,
+            Tensor::zeros([3], (Kind::Double, Device::Cpu)),
+            Tensor::ones([3], (Kind::Double, Device::Cpu)),
+        )
+    };
+    let slope = numbers(&[5, 3, 4, 2], 4.0);
+    let x = whole();
+    let (weight, bias, mean, variance) = state();
+    let y = x.batch_norm(Some(&weight), Some(&bias), Some(&mean), Some(&variance), true, 0.1, 1e-5, false);
+    (&y * &slope).sum(Kind::Double).backward();
+    // Tensors stay in their threads; numbers travel.
+    let flat = |t: &Tensor| Vec::<f64>::try_from(t.detach().flatten(0, -1)).unwrap();
+    let found = together(3, |group| {
+        let (first, len) = [(0, 2), (2, 0), (2, 3)][group.rank() as usize];
+        let x = whole();
+        let slope = numbers(&[5, 3, 4, 2], 4.0).narrow(0, first, len);
+        let (weight, bias, mean, variance) = state();
+        let y =
+            group.batch_norm(&x.narrow(0, first, len), &weight, &bias, &mean, &variance, 0.1, 1e-5).unwrap();
+        (&y * slope).sum(Kind::Double).backward();
+        [&y, &x.grad(), &weight.grad(), &bias.grad(), &mean, &variance].map(flat)
+    });
+    let joined: Vec<f64> = found.iter().flat_map(|rank| rank[0].clone()).collect();
+    let total = |part: usize| {
+        (1..3).fold(Tensor::from_slice(&found[0][part]), |sum, rank| {
+            sum + Tensor::from_slice(&found[rank][part])
+        })
+    };
+    assert!(near(&Tensor::from_slice(&joined), &y.detach().flatten(0, -1)));
+    for (part, expected) in [(1, x.grad()), (2, weight.grad()), (3, bias.grad())] {
+        assert!(near(&total(part), &expected.flatten(0, -1)), "part {part}");
+    }
+    for rank in &found {
+        assert!(near(&Tensor::from_slice(&rank[4]), &mean) && near(&Tensor::from_slice(&rank[5]), &variance));
+    }
+}
+
+/// Two batches of which only the first uses `b`, and none uses `c`: sums over both, averages over processes, and no
+/// gradient for what is unused.
+#[test]
+fn an_update_of_two_batches_is_exchanged_once() {
+    let found = together(2, |group| {
+        let rank = f64::from(group.rank());
+        let param = || Tensor::ones([2], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+        let (a, b, c) = (param(), param(), param());
+        let params = [a.shallow_clone(), b.shallow_clone(), c.shallow_clone()];
+        let mut reducer = Reducer::new(group, &params).unwrap();
+        let mut sums = Vec::new();
+        for _ in 0..2 {
+            for t in [&a, &b] {
+                let mut grad = t.grad();
+                if grad.defined() {
+                    let _ = grad.zero_();
+                }
+            }
+            let first = (&a * &b * (rank + 1.0)).sum(Kind::Double);
+            reducer.also_uses(&first).unwrap();
+            first.backward();
+            let last = (&a * 10.0 * (rank + 1.0)).sum(Kind::Double);
+            reducer.prepare(&last).unwrap();
+            last.backward();
+            sums.push((a.grad().double_value(&[0]), b.grad().double_value(&[1]), c.grad().defined()));
+        }
+        sums
+    });
+    assert_eq!(found, [vec![(16.5, 1.5, false); 2], vec![(16.5, 1.5, false); 2]]);
+}
+
+#[test]
+fn a_process_that_is_gone_is_an_error_for_the_others() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let join = |rank| {
+        let at = Meeting { host: "127.0.0.1".into(), port, interface: None, rank, world: 2 };
+        Group::join(&at).unwrap()
+    };
+    let error = thread::scope(|scope| {
+        let gone = scope.spawn(|| drop(join(1)));
+        let group = join(0);
+        gone.join().unwrap();
+        group.meet().unwrap_err()
+    });
+    assert!(matches!(error, GroupError::Lost(_)) && error.to_string().contains("--resume"), "{error}");
+}

@@ -1,0 +1,313 @@
+//! Several processes that train one network.
+
+use crate::common::{files, metrics, nct, only_run, output, shards, stderr, succeed};
+use nct::base::rng::mix64;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Double precision, so that only rounding may differ. Last batches have fewer records than there are processes.
+const RECIPE: &str = r#"
+name = "parallel"
+[data]
+batch_size = 14
+neural_batch_size = 19
+[model]
+vgg_type = "bn 8 M 16 M 16 M"
+v1_model_layer = 8
+v1_final_batchnorm = true
+hidden = 16
+[numerics]
+precision = "f64"
+[optimizer]
+kind = "sgd"
+lr = 0.02
+momentum = 0.75
+weight_decay = 5e-4
+[schedule]
+patience = 20
+lr_decay_steps = 1
+max_iter = 2
+[evaluation]
+add_final_train_eval = false
+add_final_val_eval = false
+"#;
+
+/// `train` of the recipe, by `n` processes if they are several.
+fn command(dir: &Path, n: usize, more: &[&str]) -> Command {
+    let mut command = nct(dir);
+    if n > 1 {
+        command.args(["launch", "-n", &n.to_string()]);
+    }
+    command.args(["train", "--device", "cpu"]).args(more);
+    command
+}
+
+/// The same, of a new run in `out` with some other settings.
+fn first(dir: &Path, n: usize, out: &str, sets: &[&str]) -> Command {
+    fs::write(dir.join("parallel.toml"), RECIPE).unwrap();
+    let mut command = command(dir, n, &["--config", "parallel.toml", "--out", out]);
+    for set in sets {
+        command.args(["--set", set]);
+    }
+    command
+}
+
+fn train(dir: &Path, n: usize, out: &str, sets: &[&str]) -> PathBuf {
+    succeed(&mut first(dir, n, out, sets));
+    only_run(dir, out)
+}
+
+/// Both hold the same, but for rounding.
+fn assert_near(found: &Value, expected: &Value, place: &str) {
+    match (found, expected) {
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            assert!((a - b).abs() <= 1e-6 * b.abs().max(1e-6), "{place}: {a}, expected {b}");
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                assert_near(a, b, &format!("{place}[{i}]"));
+            }
+        }
+        (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
+            for (key, b) in b.iter().filter(|(key, _)| *key != "run") {
+                assert_near(a.get(key).unwrap_or(&Value::Null), b, &format!("{place}.{key}"));
+            }
+        }
+        (a, b) => assert_eq!(a, b, "{place}"),
+    }
+}
+
+fn assert_same_curves(found: &Path, expected: &Path) {
+    assert_near(&Value::Array(metrics(found)), &Value::Array(metrics(expected)), "metrics");
+    let results = |run: &Path| -> Value {
+        serde_json::from_slice(&fs::read(run.join("results.json")).unwrap()).unwrap()
+    };
+    assert_near(&results(found), &results(expected), "results");
+}
+
+#[test]
+fn curves_do_not_depend_on_the_number_of_processes() {
+    let dir = shards();
+    let alone = train(dir.path(), 1, "alone", &[]);
+    assert_eq!(metrics(&alone).len(), 3 * 2);
+    for n in [2, 4] {
+        let together = train(dir.path(), n, &format!("by-{n}"), &[]);
+        assert_same_curves(&together, &alone);
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(together.join("manifest.json")).unwrap()).unwrap();
+        assert_eq!(manifest["processes"], n);
+    }
+    // What this test would not see if it compared nothing.
+    let other = train(dir.path(), 1, "other", &["seed=2"]);
+    assert_ne!(metrics(&other), metrics(&alone));
+}
+
+#[test]
+fn all_losses_and_modules_are_shared() {
+    let dir = shards();
+    let matching = r#"modules.representation_matching={representation="unshared_block.3",lambda=0.5}"#;
+    for (i, sets) in [
+        &["loss.neural=\"PoissonLoss\"", "loss.loss_sum=true", "loss.scale_loss=true"][..],
+        &["loss.loss_weighing=false", "loss.neural=\"PoissonLoss\"", "loss.avg_loss=true"],
+        &[matching, "mix={kind=\"weighted\",weights={v1=1.0,img_classification=2.0}}"],
+        &["evaluation.every={epochs=1,suites=[\"noise\"]}", "optimizer={kind=\"adam\",lr=0.001}"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let sets = [sets, &["schedule.max_iter=1"]].concat();
+        let alone = train(dir.path(), 1, &format!("alone-{i}"), &sets);
+        let together = train(dir.path(), 3, &format!("together-{i}"), &sets);
+        assert_same_curves(&together, &alone);
+        let files = |run: &Path| -> Vec<PathBuf> {
+            let named = files(run).into_iter().map(|(name, _)| name);
+            named.filter(|name| !name.display().to_string().contains("tfevents")).collect()
+        };
+        assert_eq!(files(&together), files(&alone));
+    }
+}
+
+/// The processes that `parent` has started.
+fn children(parent: u32) -> Vec<u32> {
+    let of = |entry: fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let ppid: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        (ppid == parent).then_some(pid)
+    };
+    let mut found: Vec<u32> = fs::read_dir("/proc").unwrap().filter_map(|e| of(e.ok()?)).collect();
+    found.sort_unstable();
+    found
+}
+
+fn signal(pid: u32, name: &str) {
+    // It may have ended by itself.
+    let _ = Command::new("kill").args([name, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// The run in `out` once `lines` of metrics are in it.
+fn run_with(dir: &Path, out: &str, lines: usize, child: &mut Child) -> PathBuf {
+    loop {
+        let runs = fs::read_dir(dir.join(out)).into_iter().flatten().map(|run| run.unwrap().path());
+        let begun =
+            runs.filter(|run| run.join("metrics.jsonl").is_file()).find(|run| metrics(run).len() >= lines);
+        if let Some(run) = begun {
+            return run;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn one_that_is_killed_ends_all_and_the_run_goes_on() {
+    // `NCT_KILLS=20 cargo test one_that_is_killed` for a long run.
+    let kills: u64 = std::env::var("NCT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let dir = shards();
+    let sets = ["checkpoint.every_updates=1", "schedule.max_iter=3"];
+    let whole = train(dir.path(), 2, "whole", &sets);
+    for k in 0..kills {
+        let out = format!("killed-{k}");
+        let mut begun = first(dir.path(), 2, &out, &sets);
+        let mut child = begun.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let run = run_with(dir.path(), &out, 2, &mut child);
+        std::thread::sleep(Duration::from_millis(mix64(k) % 400));
+        let all = children(child.id());
+        let victim = (k % 2) as usize;
+        all.get(victim).iter().for_each(|pid| signal(**pid, "-KILL"));
+        let ended = std::time::Instant::now();
+        let out = child.wait_with_output().unwrap();
+        println!("kill {k}: all ended after {:.2} s", ended.elapsed().as_secs_f64());
+        assert!(all.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()), "{all:?}");
+        if !out.status.success() {
+            assert_eq!(out.status.code(), Some(1), "{}", stderr(&out));
+            let told = format!("process {victim} of 2 ended with signal: 9");
+            assert!(stderr(&out).contains(&told), "{}", stderr(&out));
+        }
+        // With as many processes it ends with the same bytes, with others up to rounding.
+        let n = [2, 1, 3][k as usize % 3];
+        succeed(&mut command(dir.path(), n, &["--resume", run.to_str().unwrap()]));
+        if n == 2 {
+            assert_eq!(metrics(&run), metrics(&whole), "kill {k}");
+        }
+        assert_same_curves(&run, &whole);
+    }
+}
+
+#[test]
+fn interrupted_together_saves_and_goes_on_exactly_there() {
+    let dir = shards();
+    let whole = train(dir.path(), 2, "whole", &["schedule.max_iter=4"]);
+    let mut begun = first(dir.path(), 2, "stopped", &["schedule.max_iter=4"]);
+    let mut child = begun.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let run = run_with(dir.path(), "stopped", 2, &mut child);
+    // As a cluster asks the command that it started, which asks the others.
+    signal(child.id(), "-TERM");
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(130), "{}", stderr(&out));
+    assert!(stderr(&out).contains("--resume"), "{}", stderr(&out));
+    succeed(&mut command(dir.path(), 2, &["--resume", run.to_str().unwrap()]));
+    assert_eq!(metrics(&run), metrics(&whole));
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_all_and_names_all_images() {
+    let dir = shards();
+    let out = output(&mut first(dir.path(), 3, "broken", &["data.mean=[1e38]", "data.std=[1e-300]"]));
+    assert_eq!(out.status.code(), Some(1), "{}", stderr(&out));
+    assert!(stderr(&out).contains("[N601]"), "{}", stderr(&out));
+    let failure: Value =
+        serde_json::from_slice(&fs::read(only_run(dir.path(), "broken").join("failure.json")).unwrap())
+            .unwrap();
+    assert_eq!(failure["ids"].as_array().unwrap().len(), 14);
+}
+
+/// Process `rank` of two that meet at `port`, started by hand.
+fn process(dir: &Path, rank: u32, port: u16, args: &[&str]) -> Child {
+    let mut command = command(dir, 1, args);
+    for (name, value) in [("RANK", rank), ("WORLD_SIZE", 2), ("MASTER_PORT", u32::from(port))] {
+        command.env(name, value.to_string());
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn what_several_processes_cannot_do_is_told() {
+    let dir = shards();
+    fs::write(dir.path().join("parallel.toml"), RECIPE).unwrap();
+    succeed(nct(dir.path()).args(["prepare", "raw", "--color", "gray", "--out", "others"]));
+    succeed(nct(dir.path()).args(["synth", "other-raw", "--seed", "9", "--classes", "3"]));
+    succeed(nct(dir.path()).args(["prepare", "other-raw", "--color", "gray", "--out", "different"]));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // As torchrun and srun start them, one with other shards.
+    let own = ["--config", "parallel.toml", "--shards", "others"];
+    let other = ["--config", "parallel.toml", "--shards", "different"];
+    let both = [process(dir.path(), 0, port, &own), process(dir.path(), 1, port, &other)];
+    for child in both {
+        let out = child.wait_with_output().unwrap();
+        assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+        assert!(
+            stderr(&out).contains("different shards") && stderr(&out).contains("[N653]"),
+            "{}",
+            stderr(&out)
+        );
+    }
+    assert!(!dir.path().join("runs").exists());
+    for (args, told) in [
+        (&["launch", "-n", "2", "run", "parallel.toml"][..], "only `train`"),
+        (&["launch", "-n", "2", "train", "--record", "rec"], "--record"),
+        (&["launch", "-n", "2", "train", "--config", "missing.toml"], "missing.toml"),
+        (&["launch", "-n", "2", "train", "--device", "cuda:1"], "--device cuda"),
+    ] {
+        let out = output(nct(dir.path()).args(args));
+        assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+        assert!(stderr(&out).contains(told), "{told}: {}", stderr(&out));
+    }
+}
+
+/// A mix, batch sizes and sums of gradients that depend on `k`.
+fn random_sets(k: u64) -> Vec<String> {
+    let draw = |i: u64, n: u64| mix64(k * 64 + i) % n;
+    let ratio = ["1", "2", "\"1/2\""][draw(0, 3) as usize];
+    let mix = match draw(1, 5) {
+        0 => "mix={kind=\"long\"}".to_owned(),
+        1 => "mix={kind=\"short\"}".to_owned(),
+        2 => format!(
+            "mix={{kind=\"weighted\",weights={{v1={}.5,img_classification={}.0}}}}",
+            draw(2, 4),
+            1 + draw(3, 3)
+        ),
+        _ => format!("mix={{kind=\"mtl\",ratio={{1={ratio}}}}}"),
+    };
+    let mut sets = vec![
+        mix,
+        format!("seed={k}"),
+        format!("data.batch_size={}", 9 + draw(4, 30)),
+        format!("data.neural_batch_size={}", 5 + draw(5, 40)),
+        format!("model.v1_model_layer={}", [4, 8][draw(6, 2) as usize]),
+        format!("data.last_batch=\"{}\"", ["keep", "drop"][draw(7, 2) as usize]),
+    ];
+    sets.extend((draw(8, 2) == 0).then(|| format!("mix.batches_per_step={}", 2 + draw(9, 3))));
+    sets
+}
+
+#[test]
+fn random_schedules_end_as_alone() {
+    // `NCT_SCHEDULES=1000 cargo test random_schedules` for a long run.
+    let n: u64 = std::env::var("NCT_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let dir = shards();
+    for k in 0..n {
+        let sets = random_sets(k);
+        let sets: Vec<&str> = sets.iter().map(String::as_str).chain(["schedule.max_iter=1"]).collect();
+        let alone = train(dir.path(), 1, "alone", &sets);
+        let together = train(dir.path(), 4, "together", &sets);
+        assert_same_curves(&together, &alone);
+        for out in ["alone", "together"] {
+            fs::remove_dir_all(dir.path().join(out)).unwrap();
+        }
+    }
+}
