@@ -51,9 +51,19 @@ threads = 1
 """
 
 
+# By their published names (Simonyan and Zisserman 2015, configurations A, B, D and E).
+STACKS = {
+    "vgg11": "64 M 128 M 256 256 M 512 512 M 512 512 M",
+    "vgg13": "64 64 M 128 128 M 256 256 M 512 512 M 512 512 M",
+    "vgg16": "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M",
+    "vgg19": "64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M",
+}
+NAMED = STACKS | {f"{name}_bn": f"bn {stack}" for name, stack in STACKS.items()}
+
+
 def vgg_layers(nn, plan):
     """Layers of a VGG such as "bn 16 M 32 M", on three channels."""
-    words = plan.split()
+    words = NAMED.get(plan, plan).split()
     norm = words[0] == "bn"
     layers, channels = [], 3
     for word in words[1:] if norm else words:

@@ -82,7 +82,7 @@ pub(super) fn measure(
 /// FLOP a second of a large matrix product: the best of five.
 fn matmul_rate(device: Device, precision: Precision) -> anyhow::Result<f64> {
     let n: i64 = if device.is_cuda() { 8192 } else { 1536 };
-    let kind = if precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
+    let kind = if precision == Precision::Bf16 { Kind::BFloat16 } else { precision.wide() };
     let a = Tensor::f_randn([n, n], (Kind::Float, device))?.to_kind(kind);
     let once = || -> anyhow::Result<f64> {
         let began = Instant::now();
