@@ -37,6 +37,8 @@ struct Process {
     /// What it says, if that is not shown at once.
     said: Option<JoinHandle<VecDeque<String>>>,
     ended: Option<ExitStatus>,
+    /// Whether this command killed it.
+    stopped: bool,
 }
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
@@ -50,8 +52,8 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     for rank in 0..args.n {
         all.push(start(args, rank, port, show)?);
     }
-    let cause = wait(&mut all)?;
-    verdict(all, cause)
+    wait(&mut all)?;
+    verdict(all)
 }
 
 fn start(args: &Args, rank: u32, port: u16, show: Show) -> anyhow::Result<Process> {
@@ -78,55 +80,52 @@ fn start(args: &Args, rank: u32, port: u16, show: Show) -> anyhow::Result<Proces
             kept
         })
     });
-    Ok(Process { child, said, ended: None })
+    Ok(Process { child, said, ended: None, stopped: false })
 }
 
-/// Waits until all have ended; when one has failed, the others get a moment, and are killed then. Gives one that failed
-/// first, if any did.
-fn wait(all: &mut [Process]) -> anyhow::Result<Option<usize>> {
-    let (mut cause, mut since) = (None, None);
+/// Waits until all have ended; when one has failed, the others get a moment, and are killed then.
+fn wait(all: &mut [Process]) -> anyhow::Result<()> {
+    let mut since: Option<Instant> = None;
     loop {
-        let mut running = 0;
-        for process in all.iter_mut() {
-            if process.ended.is_none() {
-                process.ended = process.child.try_wait()?;
-            }
-            running += usize::from(process.ended.is_none());
+        for process in all.iter_mut().filter(|process| process.ended.is_none()) {
+            process.ended = process.child.try_wait()?;
         }
-        if cause.is_none() {
-            cause = first_failed(all);
-            since = cause.map(|_| Instant::now());
+        if all.iter().all(|process| process.ended.is_some()) {
+            return Ok(());
         }
-        if running == 0 {
-            return Ok(cause);
+        let failed = |process: &Process| process.ended.is_some_and(|status| !status.success());
+        if since.is_none() && all.iter().any(failed) {
+            since = Some(Instant::now());
         }
-        if stop_flag().load(Ordering::Relaxed) || cause.is_some() {
+        if stop_flag().load(Ordering::Relaxed) || since.is_some() {
             // Without their parent's end of stdin they save, if they can, and end.
             for process in all.iter_mut() {
                 drop(process.child.stdin.take());
             }
         }
-        if since.is_some_and(|since: Instant| since.elapsed() > GRACE) {
+        if since.is_some_and(|since| since.elapsed() > GRACE) {
             for process in all.iter_mut().filter(|process| process.ended.is_none()) {
-                let _ = process.child.kill();
+                process.stopped = process.child.kill().is_ok();
             }
         }
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Of those that have failed so far, one that was killed; else one with an error of its own, not for want of another.
-fn first_failed(all: &[Process]) -> Option<usize> {
+/// Of those that failed, one that was killed, and not by this command; else one with an error of its own, not for want
+/// of another.
+fn cause(all: &[Process]) -> Option<usize> {
     let found = |fits: fn(Option<i32>) -> bool| {
-        all.iter().position(|process| process.ended.is_some_and(|status| fits(status.code())))
+        let fits = |process: &Process| process.ended.is_some_and(|status| fits(status.code()));
+        all.iter().position(|process| !process.stopped && fits(process))
     };
     let own = |code: Option<i32>| !matches!(code, None | Some(0 | LOST));
     found(|code| code.is_none()).or_else(|| found(own)).or_else(|| found(|code| code == Some(LOST)))
 }
 
 /// Tells what ended the training, if process 0 did not.
-fn verdict(mut all: Vec<Process>, cause: Option<usize>) -> anyhow::Result<()> {
-    let Some(cause) = cause else { return Ok(()) };
+fn verdict(mut all: Vec<Process>) -> anyhow::Result<()> {
+    let Some(cause) = cause(&all) else { return Ok(()) };
     let (n, process) = (all.len(), &mut all[cause]);
     let status = process.ended.unwrap_or_default();
     let interrupted = status.code() == Some(130);

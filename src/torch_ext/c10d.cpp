@@ -10,8 +10,6 @@
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <torch/torch.h>
 
-#include <unordered_set>
-
 using at::Tensor;
 using GroupPtr = c10::intrusive_ptr<c10d::ProcessGroup>;
 
@@ -105,30 +103,6 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
   }
 };
 
-// A reducer for updates of several batches: only the last backward pass exchanges gradients, and all parameters that
-// an earlier batch used count as used.
-class UpdateReducer : public c10d::Reducer {
- public:
-  using c10d::Reducer::Reducer;
-
-  void also_uses(const Tensor& loss) {
-    std::unordered_set<torch::autograd::Node*> seen;
-    std::vector<torch::autograd::Node*> queue;
-    if (auto root = loss.grad_fn()) queue.push_back(root.get());
-    auto* used = local_used_map_.data_ptr<int>();
-    while (!queue.empty()) {
-      auto* node = queue.back();
-      queue.pop_back();
-      const auto found = gradAccToVariableMap_.find(node);
-      if (found != gradAccToVariableMap_.end()) used[found->second] = 1;
-      for (const auto& edge : node->next_edges()) {
-        auto* next = edge.function.get();
-        if (next && seen.insert(next).second) queue.push_back(next);
-      }
-    }
-  }
-};
-
 std::shared_ptr<gloo::transport::Device> device_for(const char* interface, const char* host) {
   if (*interface) return c10d::ProcessGroupGloo::createDeviceForInterface(interface);
   const std::string name(host);
@@ -198,7 +172,7 @@ int nct_group_norm(GroupPtr* group, Tensor* x, Tensor* weight, Tensor* bias, Ten
   });
 }
 
-int nct_reducer_new(GroupPtr* group, Tensor** params, size_t n, UpdateReducer** out) {
+int nct_reducer_new(GroupPtr* group, Tensor** params, size_t n, c10d::Reducer** out) {
   return guarded([&] {
     std::vector<Tensor> all;
     for (size_t i = 0; i < n; ++i) all.push_back(*params[i]);
@@ -207,21 +181,17 @@ int nct_reducer_new(GroupPtr* group, Tensor** params, size_t n, UpdateReducer** 
     auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(all, {first, cap}));
     // Gradients of the last parameters are there first.
     std::reverse(buckets.begin(), buckets.end());
-    *out = new UpdateReducer(all, buckets, *group, std::vector<bool>(n, false), cap, /*find_unused_parameters=*/true,
+    *out = new c10d::Reducer(all, buckets, *group, std::vector<bool>(n, false), cap, /*find_unused_parameters=*/true,
                              /*gradient_as_bucket_view=*/false, {}, first, /*skip_all_reduce_unused_params=*/false,
                              /*use_python_reducer=*/false, {});
   });
 }
 
-int nct_reducer_also_uses(UpdateReducer* reducer, Tensor* loss) {
-  return guarded([&] { reducer->also_uses(*loss); });
-}
-
-int nct_reducer_prepare(UpdateReducer* reducer, Tensor* loss) {
+int nct_reducer_prepare(c10d::Reducer* reducer, Tensor* loss) {
   return guarded([&] { reducer->prepare_for_backward({*loss}); });
 }
 
-void nct_reducer_free(UpdateReducer* reducer) {
+void nct_reducer_free(c10d::Reducer* reducer) {
   guarded([&] { delete reducer; });
 }
 

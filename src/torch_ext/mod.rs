@@ -110,7 +110,6 @@ unsafe extern "C" {
         n: usize,
         out: *mut *mut c_void,
     ) -> c_int;
-    fn nct_reducer_also_uses(reducer: *mut c_void, loss: *const c_void) -> c_int;
     fn nct_reducer_prepare(reducer: *mut c_void, loss: *const c_void) -> c_int;
     fn nct_reducer_free(reducer: *mut c_void);
 }
@@ -261,16 +260,11 @@ impl Reducer {
         Ok(Self { raw: out, group })
     }
 
-    /// Before the backward pass of a batch that is not the update's last: its parameters count as used.
-    pub fn also_uses(&mut self, loss: &Tensor) -> Result<(), GroupError> {
+    /// Before the backward pass of the update's last batch. Parameters that only earlier passes of the update used count as
+    /// used.
+    pub fn prepare(&mut self, loss: &Tensor) -> Result<(), GroupError> {
         // SAFETY: the reducer lives as long as `self`, the tensor through the call; no backward pass is under way, as
         // those of this crate end before they return.
-        lost(unsafe { nct_reducer_also_uses(self.raw, raw(loss)) })
-    }
-
-    /// Before the backward pass of the update's last batch.
-    pub fn prepare(&mut self, loss: &Tensor) -> Result<(), GroupError> {
-        // SAFETY: as in `also_uses`.
         lost(unsafe { nct_reducer_prepare(self.raw, raw(loss)) })
     }
 }

@@ -172,8 +172,6 @@ impl Trainer<'_> {
         let loss = &outcome.loss * f64::from(group.world());
         if last {
             reducer.prepare(&loss)?;
-        } else {
-            reducer.also_uses(&loss)?;
         }
         Ok(loss.f_backward()?)
     }
