@@ -1,11 +1,21 @@
 //! Several processes that train one network.
 
 use crate::common::{files, metrics, nct, only_run, output, shards, stderr, succeed};
+use nct::base::Split;
 use nct::base::rng::mix64;
+use nct::config::{Data, Experiment};
+use nct::model::{Mode, Network};
+use nct::objective::Objective;
+use nct::runs::Run;
+use nct::shard::ShardSet;
+use nct::torch_ext::{Group, Meeting, Reducer};
+use nct::train::modules::Modules;
+use nct::train::{Optimizer, Outcome, Trainer, Watch};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Double precision, so that only rounding may differ. Last batches have fewer records than there are processes.
@@ -297,10 +307,8 @@ fn random_sets(k: u64) -> Vec<String> {
 
 #[test]
 fn random_schedules_end_as_alone() {
-    // `NCT_SCHEDULES=1000 cargo test random_schedules` for a long run.
-    let n: u64 = std::env::var("NCT_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
     let dir = shards();
-    for k in 0..n {
+    for k in 0..3 {
         let sets = random_sets(k);
         let sets: Vec<&str> = sets.iter().map(String::as_str).chain(["schedule.max_iter=1"]).collect();
         let alone = train(dir.path(), 1, "alone", &sets);
@@ -310,4 +318,100 @@ fn random_schedules_end_as_alone() {
             fs::remove_dir_all(dir.path().join(out)).unwrap();
         }
     }
+}
+
+/// This test's own name, under which it starts itself as four processes.
+const SCHEDULES: &str = "parallel::four_processes_go_through_random_schedules";
+
+#[test]
+fn four_processes_go_through_random_schedules() {
+    // `NCT_SCHEDULES=1000 cargo test four_processes` for a long run.
+    let n: u64 = std::env::var("NCT_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    if let (Ok(rank), Ok(port)) = (std::env::var("TEST_RANK"), std::env::var("TEST_PORT")) {
+        return go_through(n, rank.parse().unwrap(), port.parse().unwrap());
+    }
+    let dir = shards();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = |rank: u32| {
+        let mut own = Command::new(std::env::current_exe().unwrap());
+        own.args(["--exact", SCHEDULES, "--nocapture"]).current_dir(dir.path()).env("OMP_NUM_THREADS", "1");
+        own.env("TEST_RANK", rank.to_string()).env("TEST_PORT", port.to_string());
+        own.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let all: Vec<Child> = (0..4).map(start).collect();
+    for child in all {
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success(), "{}", stderr(&out));
+        assert!(String::from_utf8_lossy(&out.stdout).contains(&format!("{n} schedules")));
+    }
+}
+
+/// The metrics of each epoch.
+#[derive(Default)]
+struct Heard(String);
+
+impl Watch for Heard {
+    fn epoch(&mut self, lines: &[Value]) {
+        for line in lines {
+            self.0 += &format!("{} {}\n", line["train_loss"], line["validation_loss"]);
+        }
+    }
+}
+
+/// As process `rank` of four, in the folder of the shards.
+fn go_through(n: u64, rank: u32, port: u16) {
+    let at = Meeting { host: "127.0.0.1".into(), port, interface: None, rank, world: 4 };
+    let group = Arc::new(Group::join(&at).unwrap());
+    let shards = ShardSet::open(Path::new("shards")).unwrap();
+    for k in 0..n {
+        let mut sets = random_sets(k);
+        sets.extend(["schedule.max_iter=1".to_owned(), "schedule.restore_best=false".to_owned()]);
+        let experiment = Experiment::parse(RECIPE, "recipe", &sets).unwrap();
+        let heard = train_here(&experiment, &shards, &group);
+        group.agree(&format!("losses of schedule {k}"), &heard).unwrap();
+        if k % 100 == 99 && rank == 0 {
+            eprintln!("{} of {n} schedules", k + 1);
+        }
+    }
+    println!("{n} schedules");
+}
+
+/// Trains in this process, which writes nothing, and gives the losses.
+fn train_here(experiment: &Experiment, shards: &ShardSet, group: &Arc<Group>) -> String {
+    let data = Data::open(experiment, shards).unwrap();
+    let sources = data.sources(Split::Train).unwrap();
+    let mut tasks: Vec<_> = sources.iter().map(|s| s.task).collect();
+    tasks.dedup();
+    let cpu = tch::Device::Cpu;
+    tch::manual_seed(1);
+    let info = data.info(&sources).unwrap();
+    let mut net = Network::new(&experiment.model, &info, cpu, experiment.runtime()).unwrap();
+    let objective = Objective::new(&experiment.loss, &tasks, cpu, tch::Kind::Double);
+    net.join(Arc::clone(group)).unwrap();
+    let mut params = net.params().trainable();
+    params.extend(objective.params().trainable());
+    let moving: Vec<_> = params.iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
+    let run = Run::of_another(Path::new("nowhere"));
+    let mut trainer = Trainer {
+        net: &net,
+        objective: &objective,
+        mode: Mode::TRAIN,
+        optimizer: Optimizer::new(&experiment.optimizer, params).unwrap(),
+        schedule: Arc::new(data.schedule(&sources).unwrap()),
+        sources: Arc::new(sources),
+        validation: data.evaluator(Split::Validation).unwrap(),
+        loader: data.loader(),
+        anneal: experiment.schedule.clone(),
+        periodic: None,
+        modules: Modules::new(&experiment.modules, &net.params().trainable(), None).unwrap(),
+        checkpoints: experiment.checkpoint.clone(),
+        nonfinite: experiment.numerics.on_nonfinite,
+        recorder: None,
+        reducer: Some(Reducer::new(Arc::clone(group), &moving).unwrap()),
+        seed: experiment.seed,
+        run: &run,
+    };
+    let mut heard = Heard::default();
+    assert_eq!(trainer.run(None, &mut heard).unwrap(), Outcome::Done);
+    heard.0
 }
