@@ -297,7 +297,7 @@ fn random_sets(k: u64) -> Vec<String> {
         mix,
         format!("seed={k}"),
         format!("data.batch_size={}", 9 + draw(4, 30)),
-        format!("data.neural_batch_size={}", 5 + draw(5, 40)),
+        format!("data.neural_batch_size={}", 5 + draw(5, 38)),
         format!("model.v1_model_layer={}", [4, 8][draw(6, 2) as usize]),
         format!("data.last_batch=\"{}\"", ["keep", "drop"][draw(7, 2) as usize]),
     ];
