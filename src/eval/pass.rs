@@ -41,7 +41,7 @@ impl Evaluator {
         pending.responses.resize_with(pass.sessions.len(), Vec::new);
         let steps = 0..self.schedule.steps_per_epoch();
         let process = net.group().map(|group| (group.rank(), group.world()));
-        let options = self.loader.of(process);
+        let options = self.loader.for_process(process);
         let mut loader = Loader::start(&self.sources, &self.schedule, NOISE_SEED, steps, options)?;
         while let Some(step) = loader.next() {
             let step = step?;

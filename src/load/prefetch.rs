@@ -33,7 +33,7 @@ impl Default for LoaderOptions {
 
 impl LoaderOptions {
     /// For process `rank` of `world`, if there are several.
-    pub fn of(self, process: Option<(u32, u32)>) -> Self {
+    pub fn for_process(self, process: Option<(u32, u32)>) -> Self {
         process.map_or(self, |(rank, world)| Self { rank, world, ..self })
     }
 }

@@ -356,7 +356,7 @@ impl Trainer<'_> {
         let mut tally = state.tally.take().unwrap_or_default();
         let (mut clock, begins, before) = (Clock::default(), Instant::now(), tally.samples());
         watch.epoch_begins(epoch, end - state.step);
-        let options = self.loader.of(self.net.group().map(|group| (group.rank(), group.world())));
+        let options = self.loader.for_process(self.net.group().map(|group| (group.rank(), group.world())));
         let mut loader = Loader::start(&self.sources, &self.schedule, self.seed, state.step..end, options)?;
         while let Some(step) = loader.next() {
             let (step, began, stop) = (step?, Instant::now(), watch.wants_stop());

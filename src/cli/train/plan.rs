@@ -98,13 +98,14 @@ fn summary(
         .map(|(_, t)| t.numel() as u64)
         .sum();
     let parameters = net.params().n_trainable();
+    let width = experiment.numerics.precision.wide().elt_size_in_bytes() as u64;
     json!({
         "parameters": parameters,
         "trained": trained,
         "updates_per_epoch": schedule.steps_per_epoch(),
         "max_epochs": experiment.schedule.max_iter,
         "flops_per_epoch": flops,
-        "state_bytes": 4 * (parameters + trained * (1 + moments)),
+        "state_bytes": width * (parameters + trained * (1 + moments)),
         "activation_bytes": largest,
     })
 }

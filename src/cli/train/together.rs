@@ -189,7 +189,7 @@ fn told(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<Told>, Usage> {
         }
         let rank = needed("RANK")?;
         let host = get("MASTER_ADDR").unwrap_or_else(|| "127.0.0.1".into());
-        let port = needed("MASTER_PORT")? as u16;
+        let port = port(needed("MASTER_PORT")?)?;
         let local = (number("LOCAL_RANK")?.unwrap_or(rank), number("LOCAL_WORLD_SIZE")?.unwrap_or(world));
         return checked(Told { meeting: Meeting { host, port, interface, rank, world }, local });
     }
@@ -200,9 +200,13 @@ fn told(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<Told>, Usage> {
     let first = get("SLURM_STEP_NODELIST").and_then(|list| first_node(&list));
     let host = get("MASTER_ADDR").or(first).unwrap_or_else(|| "127.0.0.1".into());
     let job = number("SLURM_JOB_ID")?.unwrap_or(0);
-    let port = number("MASTER_PORT")?.map_or(20_000 + job % 20_000, |port| port) as u16;
+    let port = port(number("MASTER_PORT")?.unwrap_or(20_000 + job % 20_000))?;
     let local = (number("SLURM_LOCALID")?.unwrap_or(0), world.div_ceil(nodes));
     checked(Told { meeting: Meeting { host, port, interface, rank, world }, local })
+}
+
+fn port(number: u32) -> Result<u16, Usage> {
+    u16::try_from(number).map_err(|_| Usage(format!("MASTER_PORT={number}: ports end at 65535")))
 }
 
 fn checked(told: Told) -> Result<Option<Told>, Usage> {
@@ -270,6 +274,8 @@ mod tests {
     fn what_does_not_fit_is_told() {
         assert!(of(&[("WORLD_SIZE", "2")]).unwrap_err().contains("RANK"));
         assert!(of(&[("WORLD_SIZE", "two")]).unwrap_err().contains("WORLD_SIZE=two"));
+        let far = [("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_PORT", "70000")];
+        assert!(of(&far).unwrap_err().contains("MASTER_PORT=70000"));
         let beyond = [("WORLD_SIZE", "2"), ("RANK", "2"), ("MASTER_PORT", "1")];
         assert!(of(&beyond).unwrap_err().contains("process 2 of 2"));
     }
