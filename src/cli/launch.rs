@@ -64,6 +64,10 @@ fn start(args: &Args, rank: u32, port: u16, show: Show) -> anyhow::Result<Proces
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         command.env("OMP_NUM_THREADS", (cores / args.n as usize).max(1).to_string());
     }
+    if std::env::var_os("TORCH_CPP_LOG_LEVEL").is_none() {
+        // The reducer remarks on the strides of 1 x 1 kernels, which have several that mean the same.
+        command.env("TORCH_CPP_LOG_LEVEL", "ERROR");
+    }
     if rank > 0 {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
     }

@@ -39,12 +39,6 @@ Tensor over(const Tensor& channels, const Tensor& like) {
   return channels.view(shape);
 }
 
-std::vector<int64_t> all_but_channels(const Tensor& x) {
-  std::vector<int64_t> dims{0};
-  for (int64_t d = 2; d < x.dim(); ++d) dims.push_back(d);
-  return dims;
-}
-
 // `[world, ...]`: the tensors of all ranks, which have one shape.
 Tensor gathered(const GroupPtr& group, const Tensor& mine) {
   std::vector<std::vector<Tensor>> all(1);
@@ -61,12 +55,10 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
                         const Tensor& bias, Tensor mean, Tensor variance, double momentum, double eps,
                         const GroupPtr& group) {
     const auto kind = weight.scalar_type();
-    const auto dims = all_but_channels(x);
     const int64_t channels = x.size(1), count = x.numel() / channels;
-    const Tensor wide = x.to(kind);
     Tensor own = at::zeros({3, channels}, weight.options().dtype(at::kDouble));
     if (count > 0) {
-      auto [spread, centre] = at::var_mean(wide, dims, c10::optional<at::Scalar>(0));
+      auto [centre, spread] = at::batch_norm_update_stats(x, {}, {}, momentum);
       own[0].fill_(count);
       own[1].copy_(centre);
       own[2].copy_(spread.to(at::kDouble) * count);
@@ -79,27 +71,36 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     const Tensor unbiased = spread * (total / (total - 1));
     mean.mul_(1 - momentum).add_(centre.to(kind), momentum);
     variance.mul_(1 - momentum).add_(unbiased.to(kind), momentum);
-    const Tensor m = centre.to(kind), scale = (spread + eps).rsqrt().to(kind);
-    ctx->save_for_backward({x, weight, m, scale, total});
+    const Tensor m = centre.to(kind), v = spread.to(kind);
+    ctx->save_for_backward({x, weight, m, v, total});
     ctx->saved_data["group"] = c10::IValue::make_capsule(group);
-    return ((wide - over(m, x)) * over(scale * weight, x) + over(bias, x)).to(x.scalar_type());
+    ctx->saved_data["eps"] = eps;
+    // With statistics that are given, torch's own kernel does the rest.
+    return at::batch_norm(x, weight, bias, m, v, /*training=*/false, momentum, eps, /*cudnn_enabled=*/true);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor &x = saved[0], &weight = saved[1], &m = saved[2], &scale = saved[3], &total = saved[4];
+    const Tensor &x = saved[0], &weight = saved[1], &m = saved[2], &v = saved[3], &total = saved[4];
     const auto group = c10::static_intrusive_pointer_cast<c10d::ProcessGroup>(ctx->saved_data["group"].toCapsule());
-    const auto kind = weight.scalar_type();
-    const auto dims = all_but_channels(x);
-    const Tensor dy = grads[0].to(kind), normal = (x.to(kind) - over(m, x)) * over(scale, x);
-    const Tensor dbias = dy.sum(dims), dweight = (dy * normal).sum(dims);
+    const double eps = ctx->saved_data["eps"].toDouble();
+    // As if the statistics were constants; what they add to the gradient of x is linear in x, channel by channel.
+    Tensor dx, dweight, dbias;
+    if (x.numel() > 0) {
+      std::tie(dx, dweight, dbias) = at::native_batch_norm_backward(
+          grads[0], x, weight, m, v, {}, {}, /*train=*/false, eps, {true, true, true});
+    } else {
+      std::tie(dx, dweight, dbias) = std::make_tuple(at::zeros_like(x), at::zeros_like(weight), at::zeros_like(weight));
+    }
     std::vector<Tensor> sums{at::stack({dbias, dweight}).to(at::kDouble)};
     group->allreduce(sums)->wait();
-    const Tensor means = (sums[0] / total).to(kind);
-    const Tensor dx = (dy - over(means[0], x) - normal * over(means[1], x)) * over(scale * weight, x);
+    const Tensor scale = (v.to(at::kDouble) + eps).rsqrt(), by = weight.to(at::kDouble) * scale / total;
+    const Tensor slope = by * scale * sums[0][1], level = by * sums[0][0] - slope * m;
+    const auto kind = x.scalar_type();
+    dx.addcmul_(x, over(slope.to(kind), x), -1).sub_(over(level.to(kind), x));
     const Tensor none;
-    return {dx.to(x.scalar_type()), dweight, dbias, none, none, none, none, none};
+    return {dx, dweight, dbias, none, none, none, none, none};
   }
 };
 

@@ -73,8 +73,8 @@ class TorchUpdate:
         }
         o = config["optimizer"]
         self.optimizer = torch.optim.SGD(
-            [*net.parameters(), *self.log_w.values()], lr=1e-4, momentum=o["momentum"],
-            weight_decay=o["weight_decay"], foreach=True,
+            [*net.parameters(), *self.log_w.values()], lr=1e-4, momentum=o.get("momentum", 0),
+            weight_decay=o.get("weight_decay", 0), foreach=True,
         )
         self.loss = torch.compile(self.loss_of) if compiled else self.loss_of
         self.batches = []
