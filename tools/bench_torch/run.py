@@ -34,14 +34,14 @@ def record(args, folder):
     out, sets = folder / "runs", [part for s in args.set for part in ("--set", s)]
     command = [args.nct, "train", "--quiet", "--device", "cpu", "--shards", args.shards, "--config", args.config]
     command += ["--out", out, "--record", folder / "record", *sets]
-    process = subprocess.Popen([str(c) for c in command])
+    process = subprocess.Popen([str(c) for c in command], stderr=subprocess.PIPE, text=True)
     enough = folder / "record" / f"update-{RECORDED:06}.safetensors"
     while process.poll() is None and not enough.exists():
         time.sleep(0.1)
     process.terminate()
-    process.wait()
+    told = process.communicate()[1]
     if not (folder / "record" / f"update-{RECORDED - 1:06}.safetensors").exists():
-        sys.exit("nct recorded no updates")
+        sys.exit(f"nct recorded no updates: {told}")
     return tomllib.loads((next(out.iterdir()) / "config.toml").read_text())
 
 
