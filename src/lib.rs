@@ -22,6 +22,11 @@
 //!   the read-ahead and restarts cannot change it.
 
 pub mod base;
+
+pub mod files;
+
+pub mod store;
+
 pub mod corruption;
 pub mod figure;
 pub mod runs;

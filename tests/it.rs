@@ -26,6 +26,8 @@ mod report;
 #[cfg(feature = "torch")]
 mod run;
 mod runs;
+#[cfg(feature = "store")]
+mod store;
 #[cfg(feature = "torch")]
 mod train;
 #[cfg(feature = "torch")]

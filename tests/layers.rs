@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Ranks, bottom first. Modules of one rank do not know each other.
-const RANKS: [&[&str]; 11] = [
+const RANKS: [&[&str]; 13] = [
     &["base"],
+    &["files"],
+    &["store"],
     &["shard", "runs", "corruption", "figure", "table"],
     &["schedule", "ingest"],
     &["load"],

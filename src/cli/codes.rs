@@ -18,6 +18,7 @@ use crate::report::ReportError;
 use crate::runs::RunError;
 use crate::schedule::ScheduleError;
 use crate::shard::ShardError;
+use crate::store::StoreError;
 #[cfg(feature = "torch")]
 use crate::torch_ext::GroupError;
 #[cfg(feature = "torch")]
@@ -71,6 +72,13 @@ written is taken for whole, and the same command goes on later."
     N204 2 "prepared data that do not fit the settings"
 "The data sets that the settings name do not fit together, or lack what is asked of them: sessions without images, other
 sizes, no labels. `nct inspect shards/` says what is in them, `nct config show` what the settings ask for."
+    N205 2 "a store does not give the data"
+"The message has the store's last answer. Data behind a URL are asked for again for a while, and whatever is fetched is
+checked; a run that ended for this resumes. `nct verify URL` checks every byte, `nct help stores` tells what URLs and
+credentials look like."
+    N206 2 "no room for fetched data"
+"Data from a store are kept in a folder while they are used: NCT_CACHE names it, NCT_CACHE_GB says how large it gets.
+Everything in it may be deleted at any time."
     N301 2 "settings that cannot be used"
 "The message names the file and line, or the --set, and the name that may have been meant. `nct help settings` lists all
 keys; `nct config schema` is a schema with which editors check and complete recipes. A key that would have no effect with
@@ -184,6 +192,8 @@ fn of_shard(error: &ShardError) -> Code {
         ShardError::Folder { .. } => N202,
         ShardError::Io { .. } => N203,
         ShardError::Misuse(_) => N204,
+        ShardError::Store(StoreError::Address { .. } | StoreError::Fetch { .. }) => N205,
+        ShardError::Store(StoreError::Cache { .. }) => N206,
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(default_value = "shards")]
     shards: PathBuf,
     /// Folder to make
-    #[arg(long, required_unless_present = "sheet")]
+    #[arg(long, value_parser = super::files::folder, required_unless_present = "sheet")]
     out: Option<PathBuf>,
     /// Draw one image under every corruption and severity
     #[arg(long, value_name = "PNG", conflicts_with_all = ["out", "corruptions", "severities", "layout", "threads", "json"])]

@@ -1,4 +1,4 @@
-//! Tables as files.
+//! Where results go: folders, and tables as files.
 
 use super::show::Show;
 use crate::runs::{RunError, write_atomic};
@@ -20,6 +20,18 @@ impl FromStr for TableFile {
         let path = PathBuf::from(text);
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         Ok(Self { format: extension.parse()?, path })
+    }
+}
+
+/// A folder of this machine: what is written goes nowhere else.
+pub(crate) fn folder(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match crate::store::url_of(&path) {
+        Some(_) => {
+            Err("only shards are read from a URL; name a folder, and copy it with the store's own tool"
+                .to_owned())
+        }
+        None => Ok(path),
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct ManArgs {
 }
 
 /// Name, what it is about, and the text.
-const TOPICS: [(&str, &str, &str); 9] = [
+const TOPICS: [(&str, &str, &str); 10] = [
     ("settings", "every key of a recipe, sweeps and inheritance", include_str!("../../configs/README.md")),
     ("experiments", "sweeps, studies, workers, clusters", include_str!("../../docs/experiments.md")),
     ("reports", "what a report shows, and how to read it", include_str!("../../docs/report.md")),
@@ -32,6 +32,11 @@ const TOPICS: [(&str, &str, &str); 9] = [
         include_str!("../../docs/datajoint.md"),
     ),
     ("parallel", "several processes that train one network", include_str!("../../docs/parallel.md")),
+    (
+        "stores",
+        "shards in S3, Google Cloud Storage, Azure or on a web server",
+        include_str!("../../docs/stores.md"),
+    ),
     ("analysis", "reconstructions, most exciting images, similarity", include_str!("../../docs/analysis.md")),
     ("metrics", "every score, and how it is computed", include_str!("../../docs/metrics.md")),
     ("format", "every byte of a shard", include_str!("../shard/FORMAT.md")),

@@ -5,7 +5,7 @@ mod sheet;
 use super::show::{bytes, count, out, table};
 use crate::base::Split;
 use crate::shard::layout::Codec;
-use crate::shard::{Content, Dataset, MappedShard, SessionMeta, ShardSet};
+use crate::shard::{Content, Dataset, OpenShard, SessionMeta, ShardSet};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -85,7 +85,7 @@ impl Summary {
         Ok(summary)
     }
 
-    fn add(&mut self, shard: &MappedShard) -> anyhow::Result<()> {
+    fn add(&mut self, shard: &OpenShard) -> anyhow::Result<()> {
         for (i, field) in shard.meta().schema.0.iter().enumerate() {
             let raw = shard.row_bytes(i) as u64 * shard.n_rows();
             self.raw += raw;

@@ -232,7 +232,7 @@ impl Work<'_> {
     /// Responses to stimuli of the set, evenly spaced.
     fn evoked(&self, model: &Model, dataset: &Dataset) -> anyhow::Result<Evoked> {
         let shards = dataset.stimuli()?;
-        let n: u64 = shards.iter().map(crate::shard::MappedShard::n_rows).sum();
+        let n: u64 = shards.iter().map(crate::shard::OpenShard::n_rows).sum();
         let shown = u64::from(self.args.compare).clamp(1, n.max(1));
         let rows: Vec<u64> = (0..shown).map(|i| i * n / shown).collect();
         let readout = self.readout(model)?;

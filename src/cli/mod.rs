@@ -8,6 +8,7 @@ mod bench;
 mod codes;
 mod corrupt;
 mod exit;
+mod fetch;
 #[cfg(feature = "torch")]
 mod figures;
 mod files;
@@ -80,6 +81,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Read every byte of shards and check it
     Verify(verify::Args),
+    /// Copy shards from a store into a folder
+    Fetch(fetch::Args),
     /// Write corrupted copies of prepared images, or a picture of all corruptions
     Corrupt(corrupt::Args),
     /// Corrupt raw bytes: for comparison with other programs
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Prepare(args) => prepare::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args, show),
+        Command::Fetch(args) => fetch::run(&args, show),
         Command::Corrupt(args) => corrupt::run(&args, show),
         Command::CorruptRaw(args) => corrupt::raw::run(&args),
         Command::Bench(args) => bench::run(&args, show),

@@ -18,7 +18,7 @@ pub struct Args {
     /// Folder that holds the raw data sets, or one of them
     data: PathBuf,
     /// Folder for the shards
-    #[arg(long, default_value = "shards")]
+    #[arg(long, value_parser = super::files::folder, default_value = "shards")]
     out: PathBuf,
     /// Prepare only the data set of this name (may be repeated)
     #[arg(long, value_name = "NAME")]

@@ -105,7 +105,7 @@ pub(super) struct How {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(super) batch: Option<u32>,
     /// Folder for the results; the same command goes on in it
-    #[arg(long)]
+    #[arg(long, value_parser = super::files::folder)]
     pub(super) out: PathBuf,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]

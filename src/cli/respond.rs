@@ -5,6 +5,7 @@ use super::exit::{Interrupted, Usage, stop_flag};
 use super::show::{Bar, Show, count};
 use crate::base::{Purpose, RngKey, Split, Task};
 use crate::config::{Data, Experiment};
+use crate::files::temporary;
 use crate::ingest::raw::{RawSession, RawTrials, save_image, save_session};
 use crate::load::{Batch, Loader, LoaderOptions, Pixels, Source, Targets, View};
 use crate::model::{Mode, Network, device};
@@ -30,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DATASET")]
     pub(super) images: String,
     /// Folder of the new set; its name is the set's, and it must not exist
-    #[arg(long)]
+    #[arg(long, value_parser = super::files::folder)]
     pub(super) out: PathBuf,
     /// Give each image the responses to another, within training and within test images
     #[arg(long)]
@@ -87,7 +88,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let view = data.raw_view(dataset, args.layer.is_none())?;
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(parent)?;
-    let staging = tempfile::Builder::new().prefix(".respond-").tempdir_in(parent)?;
+    let staging = temporary(0o777).prefix(".respond-").tempdir_in(parent)?;
     let reader = Reader { args, net: &net, device: selected.device, view: &view, root: staging.path() };
     let sessions: Vec<String> = info.sessions.iter().map(|s| s.id.clone()).collect();
     let (shown, answers) = reader.all(dataset, &sessions, show)?;

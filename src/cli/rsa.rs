@@ -59,7 +59,7 @@ pub(crate) struct Args {
     #[arg(long)]
     activity: bool,
     /// Folder for the results
-    #[arg(long)]
+    #[arg(long, value_parser = super::files::folder)]
     out: PathBuf,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
@@ -186,7 +186,7 @@ fn images(args: &Args, dataset: &Dataset, recorded: Option<&Recorded>) -> anyhow
     }
     let shards =
         if dataset.manifest().sessions.is_empty() { dataset.images(split)? } else { dataset.stimuli()? };
-    let n: u64 = shards.iter().map(crate::shard::MappedShard::n_rows).sum();
+    let n: u64 = shards.iter().map(crate::shard::OpenShard::n_rows).sum();
     let shown = u64::from(args.n_images).min(n);
     let rows: Vec<u64> = (0..shown).map(|i| i * n / shown).collect();
     choose(dataset, split, &rows)

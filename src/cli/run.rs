@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long)]
     shards: Option<PathBuf>,
     /// Folder of runs; without it the study's own, or runs
-    #[arg(long)]
+    #[arg(long, value_parser = super::files::folder)]
     out: Option<PathBuf>,
     /// Processes that train at the same time; with several GPUs they take turns
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// Folder of runs
-    #[arg(long, default_value = "runs")]
+    #[arg(long, value_parser = super::files::folder, default_value = "runs")]
     pub(crate) out: PathBuf,
     /// Go on with this run, exactly where it stopped
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "set", "out"])]

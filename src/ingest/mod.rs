@@ -1,10 +1,11 @@
-//! Readers of the raw inputs, and the step from raw folders to shards. Only `prepare` and `corrupt` write
-//! shards.
+//! Readers of the raw inputs, and the step from raw folders to shards. Only `prepare`, `corrupt` and `fetch`
+//! write shards.
 //!
 //! Absent: tensors, training. Nothing here changes the user's files.
 
 mod corrupt;
 mod error;
+mod fetch;
 mod fit;
 pub mod image;
 mod images;
@@ -20,6 +21,7 @@ mod verify;
 
 pub use corrupt::{Cell, CorruptOptions, Layout, corrupt};
 pub use error::{IngestError, Result};
+pub use fetch::fetch;
 pub use fit::{Cut, Resize};
 pub use images::{Class, ImageSet};
 pub use prepare::{

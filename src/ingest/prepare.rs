@@ -20,7 +20,7 @@ use super::{Found, ImageSet, discover, split};
 use crate::base::{DType, Fingerprint, Split};
 use crate::shard::{
     BlockOptions, ClassInfo, Content, Dataset, Field, MANIFEST, MANIFEST_VERSION, Manifest, SessionInfo,
-    SessionMeta,
+    SessionMeta, ShardSet,
 };
 use rayon::prelude::*;
 use read::{Form, read_image};
@@ -266,6 +266,7 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
     let target = out.join(set.name());
     if target.exists() && !options.force {
         let manifest = already_there(&target, &settings(set, options)?)?;
+        ShardSet::list(&out)?;
         let notes = vec!["already prepared".to_owned()];
         return Ok(Prepared { group: set.group().map(str::to_owned), manifest, images: 0, notes });
     }

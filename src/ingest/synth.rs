@@ -9,6 +9,7 @@ mod texture;
 use super::error::{IngestError, Result};
 use super::raw::{self, RawSession, RawTrials, save};
 use crate::base::{Purpose, Rng, RngKey};
+use crate::files::temporary;
 use rayon::prelude::*;
 use std::fs;
 use std::path::Path;
@@ -69,7 +70,7 @@ pub fn write(target: &Path, options: &SynthOptions, tick: &(dyn Fn() -> bool + S
         _ => Path::new("."),
     };
     fs::create_dir_all(parent).map_err(IngestError::io(parent, "create"))?;
-    let staging = tempfile::Builder::new().prefix(".synth-").tempdir_in(parent);
+    let staging = temporary(0o777).prefix(".synth-").tempdir_in(parent);
     let staging = staging.map_err(IngestError::io(parent, "create a folder in"))?;
     image_set(&staging.path().join("tiny-imagenet-200"), options, tick)?;
     let stimuli = stimuli(options);

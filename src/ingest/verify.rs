@@ -4,7 +4,7 @@
 use super::error::{IngestError, Result};
 use super::stats::{PixelSums, neuron_statistics};
 use crate::base::{DType, Fingerprint, Split};
-use crate::shard::{Content, Dataset, Mapped, MappedShard, ShardInfo};
+use crate::shard::{Bytes, Content, Dataset, OpenShard, ShardInfo};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -45,7 +45,13 @@ fn verify_shard(
     deep: bool,
     on_bytes: OnBytes<'_>,
 ) -> Result<Option<PixelSums>> {
-    let shard = dataset.shard(info)?;
+    let shard = dataset.whole_shard(info, on_bytes)?;
+    // What is fetched takes its time there; the rest is in the checks.
+    let on_bytes = |n: u64| {
+        if !dataset.is_far() {
+            on_bytes(n);
+        }
+    };
     // Blocks first: a damaged block is named with its place, a digest only says "damaged".
     let blocks: Vec<(usize, usize)> = (0..shard.meta().schema.0.len())
         .flat_map(|field| (0..shard.n_blocks(field)).map(move |block| (field, block)))
@@ -58,12 +64,10 @@ fn verify_shard(
         Ok::<(), IngestError>(())
     })?;
     shard.verify_padding()?;
-    let path = dataset.path(info);
-    let bytes = Mapped::open(&path).map_err(IngestError::io(&path, "map"))?;
-    let found = Fingerprint::of_large(bytes.as_ref());
+    let found = Fingerprint::of_large(shard.bytes().at_hand().unwrap_or_default());
     if found != info.blake3 {
         return Err(IngestError::bad(
-            &path,
+            shard.path(),
             format!("digest {found}, and the manifest says {}", info.blake3),
         ));
     }
@@ -72,7 +76,7 @@ fn verify_shard(
 }
 
 /// Decodes every block; compares what a shard says about its content.
-fn verify_values(shard: &MappedShard) -> Result<Option<PixelSums>> {
+fn verify_values(shard: &OpenShard) -> Result<Option<PixelSums>> {
     let (image, others): (Vec<usize>, Vec<usize>) =
         (0..shard.meta().schema.0.len()).partition(|&f| shard.meta().schema.0[f].name == "image");
     for &field in &others {
@@ -93,7 +97,7 @@ fn verify_values(shard: &MappedShard) -> Result<Option<PixelSums>> {
     image.first().map(|&field| pixel_sums(shard, field)).transpose()
 }
 
-fn pixel_sums(shard: &MappedShard, field: usize) -> Result<PixelSums> {
+fn pixel_sums(shard: &OpenShard, field: usize) -> Result<PixelSums> {
     let description = &shard.meta().schema.0[field];
     let ([channels, ..], DType::U8 | DType::F32) = (&description.shape.0[..], description.dtype) else {
         return Err(IngestError::bad(shard.path(), "its images are neither bytes nor f32"));
@@ -115,7 +119,7 @@ fn pixel_sums(shard: &MappedShard, field: usize) -> Result<PixelSums> {
     Ok(total)
 }
 
-fn floats(shard: &MappedShard, dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
+fn floats(shard: &OpenShard, dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
     let bad =
         || IngestError::bad(shard.path(), format!("values of type {dtype} where numbers were recorded"));
     dtype.floats(bytes).ok_or_else(bad)

@@ -66,6 +66,11 @@ impl Arena {
         Ok(unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(start), end - start) })
     }
 
+    /// Whether block `block` was made, or could not be.
+    pub(super) fn has(&self, block: usize) -> bool {
+        self.states[block].load(Ordering::Relaxed) != EMPTY
+    }
+
     /// Writes a block unless another thread has by the time its lock is free; gives the state after that.
     #[cold]
     fn write(&self, block: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), LoadError>) -> u8 {

@@ -7,7 +7,7 @@
 use super::arena::Arena;
 use super::{LoadError, locked};
 use crate::base::Shape;
-use crate::shard::MappedShard;
+use crate::shard::{Bytes, OpenShard};
 use std::collections::VecDeque;
 use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,12 +67,14 @@ pub struct Column {
     bytes: u64,
     shape: Shape,
     blocks: Blocks,
+    /// Some of it comes from a store.
+    far: bool,
     decoding_ns: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Part {
-    shard: MappedShard,
+    shard: OpenShard,
     field: usize,
     /// Row of the first record.
     start: u64,
@@ -109,7 +111,7 @@ impl Deref for Row<'_> {
 impl Column {
     /// Field `name` of `shards`, which must agree on its type and shape. All of it is kept once decoded
     /// if `budget` has room; else what is left of the budget.
-    pub fn open(shards: Vec<MappedShard>, name: &str, budget: &Budget) -> Result<Self, LoadError> {
+    pub fn open(shards: Vec<OpenShard>, name: &str, budget: &Budget) -> Result<Self, LoadError> {
         let mut parts: Vec<Part> = Vec::with_capacity(shards.len());
         let mut column: Option<(usize, Shape)> = None;
         let (mut start, mut first_block) = (0, 0);
@@ -143,7 +145,8 @@ impl Column {
             budget.take(limit);
             Blocks::Bounded(Bounded::new(first_block, limit))
         };
-        Ok(Self { parts, row_bytes, bytes, shape, blocks, decoding_ns: AtomicU64::new(0) })
+        let far = parts.iter().any(|part| part.shard.bytes().at_hand().is_none());
+        Ok(Self { parts, row_bytes, bytes, shape, blocks, far, decoding_ns: AtomicU64::new(0) })
     }
 
     /// Number of rows.
@@ -186,9 +189,8 @@ impl Column {
 
     /// The value of row `row`, which is less than [`Self::n_rows`]. Decodes its block if need be.
     pub fn row(&self, row: u64) -> Result<Row<'_>, LoadError> {
-        let part = &self.parts[self.parts.partition_point(|part| part.start <= row) - 1];
-        let rows = part.shard.block_rows(part.field);
-        let (block, within) = ((row - part.start) / rows, (row - part.start) % rows);
+        let (part, block) = self.place(row);
+        let within = (row - part.start) % part.shard.block_rows(part.field);
         let range = within as usize * self.row_bytes..(within as usize + 1) * self.row_bytes;
         let number = part.first_block + block as usize;
         match &self.blocks {
@@ -202,6 +204,30 @@ impl Column {
                 Ok(Row::Held(block, range))
             }
         }
+    }
+
+    /// Says that these rows will be asked for soon: blocks that come from elsewhere set out together.
+    pub fn expect(&self, rows: impl Iterator<Item = u64>) {
+        if !self.far {
+            return;
+        }
+        for row in rows {
+            let (part, block) = self.place(row);
+            let number = part.first_block + block as usize;
+            let there = match &self.blocks {
+                Blocks::Resident(arena) => arena.has(number),
+                Blocks::Bounded(bounded) => bounded.has(number),
+            };
+            if !there {
+                part.shard.expect_block(part.field, block as usize);
+            }
+        }
+    }
+
+    /// The shard of a row, and the block in it.
+    fn place(&self, row: u64) -> (&Part, u64) {
+        let part = &self.parts[self.parts.partition_point(|part| part.start <= row) - 1];
+        (part, (row - part.start) / part.shard.block_rows(part.field))
     }
 
     fn decode(&self, part: &Part, block: usize, out: &mut [u8]) -> Result<(), LoadError> {
@@ -256,6 +282,11 @@ impl Bounded {
         drop(slot);
         self.make_room(block, size as u64);
         Ok(made)
+    }
+
+    /// Whether the block is there, or being made.
+    fn has(&self, block: usize) -> bool {
+        self.slots[block].try_lock().map_or(true, |slot| slot.is_some())
     }
 
     /// Counts `block`, and drops the oldest others beyond the limit.

@@ -11,7 +11,7 @@ use super::render::{self, Scratch, Tables};
 use crate::base::rng::mix64;
 use crate::base::{DType, Purpose, Rng, RngKey, Split, Task};
 use crate::schedule::{BatchPlan, Schedule, Window};
-use crate::shard::{Dataset, MappedShard};
+use crate::shard::{Dataset, OpenShard};
 use bytemuck::Pod;
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -207,6 +207,7 @@ impl Source {
         memory.records.extend(schedule.records(plan).map(|record| record.0 as usize));
         batch.ids.clear();
         batch.ids.extend(memory.records.iter().map(|&record| self.ids[record]));
+        self.images.expect(memory.records.iter().map(|&record| self.row(record)));
         self.fill_targets(&memory.records, batch);
         let context = mix64((u64::from(plan.epoch) << 32) ^ plan.pass) as u32;
         let draws = |view: usize, record: usize| {
@@ -223,6 +224,11 @@ impl Source {
                 self.fill(schedule, plan, seed, memory, batch)
             }
         }
+    }
+
+    /// Row of a record's image.
+    fn row(&self, record: usize) -> u64 {
+        self.rows.as_ref().map_or(record as u64, |rows| u64::from(rows[record]))
     }
 
     fn fill_pixels<T: Pod>(
@@ -242,8 +248,7 @@ impl Source {
         for (view, augment) in self.views.iter().enumerate() {
             let augments = *augment != AugmentSettings::NONE;
             for (&record, out) in records.iter().zip(&mut out) {
-                let row = self.rows.as_ref().map_or(record as u64, |rows| u64::from(rows[record]));
-                let image = self.images.row(row)?;
+                let image = self.images.row(self.row(record))?;
                 let mut rng = augments.then(|| draws(view, record));
                 let placement = rng.as_mut().map_or(Placement::IDENTITY, |rng| augment.draw(rng));
                 let noise = rng.as_mut().and_then(|rng| augment.draw_noise(rng));
@@ -329,11 +334,11 @@ pub struct FillMemory {
 }
 
 fn some(
-    shards: Vec<MappedShard>,
+    shards: Vec<OpenShard>,
     dataset: &Dataset,
     split: Split,
     what: &str,
-) -> Result<Vec<MappedShard>, LoadError> {
+) -> Result<Vec<OpenShard>, LoadError> {
     if shards.iter().all(|shard| shard.n_rows() == 0) {
         let root = dataset.root().display();
         return Err(LoadError::Data(format!(
@@ -343,7 +348,7 @@ fn some(
     Ok(shards)
 }
 
-fn image_column(dataset: &Dataset, shards: Vec<MappedShard>, view: &View) -> Result<Column, LoadError> {
+fn image_column(dataset: &Dataset, shards: Vec<OpenShard>, view: &View) -> Result<Column, LoadError> {
     let column = Column::open(shards, "image", &view.budget)?;
     let (root, have, want) = (dataset.root().display(), dataset.manifest().image, view.mean.len());
     if column.shape().0 != have {
@@ -381,7 +386,7 @@ fn image_column(dataset: &Dataset, shards: Vec<MappedShard>, view: &View) -> Res
 }
 
 /// Classes, each below `classes`; `name` is told in errors.
-fn labels(shards: &[MappedShard], classes: usize, name: &str) -> Result<Vec<u32>, LoadError> {
+fn labels(shards: &[OpenShard], classes: usize, name: &str) -> Result<Vec<u32>, LoadError> {
     if shards.iter().any(|shard| shard.field("label").is_err()) {
         let what = "its images have no labels; set data.neural_labels = false";
         return Err(LoadError::Data(format!("{name}: {what}")));
@@ -395,7 +400,7 @@ fn labels(shards: &[MappedShard], classes: usize, name: &str) -> Result<Vec<u32>
     }
 }
 
-fn u32_column(shards: &[MappedShard], name: &str) -> Result<Vec<u32>, LoadError> {
+fn u32_column(shards: &[OpenShard], name: &str) -> Result<Vec<u32>, LoadError> {
     let mut out = Vec::new();
     for shard in shards {
         let (field, description) = shard.field(name)?;
@@ -409,7 +414,7 @@ fn u32_column(shards: &[MappedShard], name: &str) -> Result<Vec<u32>, LoadError>
     Ok(out)
 }
 
-fn responses(shards: &[MappedShard]) -> Result<(usize, Vec<f32>), LoadError> {
+fn responses(shards: &[OpenShard]) -> Result<(usize, Vec<f32>), LoadError> {
     let (mut n_neurons, mut out) = (0, Vec::new());
     for shard in shards {
         let (field, description) = shard.field("responses")?;

@@ -12,6 +12,7 @@ pub use reference::reference_hash;
 pub use store::{Entry, Filter, INDEX, Listed, Order, Store};
 pub use tensorboard::EventFile;
 
+use crate::files::{temporary, write_whole};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -343,27 +344,7 @@ pub fn flat_settings(config: &toml::Table) -> Vec<(String, &toml::Value)> {
 
 /// Replaces `path` in one step: readers see the old bytes or the new ones.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    // A bare name's parent is empty.
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = temporary(0o666).tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(RunError::io(path, "write"))
-}
-
-/// Temporary files and folders are for their owner alone; what becomes of these is as open as the process's mask says,
-/// which takes from `mode`.
-fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
-    #[cfg(not(unix))]
-    let _ = mode;
-    builder
+    write_whole(path, bytes).map_err(RunError::io(path, "write"))
 }
 
 /// Seconds since 1970.

@@ -1,5 +1,6 @@
 //! What can be wrong with a shard or a prepared data set.
 
+use crate::store::StoreError;
 use std::path::{Path, PathBuf};
 
 /// Errors of the shard layer. Every message names the file, the place and the way out.
@@ -31,6 +32,9 @@ pub enum ShardError {
         /// What is wrong and the command that helps.
         what: String,
     },
+    /// A store did not give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The caller asked for rows or fields that do not exist, or gave values of the wrong size.
     #[error("{0}")]
     Misuse(String),

@@ -2,6 +2,8 @@
 //!
 //! Every offset is a named constant built from the one before; everything is little-endian.
 
+use std::ops::Range;
+
 /// First bytes of every shard.
 pub const MAGIC: [u8; 8] = *b"NCTSHARD";
 /// The only version so far.
@@ -136,6 +138,11 @@ impl Codec {
 }
 
 impl Entry {
+    /// Where it lies.
+    pub fn range(&self) -> Range<u64> {
+        self.at..self.at + u64::from(self.stored_bytes)
+    }
+
     /// The entry's bytes.
     pub fn encode(&self) -> [u8; ENTRY_BYTES] {
         let mut out = [0; ENTRY_BYTES];

@@ -3,6 +3,7 @@
 //!
 //! Absent: threads, clocks, knowledge of particular data sets.
 
+mod bytes;
 pub mod codec;
 mod entropy;
 mod error;
@@ -16,12 +17,14 @@ mod set;
 mod tests;
 mod writer;
 
+pub use bytes::{Bytes, Far, Stored};
 pub use error::ShardError;
 pub use meta::{Content, SessionMeta, ShardMeta};
 pub use mmap::Mapped;
 pub use reader::Shard;
 pub use schema::{Field, Schema};
 pub use set::{
-    ClassInfo, Dataset, MANIFEST, MANIFEST_VERSION, Manifest, MappedShard, SessionInfo, ShardInfo, ShardSet,
+    ClassInfo, DATASETS, Dataset, MANIFEST, MANIFEST_VERSION, Manifest, OpenShard, SessionInfo, ShardInfo,
+    ShardSet,
 };
 pub use writer::{BlockOptions, PackedBlock, Sealed, ShardWriter, block_rows, pack};

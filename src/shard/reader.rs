@@ -1,12 +1,15 @@
-//! Reads a shard from any bytes. Trusts nothing: every offset, length and count is checked against
+//! Reads a shard from any [`Bytes`]. Trusts nothing: every offset, length and count is checked against
 //! the file before it is used, and every block against its checksum.
 
+use super::bytes::Bytes;
 use super::error::ShardError;
 use super::layout::{
     ALIGN, Codec, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES, MAX_META_BYTES,
 };
 use super::{codec, meta::ShardMeta, schema::Field, writer::checksum};
 use crate::base::digest;
+use std::borrow::Cow;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// One immutable file of records.
@@ -17,6 +20,7 @@ pub struct Shard<B> {
     meta: ShardMeta,
     n_rows: u64,
     checksum: u32,
+    index_at: u64,
     columns: Vec<Column>,
 }
 
@@ -29,13 +33,17 @@ struct Column {
     entries: Vec<Entry>,
 }
 
-impl<B: AsRef<[u8]>> Shard<B> {
+impl<B: Bytes> Shard<B> {
     /// Opens a shard: checks header, index and metadata, but no block. `path` is used in messages.
     pub fn open(bytes: B, path: &Path) -> Result<Self, ShardError> {
-        let parsed = parse(bytes.as_ref());
-        let (header, meta, columns) = parsed.map_err(|what| ShardError::damaged(path, what))?;
-        let Header { n_rows, checksum, .. } = header;
-        Ok(Self { path: path.to_path_buf(), meta, n_rows, checksum, columns, bytes })
+        let (header, meta, columns) = describe(&bytes, path)?;
+        let Header { n_rows, checksum, index_at, .. } = header;
+        Ok(Self { path: path.to_path_buf(), meta, n_rows, checksum, index_at, columns, bytes })
+    }
+
+    /// What it is read from.
+    pub fn bytes(&self) -> &B {
+        &self.bytes
     }
 
     /// The file.
@@ -103,21 +111,27 @@ impl<B: AsRef<[u8]>> Shard<B> {
     pub fn read_block(&self, field: usize, block: usize, out: &mut [u8]) -> Result<(), ShardError> {
         let stored = self.checked_block(field, block)?;
         let column = &self.columns[field];
-        codec::decode(column.entries[block].codec, column.line_bytes, stored, out)
+        codec::decode(column.entries[block].codec, column.line_bytes, &stored, out)
             .map_err(|what| self.damaged_block(field, block, &what))
     }
 
     /// A block as it is stored, after a look at its checksum.
-    pub fn checked_block(&self, field: usize, block: usize) -> Result<&[u8], ShardError> {
+    pub fn checked_block(&self, field: usize, block: usize) -> Result<Cow<'_, [u8]>, ShardError> {
         let entry = &self.columns[field].entries[block];
-        let stored = &self.bytes.as_ref()[entry.at as usize..][..entry.stored_bytes as usize];
-        let found = digest::crc32c(stored);
+        let stored = self.bytes.piece(entry.range(), Some(entry.checksum))?;
+        let found = digest::crc32c(&stored);
         if found == entry.checksum {
             return Ok(stored);
         }
         let sums = format!("checksum {found:08x}, expected {:08x}", entry.checksum);
         let what = format!("{sums}; run `nct prepare --force` to make it again");
         Err(self.damaged_block(field, block, &what))
+    }
+
+    /// Says that a block will be read soon: one that comes from elsewhere sets out.
+    pub fn expect_block(&self, field: usize, block: usize) {
+        let entry = &self.columns[field].entries[block];
+        self.bytes.expect(entry.range(), entry.checksum);
     }
 
     fn damaged_block(&self, field: usize, block: usize, what: &str) -> ShardError {
@@ -130,6 +144,7 @@ impl<B: AsRef<[u8]>> Shard<B> {
         let column = &self.columns[field];
         let mut out = vec![0; self.n_rows as usize * column.row_bytes as usize];
         let block_bytes = column.row_bytes as usize * column.block_rows as usize;
+        (0..column.entries.len()).for_each(|block| self.expect_block(field, block));
         for (block, chunk) in out.chunks_mut(block_bytes).enumerate() {
             self.read_block(field, block, chunk)?;
         }
@@ -141,14 +156,13 @@ impl<B: AsRef<[u8]>> Shard<B> {
     pub fn verify_padding(&self) -> Result<(), ShardError> {
         let mut used: Vec<(u64, u64)> = vec![(0, HEADER_BYTES as u64)];
         let entries = self.columns.iter().flat_map(|column| &column.entries);
-        used.extend(entries.map(|entry| (entry.at, entry.at + u64::from(entry.stored_bytes))));
+        used.extend(entries.map(|entry| (entry.at, entry.range().end)));
         used.sort_unstable();
-        let index_at = Header::parse(self.bytes.as_ref()).map(|header| header.index_at).unwrap_or_default();
-        used.push((index_at, index_at));
+        used.push((self.index_at, self.index_at));
         for pair in used.windows(2) {
             let (end, next) = (pair[0].1, pair[1].0);
-            let gap = self.bytes.as_ref().get(end as usize..next as usize);
-            if gap.is_none_or(|gap| gap.len() as u64 >= ALIGN || gap.iter().any(|&b| b != 0)) {
+            let small = end <= next && next - end < ALIGN;
+            if !small || self.bytes.piece(end..next, None)?.iter().any(|&b| b != 0) {
                 let what = format!("bytes {end} to {next} should be padding");
                 return Err(ShardError::damaged(&self.path, what));
             }
@@ -157,31 +171,62 @@ impl<B: AsRef<[u8]>> Shard<B> {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<(Header, ShardMeta, Vec<Column>), String> {
-    let header = Header::parse(bytes)?;
-    if header.file_bytes != bytes.len() as u64 {
-        let cut = if header.file_bytes > bytes.len() as u64 { ": it was cut short" } else { "" };
-        return Err(format!("{} bytes, and its header says {}{cut}", bytes.len(), header.file_bytes));
+/// Reads and checks all but the blocks.
+fn describe(bytes: &impl Bytes, path: &Path) -> Result<(Header, ShardMeta, Vec<Column>), ShardError> {
+    let damaged = |what| ShardError::damaged(path, what);
+    let n_bytes = bytes.n_bytes();
+    let start = bytes.piece(0..n_bytes.min(HEADER_BYTES as u64), None)?;
+    let header = Header::parse(&start).and_then(|header| fits(header, n_bytes)).map_err(damaged)?;
+    let [index, meta] = sections(&header, n_bytes).map_err(damaged)?;
+    let (index, meta) = (bytes.piece(index, None)?, bytes.piece(meta, None)?);
+    let (meta, columns) = parse(&header, &index, &meta).map_err(damaged)?;
+    Ok((header, meta, columns))
+}
+
+/// A header of a file of that length.
+fn fits(header: Header, n_bytes: u64) -> Result<Header, String> {
+    if header.file_bytes != n_bytes {
+        let cut = if header.file_bytes > n_bytes { ": it was cut short" } else { "" };
+        return Err(format!("{n_bytes} bytes, and its header says {}{cut}", header.file_bytes));
     }
     if header.meta_bytes > MAX_META_BYTES {
         return Err(format!("metadata of {} bytes", header.meta_bytes));
     }
-    let index =
-        section(bytes, header.index_at, header.index_bytes).ok_or("the index lies outside the file")?;
-    let meta =
-        section(bytes, header.meta_at, header.meta_bytes).ok_or("the metadata lie outside the file")?;
-    let found = checksum(&Header { checksum: 0, ..header }.encode(), index, meta);
+    Ok(header)
+}
+
+/// Where index and metadata lie.
+fn sections(header: &Header, n_bytes: u64) -> Result<[Range<u64>; 2], String> {
+    let section = |at: u64, len: u64| Some(at..at.checked_add(len).filter(|&end| end <= n_bytes)?);
+    let index = section(header.index_at, header.index_bytes).ok_or("the index lies outside the file")?;
+    let meta = section(header.meta_at, header.meta_bytes).ok_or("the metadata lie outside the file")?;
+    Ok([index, meta])
+}
+
+/// Whether `rest`, all bytes from the index on, are those that `header` means.
+pub(super) fn is_index(header: &Header, rest: &[u8]) -> bool {
+    let part = |range: Range<u64>| {
+        let from = |at: u64| usize::try_from(at.checked_sub(header.index_at)?).ok();
+        rest.get(from(range.start)?..from(range.end)?)
+    };
+    let Ok([index, meta]) = sections(header, header.file_bytes) else { return false };
+    let both = part(index).zip(part(meta));
+    both.is_some_and(|(index, meta)| sum(header, index, meta) == header.checksum)
+}
+
+fn sum(header: &Header, index: &[u8], meta: &[u8]) -> u32 {
+    checksum(&Header { checksum: 0, ..*header }.encode(), index, meta)
+}
+
+fn parse(header: &Header, index: &[u8], meta: &[u8]) -> Result<(ShardMeta, Vec<Column>), String> {
+    let found = sum(header, index, meta);
     if found != header.checksum {
         let sums = format!("checksum {found:08x}, expected {:08x}", header.checksum);
         return Err(format!("header, index or metadata are damaged: {sums}"));
     }
     let meta = ShardMeta::parse(meta)?;
-    let columns = columns(&header, &meta, index)?;
-    Ok((header, meta, columns))
-}
-
-fn section(bytes: &[u8], at: u64, len: u64) -> Option<&[u8]> {
-    bytes.get(usize::try_from(at).ok()?..usize::try_from(at.checked_add(len)?).ok()?)
+    let columns = columns(header, &meta, index)?;
+    Ok((meta, columns))
 }
 
 fn columns(header: &Header, meta: &ShardMeta, index: &[u8]) -> Result<Vec<Column>, String> {

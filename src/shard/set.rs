@@ -1,20 +1,25 @@
 //! Prepared data: a folder with one folder per data set, each with its shards and a manifest.
 //!
 //! The manifest is part of what is renamed into place, so a data set is there whole or not at all;
-//! a file that the manifest does not name does not exist.
+//! a file that the manifest does not name does not exist. The folder may lie behind a URL.
 
+use super::bytes::{Far, Stored};
 use super::error::ShardError;
 use super::meta::{Content, SessionMeta};
 use super::mmap::Mapped;
 use super::reader::Shard;
 use crate::base::{DType, Fingerprint, Split};
+use crate::files::write_whole;
+use crate::store::{Store, StoredFile, url_of};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Name of the manifest within a data set's folder.
 pub const MANIFEST: &str = "manifest.json";
+/// Name of the list of data sets in a folder of them, a JSON list of names: web servers list nothing.
+pub const DATASETS: &str = "datasets.json";
 /// Version of the manifest that this program writes and reads.
 pub const MANIFEST_VERSION: u32 = 1;
 
@@ -22,8 +27,11 @@ pub const MANIFEST_VERSION: u32 = 1;
 const MAX_SIDE: u32 = 1 << 14;
 const MAX_ROWS: u64 = 1 << 40;
 
-/// A shard that is mapped from its file.
-pub type MappedShard = Shard<Mapped>;
+/// How often a whole file is fetched before its digest counts.
+const FETCHES: usize = 3;
+
+/// A shard of a data set.
+pub type OpenShard = Shard<Stored>;
 
 /// What a data set holds and where.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,13 +120,18 @@ impl Manifest {
 /// A prepared data set.
 #[derive(Debug)]
 pub struct Dataset {
+    /// A folder, or what stands for one in a store.
     root: PathBuf,
+    store: Option<Store>,
     manifest: Manifest,
 }
 
 impl Manifest {
     /// Whether it can be true: what others compute with.
     fn check(&self) -> Result<(), String> {
+        if !is_plain(&self.dataset) {
+            return Err(format!("a data set called {:?}, which is no plain name", self.dataset));
+        }
         let [channels, height, width] = self.image;
         if !matches!(channels, 1 | 3) || !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width)
         {
@@ -139,10 +152,42 @@ impl Manifest {
                 ));
             }
         }
-        match self.shards.iter().find(|shard| shard.rows > MAX_ROWS) {
-            Some(shard) => Err(format!("{}: {} records", shard.file, shard.rows)),
-            None => Ok(()),
+        self.shards.iter().try_for_each(ShardInfo::check)
+    }
+
+    /// Reads the manifest at `path`.
+    fn parse(text: &[u8], path: &Path) -> Result<Self, ShardError> {
+        let manifest: Self = serde_json::from_slice(text).map_err(|e| {
+            ShardError::folder(path, format!("{e}; run `nct prepare --force` to make it again"))
+        })?;
+        if manifest.version != MANIFEST_VERSION {
+            let what =
+                format!("manifest version {}, and this program reads {MANIFEST_VERSION}", manifest.version);
+            return Err(ShardError::folder(path, what));
         }
+        manifest.check().map_err(|what| ShardError::folder(path, what))?;
+        Ok(manifest)
+    }
+}
+
+impl ShardInfo {
+    fn stored(&self, store: &Store) -> StoredFile {
+        store.file(&self.file, self.bytes, &self.blake3)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.rows > MAX_ROWS {
+            return Err(format!("{}: {} records", self.file, self.rows));
+        }
+        // Both become names of files.
+        if !is_plain(&self.file) {
+            return Err(format!("names {:?}, which is no plain name", self.file));
+        }
+        let digest = self.blake3.as_str();
+        if digest.len() != 64 || !digest.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return Err(format!("{}: {digest:?} is no digest", self.file));
+        }
+        Ok(())
     }
 }
 
@@ -151,23 +196,9 @@ impl Dataset {
     pub fn open(root: &Path) -> Result<Self, ShardError> {
         let path = root.join(MANIFEST);
         let text = fs::read(&path).map_err(ShardError::io(&path, "read"))?;
-        let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| {
-            ShardError::folder(&path, format!("{e}; run `nct prepare --force` to make it again"))
-        })?;
-        if manifest.version != MANIFEST_VERSION {
-            let what =
-                format!("manifest version {}, and this program reads {MANIFEST_VERSION}", manifest.version);
-            return Err(ShardError::folder(&path, what));
-        }
-        manifest.check().map_err(|what| ShardError::folder(&path, what))?;
+        let manifest = Manifest::parse(&text, &path)?;
         for shard in &manifest.shards {
             let path = root.join(&shard.file);
-            if Path::new(&shard.file).components().count() != 1 {
-                return Err(ShardError::folder(
-                    root,
-                    format!("manifest names {:?}, which is no plain name", shard.file),
-                ));
-            }
             let found = fs::metadata(&path).map_err(ShardError::io(&path, "open"))?.len();
             if found != shard.bytes {
                 let what = format!(
@@ -177,10 +208,18 @@ impl Dataset {
                 return Err(ShardError::damaged(&path, what));
             }
         }
-        Ok(Self { root: root.to_path_buf(), manifest })
+        Ok(Self { root: root.to_path_buf(), store: None, manifest })
     }
 
-    /// The folder.
+    /// Opens the data set that a folder of a store holds, if it holds one.
+    fn far(store: Store) -> Result<Option<Self>, ShardError> {
+        let root = PathBuf::from(store.url());
+        let Some(text) = store.read(MANIFEST)? else { return Ok(None) };
+        let manifest = Manifest::parse(&text, &root.join(MANIFEST))?;
+        Ok(Some(Self { root, store: Some(store), manifest }))
+    }
+
+    /// The folder, or its URL.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -195,11 +234,40 @@ impl Dataset {
         self.root.join(&info.file)
     }
 
-    /// Maps one shard and checks that it is the one the manifest means.
-    pub fn shard(&self, info: &ShardInfo) -> Result<MappedShard, ShardError> {
+    /// Whether it comes from a store.
+    pub fn is_far(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Opens one shard and checks that it is the one the manifest means: a file is mapped, of one in a store the
+    /// description is fetched.
+    pub fn shard(&self, info: &ShardInfo) -> Result<OpenShard, ShardError> {
         let path = self.path(info);
-        let bytes = Mapped::open(&path).map_err(ShardError::io(&path, "map"))?;
-        let shard = Shard::open(bytes, &path)?;
+        let bytes = match &self.store {
+            None => Stored::Mapped(Mapped::open(&path).map_err(ShardError::io(&path, "map"))?),
+            Some(store) => Stored::Far(Far::open(info.stored(store), info.checksum)?),
+        };
+        self.checked(info, Shard::open(bytes, &path)?)
+    }
+
+    /// Opens one shard with all of its bytes at hand; `on_bytes` hears of those that are fetched. That their digest is
+    /// the manifest's is for the caller to see.
+    pub fn whole_shard(&self, info: &ShardInfo, on_bytes: &dyn Fn(u64)) -> Result<OpenShard, ShardError> {
+        let Some(store) = &self.store else { return self.shard(info) };
+        let file = info.stored(store);
+        let mut bytes = file.whole(on_bytes)?;
+        for _ in 1..FETCHES {
+            if Fingerprint::of_large(&bytes) == info.blake3 {
+                break;
+            }
+            bytes = file.whole(&|_| ())?;
+        }
+        self.checked(info, Shard::open(Stored::Whole(bytes), &self.path(info))?)
+    }
+
+    /// `shard`, if it is what the manifest says.
+    fn checked(&self, info: &ShardInfo, shard: OpenShard) -> Result<OpenShard, ShardError> {
+        let path = self.path(info);
         let meta = shard.meta();
         let session = match &meta.content {
             Content::Session(session) => Some(session.id.as_str()),
@@ -237,18 +305,18 @@ impl Dataset {
         Ok(shard)
     }
 
-    /// Maps the shards of one split's images in order.
-    pub fn images(&self, split: Split) -> Result<Vec<MappedShard>, ShardError> {
+    /// The shards of one split's images in order.
+    pub fn images(&self, split: Split) -> Result<Vec<OpenShard>, ShardError> {
         self.matching(|s| s.split == Some(split) && s.session.is_none())
     }
 
-    /// Maps the shards of the images that were shown to neurons.
-    pub fn stimuli(&self) -> Result<Vec<MappedShard>, ShardError> {
+    /// The shards of the images that were shown to neurons.
+    pub fn stimuli(&self) -> Result<Vec<OpenShard>, ShardError> {
         self.matching(|s| s.split.is_none())
     }
 
-    /// Maps the shards of one session's responses in `split`.
-    pub fn session(&self, id: &str, split: Split) -> Result<Vec<MappedShard>, ShardError> {
+    /// The shards of one session's responses in `split`.
+    pub fn session(&self, id: &str, split: Split) -> Result<Vec<OpenShard>, ShardError> {
         self.matching(|s| s.split == Some(split) && s.session.as_deref() == Some(id))
     }
 
@@ -262,8 +330,12 @@ impl Dataset {
         Err(ShardError::folder(&self.root, format!("no session {id}")))
     }
 
-    fn matching(&self, wanted: impl Fn(&ShardInfo) -> bool) -> Result<Vec<MappedShard>, ShardError> {
-        self.manifest.shards.iter().filter(|s| wanted(s)).map(|s| self.shard(s)).collect()
+    fn matching(&self, wanted: impl Fn(&ShardInfo) -> bool) -> Result<Vec<OpenShard>, ShardError> {
+        let wanted: Vec<&ShardInfo> = self.manifest.shards.iter().filter(|s| wanted(s)).collect();
+        match &self.store {
+            None => wanted.into_iter().map(|info| self.shard(info)).collect(),
+            Some(store) => store.each(&wanted, |info| self.shard(info)).into_iter().collect(),
+        }
     }
 }
 
@@ -275,27 +347,49 @@ pub struct ShardSet {
 }
 
 impl ShardSet {
-    /// Opens every data set under `root`, in name order. At least one must be there.
+    /// Opens every data set under `root`, a folder or a URL, in name order. At least one must be there.
     pub fn open(root: &Path) -> Result<Self, ShardError> {
+        if let Some(url) = url_of(root) {
+            return Self::far(root, &Store::open(url)?);
+        }
         if root.join(MANIFEST).is_file() {
             return Ok(Self { root: root.to_path_buf(), datasets: vec![Dataset::open(root)?] });
         }
-        let entries = fs::read_dir(root).map_err(ShardError::io(root, "open the folder of shards"))?;
-        let mut folders = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(ShardError::io(root, "list"))?.path();
-            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            if !hidden && path.join(MANIFEST).is_file() {
-                folders.push(path);
-            }
-        }
-        folders.sort();
+        let folders = folders(root)?;
         if folders.is_empty() {
-            let what = "no prepared data set; make one with `nct prepare <data folder> --out` this folder";
-            return Err(ShardError::folder(root, what));
+            return Err(none(root));
         }
         let datasets = folders.iter().map(|path| Dataset::open(path)).collect::<Result<_, _>>()?;
         Ok(Self { root: root.to_path_buf(), datasets })
+    }
+
+    fn far(root: &Path, store: &Store) -> Result<Self, ShardError> {
+        let set = |datasets| Ok(Self { root: root.to_path_buf(), datasets });
+        if let Some(dataset) = Dataset::far(store.clone())? {
+            return set(vec![dataset]);
+        }
+        let mut names = match store.folders()? {
+            Some(names) => names,
+            None => listed(root, store)?,
+        };
+        names.retain(|name| !name.starts_with('.'));
+        names.sort();
+        let opened = store.each(&names, |name| Dataset::far(store.below(name)));
+        let datasets: Vec<Dataset> =
+            opened.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        if datasets.is_empty() {
+            return Err(none(root));
+        }
+        set(datasets)
+    }
+
+    /// Writes down which data sets the folder `root` holds, for web servers that it is copied to.
+    pub fn list(root: &Path) -> Result<(), ShardError> {
+        let folders = folders(root)?;
+        let names: Vec<_> = folders.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+        let path = root.join(DATASETS);
+        let text = serde_json::to_vec(&names).map_err(|e| ShardError::folder(&path, e.to_string()))?;
+        write_whole(&path, &text).map_err(ShardError::io(&path, "write"))
     }
 
     /// The data sets in name order.
@@ -309,5 +403,49 @@ impl ShardSet {
             let names: Vec<&str> = self.datasets.iter().map(|d| d.manifest.dataset.as_str()).collect();
             ShardError::folder(&self.root, format!("no data set {name}; here are: {}", names.join(", ")))
         })
+    }
+}
+
+/// Whether it names something within a folder, and nothing else.
+fn is_plain(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    let first = components.next();
+    matches!(first, Some(Component::Normal(part)) if part == name) && components.next().is_none()
+}
+
+fn none(root: &Path) -> ShardError {
+    let what = "no prepared data set; make one with `nct prepare <data folder> --out` this folder";
+    ShardError::folder(root, what)
+}
+
+/// Folders of data sets in `root`, in name order.
+fn folders(root: &Path) -> Result<Vec<PathBuf>, ShardError> {
+    let entries = fs::read_dir(root).map_err(ShardError::io(root, "open the folder of shards"))?;
+    let mut folders = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(ShardError::io(root, "list"))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !hidden && path.join(MANIFEST).is_file() {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+/// The data sets that [`DATASETS`] names.
+fn listed(root: &Path, store: &Store) -> Result<Vec<String>, ShardError> {
+    let path = root.join(DATASETS);
+    let text = store.read(DATASETS)?.ok_or_else(|| {
+        let what = format!(
+            "neither {MANIFEST} nor {DATASETS} is there; web servers list nothing, so copy the {DATASETS} too that `nct prepare` writes beside the data sets"
+        );
+        ShardError::folder(root, what)
+    })?;
+    let names: Vec<String> =
+        serde_json::from_slice(&text).map_err(|e| ShardError::folder(&path, e.to_string()))?;
+    match names.iter().find(|name| !is_plain(name)) {
+        Some(name) => Err(ShardError::folder(&path, format!("{name:?} is no plain name"))),
+        None => Ok(names),
     }
 }

@@ -6,6 +6,7 @@ use crate::cli::exit::Usage;
 use crate::cli::show::Show;
 use crate::config::Study;
 use crate::runs::write_atomic;
+use crate::store::url_of;
 use std::path::{Path, PathBuf, absolute};
 
 /// Writes the script to `file`, or to `nct-NAME.sbatch` if that is empty.
@@ -20,7 +21,11 @@ pub(super) fn write(
     let file = if file.as_os_str().is_empty() { Path::new(&named) } else { file };
     let out = absolute(&place.out)?;
     std::fs::create_dir_all(out.join("slurm"))?;
-    write_atomic(file, script(args, &study.name, &absolute(&place.shards)?, &out)?.as_bytes())?;
+    let shards = match url_of(&place.shards) {
+        Some(url) => url.into(),
+        None => absolute(&place.shards)?,
+    };
+    write_atomic(file, script(args, &study.name, &shards, &out)?.as_bytes())?;
     show.line(&format!("{}: {} jobs; submit it with: sbatch {0}", file.display(), args.workers));
     Ok(())
 }

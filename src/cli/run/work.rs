@@ -9,6 +9,7 @@ use crate::config::{Data, Experiment, Point, Responses, Study, Training, Work};
 use crate::ingest::{Color, PrepareOptions};
 use crate::runs::{Failure, Identities, Queue, Run, State, write_atomic};
 use crate::shard::ShardSet;
+use crate::store::url_of;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -132,8 +133,16 @@ impl Task<'_> {
 
 impl<'s> Worker<'s> {
     pub(super) fn new(study: &'s Study, place: &'s Place) -> anyhow::Result<Self> {
+        let mut shards = None;
+        if let Some(url) = url_of(&place.shards) {
+            if study.samples.is_some() || study.stages.iter().any(|s| matches!(s.work, Work::Respond(_))) {
+                let what = format!("{url}: this study makes data, for which shards must be in a folder");
+                return Err(Usage(what).into());
+            }
+            shards = Some(ShardSet::open(&place.shards)?);
+        }
         let (queue, identities) = (Queue::open(&place.out)?, Identities::new(&place.out));
-        Ok(Self { study, place, queue, identities, ids: HashMap::new(), done: HashMap::new(), shards: None })
+        Ok(Self { study, place, queue, identities, ids: HashMap::new(), done: HashMap::new(), shards })
     }
 
     /// Forgets what went wrong before, so that it is tried again.
@@ -331,6 +340,9 @@ impl<'s> Worker<'s> {
         };
         if let Some(digest) = self.shards.as_ref().and_then(of) {
             return Some(digest);
+        }
+        if url_of(&self.place.shards).is_some() {
+            return None;
         }
         // Another process may have made it.
         self.shards = if self.place.shards.is_dir() { ShardSet::open(&self.place.shards).ok() } else { None };

@@ -9,7 +9,7 @@ use super::error::{IngestError, Result};
 use crate::base::color::luma;
 use crate::base::{DType, Split};
 use crate::corruption::{Corruption, Extent, ImageKey, Jpeg, Profile, Scratch, Severity};
-use crate::shard::{Dataset, Manifest};
+use crate::shard::{Dataset, Manifest, ShardSet};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -108,6 +108,9 @@ pub fn corrupt(
         Ok(Cell { corruption, severity, images: images.ids.len() as u64, bytes })
     };
     let made = cells.map(one).collect::<Result<Vec<_>>>()?;
+    if options.layout == Layout::Shards {
+        ShardSet::list(&root)?;
+    }
     fs::rename(&root, out).map_err(IngestError::io(out, "put the finished set in place"))?;
     Ok(made)
 }

@@ -5,10 +5,10 @@
 //! at most the shard it was at, and ends with the same bytes.
 
 use super::{Fingerprint, IngestError, Manifest, PixelSums, Result};
-use crate::shard::{MANIFEST, Mapped, Shard, ShardInfo};
+use crate::files::write_whole;
+use crate::shard::{MANIFEST, Mapped, Shard, ShardInfo, ShardSet};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const SETTINGS: &str = "settings.json";
@@ -163,7 +163,8 @@ impl Staging {
         shards.sort_by(|a, b| a.file.cmp(&b.file));
         let manifest = Manifest { shards, ..manifest };
         let text = serde_json::to_string_pretty(&manifest).expect("a manifest has only plain values");
-        write_durably(&self.root.join(MANIFEST), text.as_bytes())?;
+        let path = self.root.join(MANIFEST);
+        write_whole(&path, text.as_bytes()).map_err(IngestError::io(&path, "write"))?;
         for entry in list(&self.root)? {
             let named = |path: &Path| {
                 path.file_name()
@@ -179,6 +180,7 @@ impl Staging {
             .and_then(|()| sync_folder(parent));
         renamed.map_err(IngestError::io(&self.target, "put the finished data set in place"))?;
         self.keep = true;
+        ShardSet::list(parent)?;
         Ok(manifest)
     }
 
@@ -272,17 +274,6 @@ fn clear(root: &Path) -> Result<()> {
 fn list(root: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(root).and_then(|entries| entries.map(|e| Ok(e?.path())).collect());
     entries.map_err(IngestError::io(root, "list"))
-}
-
-/// Writes a small file so that after any crash it is there whole or not at all, once the folder is flushed too.
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map(drop).map_err(|e| e.error)
-    });
-    written.map_err(IngestError::io(path, "write"))
 }
 
 fn sync_folder(path: &Path) -> std::io::Result<()> {
