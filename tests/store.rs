@@ -272,6 +272,29 @@ fn what_a_store_does_not_give_is_told_with_the_way_out() {
     assert!(out.status.code() == Some(2) && stderr(&out).contains("N206"), "{}", stderr(&out));
 }
 
+#[test]
+fn names_in_a_strangers_manifest_lead_nowhere_else() {
+    let dir = shards();
+    let path = dir.path().join("shards/mtl_monkey_dataset/manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let server = Server::start(&dir.path().join("shards"), |_, _| Fault::None);
+    let url = format!("{}/mtl_monkey_dataset", server.url);
+    for place in ["/dataset", "/shards/0/file", "/shards/0/blake3"] {
+        for name in ["..", "../copied", "/tmp", "a/b", ""] {
+            let mut manifest = manifest.clone();
+            *manifest.pointer_mut(place).unwrap() = name.into();
+            fs::write(&path, manifest.to_string()).unwrap();
+            let out = output(cached(dir.path(), "cache").args(["fetch", &url, "--out", "copy/of"]));
+            assert_eq!(out.status.code(), Some(2), "{place} {name:?}");
+            assert!(stderr(&out).contains("N202"), "{place} {name:?}: {}", stderr(&out));
+            assert!(!dir.path().join("copy").exists(), "{place} {name:?}");
+        }
+    }
+    fs::write(path, text).unwrap();
+    succeed(cached(dir.path(), "cache").args(["fetch", &url, "--out", "copy/of"]));
+}
+
 /// A web server, or a colleague, reads what the mask lets them read.
 #[cfg(unix)]
 #[test]
