@@ -59,7 +59,7 @@ struct PrepareArgs {
 
 #[derive(Debug, clap::Args)]
 struct LoaderArgs {
-    /// Folder of shards
+    /// Folder of shards, or its URL (nct help stores)
     #[arg(long, default_value = "shards")]
     shards: PathBuf,
     /// What is done with each image

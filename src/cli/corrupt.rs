@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 /// Arguments of `nct corrupt`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folder of shards, or of one data set in it
+    /// Folder of shards, or of one data set in it, or the URL of either (nct help stores)
     #[arg(default_value = "shards")]
     shards: PathBuf,
     /// Folder to make

@@ -28,7 +28,7 @@ use tch::Device;
 pub(crate) struct Args {
     /// Folder of the run
     run: PathBuf,
-    /// Folder of shards
+    /// Folder of shards, or its URL (nct help stores)
     #[arg(long, default_value = "shards")]
     shards: PathBuf,
     /// Which evaluations

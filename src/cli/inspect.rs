@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// Arguments of `nct inspect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folder of shards, or of one data set in it
+    /// Folder of shards, or of one data set in it, or the URL of either (nct help stores)
     #[arg(default_value = "shards")]
     shards: PathBuf,
     /// One JSON object a line, per data set and split

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Folders of runs, or NAME=RUN
     #[arg(required = true)]
     run: Vec<String>,
-    /// Folder of shards
+    /// Folder of shards, or its URL (nct help stores)
     #[arg(long, default_value = "shards")]
     shards: PathBuf,
     /// Neural set whose stimuli say how images are normalised and what they evoke, if not that of the first run

@@ -83,7 +83,7 @@ pub(crate) struct Args {
 /// Which images.
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
-    /// Folder of shards
+    /// Folder of shards, or its URL (nct help stores)
     #[arg(long, default_value = "shards")]
     pub(super) shards: PathBuf,
     /// Data set of the images, if not the labelled images of the first run

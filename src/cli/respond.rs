@@ -24,7 +24,7 @@ use tch::{Device, Kind, Tensor};
 pub(crate) struct Args {
     /// Folder of the run; its best weights are used
     pub(super) run: PathBuf,
-    /// Folder of shards
+    /// Folder of shards, or its URL (nct help stores)
     #[arg(long, default_value = "shards")]
     pub(super) shards: PathBuf,
     /// Data set of the folder whose images are shown: labelled images, or the stimuli of a neural set

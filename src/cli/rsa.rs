@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Layers, by commas: conv3_1, relu3_1, features.14, paths; or all convolutions and poolings with `places`
     #[arg(long, value_delimiter = ',', default_value = "places")]
     layers: Vec<String>,
-    /// Folder of shards
+    /// Folder of shards, or its URL (nct help stores)
     #[arg(long, default_value = "shards")]
     shards: PathBuf,
     /// Data set of the images, if not the labelled images of the first run

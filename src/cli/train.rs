@@ -29,7 +29,7 @@ use together::Together;
 /// Arguments of `nct train`.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
-    /// Folder of shards
+    /// Folder of shards, or its URL (nct help stores)
     #[arg(long, default_value = "shards")]
     pub(crate) shards: PathBuf,
     /// Settings; see configs/. Without it, the paper's co-training

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// Arguments of `nct verify`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folder of shards, or of one data set in it
+    /// Folder of shards, or of one data set in it, or the URL of either (nct help stores)
     #[arg(default_value = "shards")]
     shards: PathBuf,
     /// Also decode everything and compare the statistics

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 /// Arguments of `nct bench train`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BenchArgs {
-    /// Folder of shards
+    /// Folder of shards, or its URL (nct help stores)
     #[arg(long, default_value = "shards")]
     shards: PathBuf,
     /// Settings; without it, the paper's co-training
