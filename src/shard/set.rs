@@ -28,7 +28,7 @@ const MAX_SIDE: u32 = 1 << 14;
 const MAX_ROWS: u64 = 1 << 40;
 
 /// How often a whole file is fetched before its digest counts.
-const FETCHES: usize = 3;
+const FETCHES: usize = 5;
 
 /// A shard of a data set.
 pub type OpenShard = Shard<Stored>;

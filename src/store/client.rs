@@ -21,6 +21,8 @@ use url::Url;
 
 /// Requests under way at once.
 const REQUESTS: usize = 32;
+/// A slow machine asks so often even beyond its patience.
+const REQUESTS_AT_LEAST: u32 = 4;
 /// Answers that are too short or have the wrong checksum after which the stored file itself is taken to be damaged.
 const WRONG_ANSWERS: u32 = 12;
 /// What is told of answers.
@@ -173,7 +175,7 @@ impl Client {
                     format!("{what}, {wrong} times: the stored file is damaged; copy the data set again");
                 return Err(fetch(url, what));
             }
-            if start.elapsed() >= patience {
+            if start.elapsed() >= patience && attempt + 1 >= REQUESTS_AT_LEAST {
                 let what = format!("{what}; asked {} times in {} s", attempt + 1, start.elapsed().as_secs());
                 return Err(fetch(url, what));
             }

@@ -33,7 +33,7 @@ pub type Start = dyn Fn(&[u8]) -> Option<u64> + Send + Sync;
 pub type SoundEnds = dyn Fn(&[u8], &[u8]) -> bool + Send + Sync;
 
 /// How long a store may fail before a command gives up that has only begun.
-const PATIENCE_AT_START: Duration = Duration::from_secs(5);
+const PATIENCE_AT_START: Duration = Duration::from_secs(10);
 /// And one that has work to lose.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// Threads that wait for answers on behalf of one caller.
