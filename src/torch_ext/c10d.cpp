@@ -10,6 +10,8 @@
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <torch/torch.h>
 
+#include <cstdlib>
+
 using at::Tensor;
 using GroupPtr = c10::intrusive_ptr<c10d::ProcessGroup>;
 
@@ -103,6 +105,13 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     return {dx, dweight, dbias, none, none, none, none, none};
   }
 };
+
+// c10d keeps the last 2,000 exchanges for a debugger, in a map that several groups of one process change without a lock
+// (FlightRecorder::record in 2.11). Nobody reads it here. It asks the environment once, which may only be changed before
+// there are threads.
+__attribute__((constructor)) void no_flight_recorder() {
+  setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
+}
 
 std::shared_ptr<gloo::transport::Device> device_for(const char* interface, const char* host) {
   if (*interface) return c10d::ProcessGroupGloo::createDeviceForInterface(interface);

@@ -1,11 +1,24 @@
 use super::*;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use tch::{Device, Kind};
 
+/// A free port that the system gives to nobody who asks for any.
+fn port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let n = std::process::id().wrapping_mul(31).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 15_000 + (n % 17_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// `world` threads, each a process to the others.
 fn together<T: Send>(world: u32, work: impl Fn(Arc<Group>) -> T + Sync) -> Vec<T> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port();
     thread::scope(|scope| {
         let ranks: Vec<_> = (0..world)
             .map(|rank| {
@@ -130,14 +143,15 @@ fn an_update_of_two_batches_is_exchanged_once() {
 
 #[test]
 fn a_process_that_is_gone_is_an_error_for_the_others() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port();
     let join = |rank| {
         let at = Meeting { host: "127.0.0.1".into(), port, interface: None, rank, world: 2 };
         Group::join(&at).unwrap()
     };
     let error = thread::scope(|scope| {
-        let gone = scope.spawn(|| drop(join(1)));
+        let gone = scope.spawn(|| join(1).meet().unwrap());
         let group = join(0);
+        group.meet().unwrap();
         gone.join().unwrap();
         group.meet().unwrap_err()
     });
