@@ -409,7 +409,8 @@ mod training {
                 let counted = Arc::clone(&counted);
                 std::thread::spawn(move || {
                     let limit = match number % 3 {
-                        1 => 400 + mix64(number as u64) % 30_000,
+                        // The first ends within its first answer.
+                        0 => 200 + mix64(number as u64) % 30_000 * number.min(1) as u64,
                         _ => u64::MAX,
                     };
                     let sent = std::io::copy(&mut Read::by_ref(&mut down).take(limit), &mut up);
@@ -468,7 +469,7 @@ mod training {
         assert!(said.contains("all sound"), "{said}");
         let local = learned(dir.path(), "shards", "local", &[]);
         assert!(local == learned(dir.path(), url, "far", &environment));
-        assert!(cut.load(Ordering::Relaxed) > 2, "connections did break");
+        assert!(cut.load(Ordering::Relaxed) > 0, "connections did break");
         let out =
             output(cached(dir.path(), "cache").args(["inspect", "s3://nobodys/shards"]).envs(environment));
         assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));

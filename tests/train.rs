@@ -104,7 +104,11 @@ fn killed_at_any_moment_and_resumed_gives_the_same_run() {
     let mut whole_time = start.elapsed().as_micros() as u64;
     let whole = only_run(dir.path(), "whole");
     let (mut interrupted, mut went_on) = (0, 0);
-    for k in 0..kills {
+    // A busy machine at the start makes the first moments too late.
+    for k in 0..20 * kills {
+        if interrupted == kills {
+            break;
+        }
         let mut first = train(dir.path(), &sets);
         let mut child = first.arg("killed").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let moment = nct::base::rng::mix64(k) % whole_time;
@@ -137,8 +141,8 @@ fn killed_at_any_moment_and_resumed_gives_the_same_run() {
             fs::remove_dir_all(made).unwrap();
         }
     }
-    assert!(interrupted > kills / 2, "only {interrupted} of {kills} runs were interrupted");
-    println!("{kills} runs, {interrupted} killed, {went_on} resumed: all equal");
+    assert_eq!(interrupted, kills, "so many runs were interrupted");
+    println!("{interrupted} runs killed, {went_on} resumed: all equal");
 }
 
 #[test]
