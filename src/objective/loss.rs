@@ -137,7 +137,10 @@ impl Objective {
         let (settings, s) = (&self.settings, self.log_variance(task));
         match (settings.neural_loss(task), s) {
             (NeuralLoss::Mse, s) => {
-                let mse = reduced(&predicted.mse_loss(recorded, Reduction::None), settings.loss_sum, part);
+                let sum = settings.loss_sum || recorded.numel() == 0;
+                // Reduced by the loss itself: its gradient rounds as PyTorch's does.
+                let mse = predicted.mse_loss(recorded, if sum { Reduction::Sum } else { Reduction::Mean });
+                let mse = if sum || part == 1.0 { mse } else { mse * part };
                 s.map_or(mse.shallow_clone(), |s| ((-s).exp().squeeze() * &mse + s.squeeze() * part) * 0.5)
             }
             (NeuralLoss::Poisson, None) => {
