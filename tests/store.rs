@@ -206,7 +206,7 @@ fn what_was_fetched_is_not_fetched_again() {
 fn a_copy_is_complete_and_checked_and_goes_on_where_it_was_stopped() {
     let dir = shards();
     let root = dir.path().join("shards");
-    // Its third file of the labelled set never arrives whole.
+    // The last file of the labelled set never arrives as it is.
     let last = |name: &str| {
         let manifest: serde_json::Value =
             serde_json::from_slice(&fs::read(root.join(name).join("manifest.json")).unwrap()).unwrap();

@@ -5,7 +5,7 @@ use super::layout::{HEADER_BYTES, Header};
 use super::mmap::Mapped;
 use super::reader::is_index;
 use crate::base::digest;
-use crate::store::{Sound, StoredFile};
+use crate::store::StoredFile;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -121,7 +121,6 @@ impl Far {
             return Ok(Cow::Borrowed(&self.rest[start as usize..end as usize]));
         }
         let sound = move |bytes: &[u8]| checksum.is_none_or(|wanted| digest::crc32c(bytes) == wanted);
-        let sound: &Sound = &sound;
-        Ok(Cow::Owned(self.file.piece(range, sound)?))
+        Ok(Cow::Owned(self.file.piece(range, &sound)?))
     }
 }

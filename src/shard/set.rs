@@ -389,6 +389,10 @@ impl ShardSet {
         let names: Vec<_> = folders.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         let path = root.join(DATASETS);
         let text = serde_json::to_vec(&names).map_err(|e| ShardError::folder(&path, e.to_string()))?;
+        if fs::read(&path).is_ok_and(|found| found == text) {
+            // A folder that was prepared may be read-only by now.
+            return Ok(());
+        }
         write_whole(&path, &text).map_err(ShardError::io(&path, "write"))
     }
 

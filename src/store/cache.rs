@@ -113,9 +113,10 @@ impl Cache {
                 if used <= aim {
                     break;
                 }
-                // Another program may have been faster.
-                let _ = fs::remove_file(&piece.path);
-                used -= piece.bytes;
+                // Another program may have been faster; what is not ours to remove stays, and counts.
+                if fs::remove_file(&piece.path).is_ok() || !piece.path.exists() {
+                    used -= piece.bytes;
+                }
             }
         }
         let room = self.limit.saturating_sub(used + bytes).min((self.limit / LOOK_EVERY).max(1));

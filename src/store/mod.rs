@@ -107,7 +107,9 @@ impl Store {
         std::thread::scope(|scope| {
             for _ in 0..items.len().min(AT_ONCE) {
                 scope.spawn(|| {
-                    while let Some((i, item)) = at(items, next.fetch_add(1, Ordering::Relaxed)) {
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(item) = items.get(i) else { break };
                         let result = work(item);
                         done.lock().unwrap_or_else(PoisonError::into_inner).push((i, result));
                     }
@@ -118,10 +120,6 @@ impl Store {
         done.sort_by_key(|(i, _)| *i);
         done.into_iter().map(|(_, result)| result).collect()
     }
-}
-
-fn at<T>(items: &[T], i: usize) -> Option<(usize, &T)> {
-    items.get(i).map(|item| (i, item))
 }
 
 /// A file in a store.
@@ -184,7 +182,8 @@ impl StoredFile {
         self.store.client.spawn(async move {
             let (Inner { client, cache, .. }, _claim) = (&*file.store, claim);
             let sound = move |bytes: &[u8]| crc32c(bytes) == checksum;
-            if let Ok(bytes) = client.piece(&file.name, range.clone(), &sound, PATIENCE).await {
+            // Who asks for it waits for this, and then has a patience of its own.
+            if let Ok(bytes) = client.piece(&file.name, range.clone(), &sound, PATIENCE_AT_START).await {
                 let _ = cache.write(&file.digest, &range, &bytes);
             }
         });
