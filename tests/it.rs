@@ -20,6 +20,8 @@ mod loop_parts;
 mod parallel;
 mod prepare;
 #[cfg(feature = "torch")]
+mod programs;
+#[cfg(feature = "torch")]
 mod recipes;
 #[cfg(feature = "torch")]
 mod report;

@@ -30,9 +30,16 @@ pub(super) struct Args {
     dry_run: bool,
 }
 
-/// Exports, if it was asked for; says whether it was.
-pub(super) fn run(args: &Args, store: &Store, runs: &[Listed], show: Show) -> anyhow::Result<bool> {
-    let Some(address) = &args.datajoint else { return Ok(false) };
+impl Args {
+    /// Whether an export was asked for.
+    pub(super) fn are_given(&self) -> bool {
+        self.datajoint.is_some()
+    }
+}
+
+/// Exports, if it was asked for.
+pub(super) fn run(args: &Args, store: &Store, runs: &[Listed], show: Show) -> anyhow::Result<()> {
+    let Some(address) = &args.datajoint else { return Ok(()) };
     let fabrikant = args.fabrikant.clone().or_else(|| std::env::var("USER").ok());
     let Some(fabrikant) = fabrikant.filter(|name| !name.is_empty()) else {
         return Err(Usage("--fabrikant: whose rows are these?".to_owned()).into());
@@ -69,7 +76,7 @@ pub(super) fn run(args: &Args, store: &Store, runs: &[Listed], show: Show) -> an
     } else if args.store.is_none() && new > 0 {
         show.line("without --store no weights are attached");
     }
-    Ok(true)
+    Ok(())
 }
 
 /// None of a run without a score of test data: the tables ask for one.

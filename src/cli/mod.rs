@@ -47,6 +47,8 @@ mod rsa;
 #[cfg(feature = "torch")]
 mod run;
 #[cfg(feature = "torch")]
+mod torch;
+#[cfg(feature = "torch")]
 mod train;
 #[cfg(feature = "torch")]
 mod weights;
@@ -89,37 +91,17 @@ enum Command {
     #[command(hide = true)]
     CorruptRaw(corrupt::raw::Args),
     /// Measure throughput on this machine
+    #[cfg(not(feature = "torch"))]
     Bench(bench::Args),
-    /// Train a network
     #[cfg(feature = "torch")]
-    Train(train::Args),
-    /// Train one network with several processes of this machine
-    #[cfg(feature = "torch")]
-    Launch(launch::Args),
-    /// Train all experiments of a recipe, a sweep or a study, as far as they are not done
-    #[cfg(feature = "torch")]
-    Run(run::Args),
+    #[command(flatten)]
+    Torch(torch::Command),
     /// Show, compare and describe settings
     #[cfg(feature = "torch")]
     Config(config::Args),
-    /// Evaluate a trained network, on images as they are, under noise and under corruptions
-    #[cfg(feature = "torch")]
-    Eval(eval::Args),
-    /// Write a network's responses to images as a neural set in the raw layout
-    #[cfg(feature = "torch")]
-    Respond(respond::Args),
     /// Compare models under corruptions with a baseline
     #[cfg(feature = "torch")]
     Robustness(robustness::Args),
-    /// Find images that a layer cannot tell from others, under a constraint
-    #[cfg(feature = "torch")]
-    Reconstruct(reconstruct::Args),
-    /// Find images that excite single neurons most
-    #[cfg(feature = "torch")]
-    Mei(mei::Args),
-    /// Compare representations of layers, networks and recorded responses
-    #[cfg(feature = "torch")]
-    Rsa(rsa::Args),
     /// Show runs as one page: curves, robustness, confusions, neurons, images, and what they differ in
     #[cfg(feature = "torch")]
     Report(report::Args),
@@ -128,15 +110,10 @@ enum Command {
     Plot(report::PlotArgs),
     /// List, find, compare, tag and remove runs
     Runs(runs::Args),
-    /// Show, convert and compare weights files
-    #[cfg(feature = "torch")]
-    Weights(weights::Args),
-    /// Sample data, shards, training and evaluation in one go
-    #[cfg(feature = "torch")]
-    Demo(demo::Args),
     /// Write sample data in the layout of the real sets
     Synth(synth::Args),
     /// Say what this program and machine have, what is missing, and how to get it
+    #[cfg(not(feature = "torch"))]
     Doctor(doctor::Args),
     /// Explain an error by its code
     Explain(codes::Args),
@@ -151,8 +128,42 @@ enum Command {
     },
 }
 
-/// Runs the program with the process's arguments.
+/// Where what needs libtorch is done. A type and no pointer: a program's code then names one place only, and the linker
+/// leaves libtorch out of `nct`.
+trait Torch {
+    #[cfg(feature = "torch")]
+    fn command(command: torch::Command, show: show::Show) -> anyhow::Result<()>;
+    /// `nct runs export --datajoint`, which attaches weights.
+    #[cfg(feature = "torch")]
+    fn datajoint(
+        args: &datajoint::Args,
+        store: &crate::runs::Store,
+        runs: &[crate::runs::Listed],
+        show: show::Show,
+    ) -> anyhow::Result<()>;
+}
+
+/// Runs `nct` with the process's arguments.
+#[cfg(feature = "torch")]
 pub fn main() -> ExitCode {
+    start::<torch::Elsewhere>()
+}
+
+/// Runs `nct-torch`, which does all commands itself.
+#[cfg(feature = "torch")]
+pub fn main_with_torch() -> ExitCode {
+    start::<torch::Here>()
+}
+
+/// Runs `nct` with the process's arguments.
+#[cfg(not(feature = "torch"))]
+pub fn main() -> ExitCode {
+    struct Nowhere;
+    impl Torch for Nowhere {}
+    start::<Nowhere>()
+}
+
+fn start<T: Torch>() -> ExitCode {
     let cli = Cli::parse();
     let show = show::Show::new(cli.quiet);
     finish(match cli.command {
@@ -162,37 +173,21 @@ pub fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(&args, show),
         Command::Corrupt(args) => corrupt::run(&args, show),
         Command::CorruptRaw(args) => corrupt::raw::run(&args),
+        #[cfg(not(feature = "torch"))]
         Command::Bench(args) => bench::run(&args, show),
         #[cfg(feature = "torch")]
-        Command::Train(args) => train::run(&args, show),
-        #[cfg(feature = "torch")]
-        Command::Launch(args) => launch::run(&args, show),
-        #[cfg(feature = "torch")]
-        Command::Run(args) => run::run(&args, show),
+        Command::Torch(command) => T::command(command, show),
         #[cfg(feature = "torch")]
         Command::Config(args) => config::run(&args, show),
         #[cfg(feature = "torch")]
-        Command::Eval(args) => eval::run(&args, show),
-        #[cfg(feature = "torch")]
-        Command::Respond(args) => respond::run(&args, show),
-        #[cfg(feature = "torch")]
         Command::Robustness(args) => robustness::run(&args, show),
-        #[cfg(feature = "torch")]
-        Command::Reconstruct(args) => reconstruct::run(&args, show),
-        #[cfg(feature = "torch")]
-        Command::Mei(args) => mei::run(&args, show),
-        #[cfg(feature = "torch")]
-        Command::Rsa(args) => rsa::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Report(args) => report::run(&args, show),
         #[cfg(feature = "torch")]
         Command::Plot(args) => report::plot(&args, show),
-        Command::Runs(args) => runs::run(&args, show),
-        #[cfg(feature = "torch")]
-        Command::Weights(args) => weights::run(&args, show),
-        #[cfg(feature = "torch")]
-        Command::Demo(args) => demo::run(&args, show),
+        Command::Runs(args) => runs::run::<T>(&args, show),
         Command::Synth(args) => synth::run(&args, show),
+        #[cfg(not(feature = "torch"))]
         Command::Doctor(args) => doctor::run(&args),
         Command::Explain(args) => codes::explain(&args),
         Command::Help(args) => help::run(&args),

@@ -125,7 +125,7 @@ struct List {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
+pub(super) fn run<T: super::Torch>(args: &Args, show: Show) -> anyhow::Result<()> {
     let mut store = Store::open(&args.root)?;
     if let Some(why) = store.unwritable() {
         show.line(&format!(
@@ -156,8 +156,10 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         #[cfg(feature = "torch")]
         Command::Export { table, wide, filters, datajoint } => {
             let runs = store.list(filters, &[], None)?;
-            let done = super::datajoint::run(datajoint, &store, &runs, show)?;
-            export(&store, table, *wide, &runs, done, show)
+            if datajoint.are_given() {
+                T::datajoint(datajoint, &store, &runs, show)?;
+            }
+            export(&store, table, *wide, &runs, datajoint.are_given(), show)
         }
         #[cfg(not(feature = "torch"))]
         Command::Export { table, wide, filters } => {

@@ -4,6 +4,7 @@ use super::Args;
 use super::work::Place;
 use crate::cli::exit::Usage;
 use crate::cli::show::Show;
+use crate::cli::torch::front;
 use crate::config::Study;
 use crate::runs::write_atomic;
 use crate::store::url_of;
@@ -43,8 +44,7 @@ fn script(args: &Args, name: &str, shards: &Path, out: &Path) -> anyhow::Result<
     }
     options.extend(args.slurm_option.iter().cloned());
     let options: String = options.iter().map(|option| format!("#SBATCH {option}\n")).collect();
-    let mut command =
-        vec![quoted(&std::env::current_exe()?)?, "run".to_owned(), quoted(&absolute(&args.recipe)?)?];
+    let mut command = vec![quoted(&front()?)?, "run".to_owned(), quoted(&absolute(&args.recipe)?)?];
     for set in &args.set {
         command.extend(["--set".to_owned(), quoted(&PathBuf::from(set))?]);
     }
