@@ -39,5 +39,6 @@ fn torch_ext(libtorch: &Path) {
         // Symbols of libtorch's templates would be most of the program's size.
         .debug(false)
         .file("src/torch_ext/c10d.cpp")
+        .file("src/torch_ext/device.cpp")
         .compile("nct_torch_ext");
 }

@@ -26,6 +26,8 @@ mod recipes;
 #[cfg(feature = "torch")]
 mod report;
 #[cfg(feature = "torch")]
+mod resident;
+#[cfg(feature = "torch")]
 mod run;
 mod runs;
 #[cfg(feature = "store")]

@@ -399,6 +399,7 @@ fn train_here(experiment: &Experiment, shards: &ShardSet, group: &Arc<Group>) ->
         optimizer: Optimizer::new(&experiment.optimizer, params).unwrap(),
         schedule: Arc::new(data.schedule(&sources).unwrap()),
         sources: Arc::new(sources),
+        resident: None,
         validation: data.evaluator(Split::Validation).unwrap(),
         loader: data.loader(),
         anneal: experiment.schedule.clone(),

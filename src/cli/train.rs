@@ -2,6 +2,7 @@
 
 pub(super) mod measure;
 mod plan;
+mod resident;
 mod start;
 pub(super) mod together;
 
@@ -158,6 +159,7 @@ fn train_together(
     let (asked, processes) = (experiment, together.here());
     let experiment = &together.settings(&fitted(asked, &shards, processes, resumed.is_some(), show)?)?;
     let data = Data::open(experiment, &shards)?.among(processes);
+    let data = resident::choose(experiment, data, selected.device, show)?;
     together.agree(experiment, &data)?;
     let sources = data.sources(Split::Train)?;
     let validation = data.evaluator(Split::Validation)?;
@@ -197,6 +199,7 @@ fn train_together(
         mode: Mode { frozen_norms: experiment.freeze.norms_below, ..Mode::TRAIN },
         optimizer: Optimizer::new(&experiment.optimizer, params)?,
         schedule,
+        resident: resident::upload(&sources, selected.device, show)?,
         sources: Arc::new(sources),
         validation,
         loader: data.loader(),

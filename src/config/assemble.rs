@@ -17,6 +17,8 @@ pub struct Data<'a> {
     budget: Budget,
     /// Processes that share the machine's memory.
     processes: u32,
+    /// Whether the device makes the batches of training, as far as it can.
+    pub(super) on_device: bool,
 }
 
 /// Which labelled images evaluations show, and which classes they score.
@@ -57,7 +59,7 @@ impl<'a> Data<'a> {
             neural.extend(find(name)?.map(|dataset| (task, dataset)));
         }
         let (images, budget) = (find(&experiment.data.images)?, budget(experiment, 1));
-        Ok(Self { experiment, images, neural, budget, processes: 1 })
+        Ok(Self { experiment, images, neural, budget, processes: 1, on_device: false })
     }
 
     /// For one of several processes that share the machine's free memory.
@@ -92,22 +94,39 @@ impl<'a> Data<'a> {
     /// The streams of `split`: sessions in order, then images. Training data are augmented. Other images are
     /// shown as in the domain of training: with its noise, and otherwise as they are (spec/data.md section 3).
     pub fn sources(&self, split: Split) -> Result<Vec<Source>, DataError> {
+        let mut sources = Vec::new();
+        for (task, dataset, view) in self.views(split)? {
+            match task {
+                Task::Classification => sources.push(Source::images(dataset, split, &view)?),
+                _ => sources.extend(self.sessions(task, dataset, split, &view)?),
+            }
+        }
+        Ok(sources)
+    }
+
+    /// What each data set teaches, and how it is shown, in the order of the streams.
+    pub(super) fn views(&self, split: Split) -> Result<Vec<(Task, &'a Dataset, View)>, DataError> {
         let data = &self.experiment.data;
         let (neural, images) = match split {
             Split::Train => (data.neural_augment.clone(), data.augment.clone()),
             _ => (AugmentSettings::NONE, Shown::in_domain(&data.augment.noise).augment()),
         };
-        let mut sources = Vec::new();
+        let mut views = Vec::new();
         for &(task, dataset) in &self.neural {
-            sources.extend(self.sessions(task, dataset, split, neural.clone(), &self.budget)?);
+            views.push((task, dataset, self.neural_view(dataset, neural.clone(), &self.budget)?));
         }
         if let Some(dataset) = self.images {
             let matching = self.experiment.modules.representation_matching.as_ref();
             let second = matching.filter(|_| split == Split::Train).map(|m| m.second_view.clone());
             let view = View { second, ..self.image_view(dataset, images, &self.budget)? };
-            sources.push(Source::images(dataset, split, &view)?);
+            views.push((Task::Classification, dataset, view));
         }
-        Ok(sources)
+        if self.on_device && split == Split::Train {
+            for (_, dataset, view) in &mut views {
+                super::residency::hand_over(dataset, view);
+            }
+        }
+        Ok(views)
     }
 
     fn sessions(
@@ -115,15 +134,23 @@ impl<'a> Data<'a> {
         task: Task,
         dataset: &Dataset,
         split: Split,
+        view: &View,
+    ) -> Result<Vec<Source>, DataError> {
+        // Evaluations of a neural task score responses only.
+        let labelled = self.images.filter(|_| self.experiment.data.neural_labels && split == Split::Train);
+        let classes = labelled.map(|images| images.manifest().classes.len());
+        Ok(Source::sessions(dataset, task, split, view, classes)?)
+    }
+
+    fn neural_view(
+        &self,
+        dataset: &Dataset,
         augment: AugmentSettings,
         budget: &Budget,
-    ) -> Result<Vec<Source>, DataError> {
+    ) -> Result<View, DataError> {
         let data = &self.experiment.data;
         let view = self.view(dataset, &data.neural_mean, &data.neural_std, augment, "neural_")?;
-        // Evaluations of a neural task score responses only.
-        let labelled = self.images.filter(|_| data.neural_labels && split == Split::Train);
-        let classes = labelled.map(|images| images.manifest().classes.len());
-        Ok(Source::sessions(dataset, task, split, &View { budget: budget.clone(), ..view }, classes)?)
+        Ok(View { budget: budget.clone(), ..view })
     }
 
     fn image_view(
@@ -233,7 +260,8 @@ impl<'a> Data<'a> {
             for &(of, dataset) in &self.neural {
                 if of == task {
                     let budget = budget(self.experiment, self.processes);
-                    sources.extend(self.sessions(task, dataset, split, AugmentSettings::NONE, &budget)?);
+                    let view = self.neural_view(dataset, AugmentSettings::NONE, &budget)?;
+                    sources.extend(self.sessions(task, dataset, split, &view)?);
                 } else if sources.is_empty() {
                     first_session += dataset.manifest().sessions.len();
                 }
@@ -305,7 +333,7 @@ fn budget(experiment: &Experiment, processes: u32) -> Budget {
 }
 
 /// Enough for the blocks that several threads read in order.
-const READ_ONCE_BYTES: u64 = 64 << 20;
+pub(super) const READ_ONCE_BYTES: u64 = 64 << 20;
 
 impl<'a> Labelled<'a> {
     /// The set to show, and the classes to score, of a network trained on `trained`. With `input_size`, a part of

@@ -8,12 +8,14 @@ mod every;
 mod identity;
 mod recipe;
 mod reference;
+mod residency;
 mod study;
 
 pub use assemble::{Data, DataError, Labelled};
 pub use every::{EverySettings, PeriodicSuite};
 pub use recipe::{Point, Recipe};
 pub use reference::{Dictionaries, Imported, dictionaries, import};
+pub use residency::Stay;
 pub use study::{Expected, Responses, Stage, Study, Training, Work};
 
 use crate::load::AugmentSettings;
@@ -252,11 +254,28 @@ pub struct LoaderSettings {
     /// and what is delivered only if the training images do not fit and `data.shuffle_window_mb` is not
     /// given; then that is set.
     pub cache_mb: Option<u32>,
+    /// Whether training images go to the device once, as bytes, and batches are made there: the same batches to the
+    /// bit.
+    pub resident: Residency,
+}
+
+/// Where batches of training images are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Residency {
+    /// On a GPU, those of data sets that fit half of its free memory together and need nothing of the host but
+    /// where pixels come from; on the host otherwise.
+    #[default]
+    Auto,
+    /// On the device, or not at all.
+    On,
+    /// On the host.
+    Off,
 }
 
 impl Default for LoaderSettings {
     fn default() -> Self {
-        Self { threads: 2, depth: 2, cache_mb: None }
+        Self { threads: 2, depth: 2, cache_mb: None, resident: Residency::Auto }
     }
 }
 

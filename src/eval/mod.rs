@@ -189,5 +189,6 @@ fn pixels_of(batch: &Batch) -> Result<Tensor, tch::TchError> {
         Pixels::F16(values) => Tensor::f_from_slice(values),
         Pixels::Bf16(values) => Tensor::f_from_slice(values),
         Pixels::F32(values) => Tensor::f_from_slice(values),
+        Pixels::Moves(_) => Err(tch::TchError::Kind("these images are made on the device".into())),
     }
 }

@@ -1,6 +1,7 @@
 //! Host memory of one stream's rows; recycled.
 
 use super::aligned::Aligned;
+use super::moves::Move;
 use crate::base::{StreamId, Task};
 use crate::schedule::StepPlan;
 use half::{bf16, f16};
@@ -37,6 +38,8 @@ pub enum Pixels {
     Bf16(Aligned<bf16>),
     /// Normalised.
     F32(Aligned<f32>),
+    /// None: the device has all images, and makes these.
+    Moves(Vec<Move>),
 }
 
 /// Type of the pixels of a batch.
@@ -50,6 +53,8 @@ pub enum PixelType {
     Bf16,
     /// Single precision.
     F32,
+    /// How a device that holds the images makes single-precision ones.
+    Moves,
 }
 
 impl Pixels {
@@ -60,6 +65,7 @@ impl Pixels {
             Self::F16(v) => v.len(),
             Self::Bf16(v) => v.len(),
             Self::F32(v) => v.len(),
+            Self::Moves(v) => v.as_flattened().len(),
         }
     }
 
@@ -73,7 +79,7 @@ impl Pixels {
         let size = match self {
             Self::U8(_) => 1,
             Self::F16(_) | Self::Bf16(_) => 2,
-            Self::F32(_) => 4,
+            Self::F32(_) | Self::Moves(_) => 4,
         };
         self.len() * size
     }

@@ -12,7 +12,7 @@ use std::ops::Range;
 /// reference computes it, then in the batch's type.
 #[derive(Debug, Clone)]
 pub struct Tables<T> {
-    bytes: Vec<[T; 256]>,
+    pub(super) bytes: Vec<[T; 256]>,
     mean: Vec<f32>,
     std: Vec<f32>,
     of_f32: fn(f32) -> T,

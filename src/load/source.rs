@@ -7,6 +7,7 @@ use super::batch::{Batch, PixelType, Pixels};
 use super::cache::{Budget, Column};
 use super::distort::DistortMemory;
 use super::frame::FrameMemory;
+use super::moves::{LARGEST_SIDE, Move, moved};
 use super::render::{self, Scratch, Tables};
 use crate::base::rng::mix64;
 use crate::base::{DType, Purpose, Rng, RngKey, Split, Task};
@@ -46,9 +47,22 @@ impl View {
     }
 
     /// Extent of what is seen of images of `stored` extent.
-    fn extent(&self, stored: [u32; 3]) -> [u32; 3] {
+    pub fn extent(&self, stored: [u32; 3]) -> [u32; 3] {
         let [height, width] = self.size.unwrap_or([stored[1], stored[2]]);
         [self.mean.len() as u32, height, width]
+    }
+
+    /// What keeps a device that holds images of `stored` extent from making the batches, if anything does.
+    pub fn keeps_from_device(&self, stored: [u32; 3]) -> Option<&'static str> {
+        let views = self.all();
+        let any = |found: fn(&AugmentSettings) -> bool| views.iter().any(found);
+        let reasons = [
+            (any(|augment| !augment.noise.is_empty()), "noise is drawn on the host"),
+            (any(|augment| augment.distort.is_some()), "images are corrupted on the host"),
+            (any(|augment| augment.random_resized_crop.is_some()), "crops are resized on the host"),
+            (self.extent(stored)[1..].iter().any(|&side| side > LARGEST_SIDE), "images are larger than 4096"),
+        ];
+        reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
     }
 
     fn all(&self) -> Vec<AugmentSettings> {
@@ -207,7 +221,9 @@ impl Source {
         memory.records.extend(schedule.records(plan).map(|record| record.0 as usize));
         batch.ids.clear();
         batch.ids.extend(memory.records.iter().map(|&record| self.ids[record]));
-        self.images.expect(memory.records.iter().map(|&record| self.row(record)));
+        if !self.needs_device() {
+            self.images.expect(memory.records.iter().map(|&record| self.row(record)));
+        }
         self.fill_targets(&memory.records, batch);
         let context = mix64((u64::from(plan.epoch) << 32) ^ plan.pass) as u32;
         let draws = |view: usize, record: usize| {
@@ -219,6 +235,10 @@ impl Source {
             (Render::F16(t), Pixels::F16(out)) => self.fill_pixels(t, &draws, memory, out),
             (Render::Bf16(t), Pixels::Bf16(out)) => self.fill_pixels(t, &draws, memory, out),
             (Render::F32(t), Pixels::F32(out)) => self.fill_pixels(t, &draws, memory, out),
+            (Render::Moves(_), Pixels::Moves(out)) => {
+                self.fill_moves(&draws, &memory.records, out);
+                Ok(())
+            }
             (render, pixels) => {
                 *pixels = render.no_pixels();
                 self.fill(schedule, plan, seed, memory, batch)
@@ -229,6 +249,57 @@ impl Source {
     /// Row of a record's image.
     fn row(&self, record: usize) -> u64 {
         self.rows.as_ref().map_or(record as u64, |rows| u64::from(rows[record]))
+    }
+
+    fn fill_moves(&self, draws: &dyn Fn(usize, usize) -> Rng, records: &[usize], out: &mut Vec<Move>) {
+        let [_, height, width] = self.image;
+        out.clear();
+        for (view, augment) in self.views.iter().enumerate() {
+            let augments = *augment != AugmentSettings::NONE;
+            out.extend(records.iter().map(|&record| {
+                let placement =
+                    if augments { augment.draw(&mut draws(view, record)) } else { Placement::IDENTITY };
+                moved(self.row(record), placement, width, height)
+            }));
+        }
+    }
+
+    /// Whether a device that holds the images makes the pixels of its batches.
+    pub fn needs_device(&self) -> bool {
+        matches!(self.render, Render::Moves(_))
+    }
+
+    /// Number of stored images.
+    pub fn n_images(&self) -> u64 {
+        self.images.n_rows()
+    }
+
+    /// Whether both show the same stored images.
+    pub fn shares_images(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.images, &other.images)
+    }
+
+    /// For a device: what each byte becomes, `[channels, 256]`, normalised. None if batches are made on the host.
+    pub fn values_of_bytes(&self) -> Option<Vec<f32>> {
+        let Render::Moves(tables) = &self.render else { return None };
+        Some(tables.values.bytes.as_flattened().to_vec())
+    }
+
+    /// For a device: what is seen of stored image `row`, as bytes, into `out`, which has the extent of
+    /// [`Self::image`].
+    ///
+    /// # Errors
+    /// Those of reading; a source whose batches are made on the host.
+    pub fn seen(&self, row: u64, memory: &mut FillMemory, out: &mut [u8]) -> Result<(), LoadError> {
+        let Render::Moves(tables) = &self.render else {
+            return Err(LoadError::Data(format!("{}: its batches are made on the host", self.name)));
+        };
+        let image = self.images.row(row)?;
+        let [stored, shown] = [self.stored, self.image].map(|[_, height, width]| [height, width]);
+        let sides = |sides: [u32; 2]| sides.map(|n| n as usize);
+        let image = memory.frame.show(&image, 1, sides(stored), None, sides(shown));
+        tables.stored.bytes(image, sides(shown)[1], Placement::IDENTITY, &mut memory.render, out);
+        Ok(())
     }
 
     fn fill_pixels<T: Pod>(
@@ -301,6 +372,14 @@ enum Render {
     F16(Tables<f16>),
     Bf16(Tables<bf16>),
     F32(Tables<f32>),
+    Moves(Box<OnDevice>),
+}
+
+/// For a device that holds the images.
+#[derive(Debug)]
+struct OnDevice {
+    stored: Tables<u8>,
+    values: Tables<f32>,
 }
 
 impl Render {
@@ -311,6 +390,10 @@ impl Render {
             PixelType::F16 => Self::F16(Tables::new(mean, std, f16::from_f32)),
             PixelType::Bf16 => Self::Bf16(Tables::new(mean, std, bf16::from_f32)),
             PixelType::F32 => Self::F32(Tables::new(mean, std, |v| v)),
+            PixelType::Moves => Self::Moves(Box::new(OnDevice {
+                stored: Tables::identity(mean.len()),
+                values: Tables::new(mean, std, |v| v),
+            })),
         }
     }
 
@@ -320,6 +403,7 @@ impl Render {
             Self::F16(_) => Pixels::F16(Aligned::default()),
             Self::Bf16(_) => Pixels::Bf16(Aligned::default()),
             Self::F32(_) => Pixels::F32(Aligned::default()),
+            Self::Moves(_) => Pixels::Moves(Vec::new()),
         }
     }
 }
@@ -373,7 +457,13 @@ fn image_column(dataset: &Dataset, shards: Vec<OpenShard>, view: &View) -> Resul
     }
     let views = view.all();
     views.iter().try_for_each(AugmentSettings::check).map_err(LoadError::Data)?;
-    let needs_bytes = view.pixels == PixelType::U8 || views.iter().any(AugmentSettings::needs_bytes);
+    if view.pixels == PixelType::Moves
+        && let Some(reason) = view.keeps_from_device(have)
+    {
+        return Err(LoadError::Data(format!("{root}: {reason}; set loader.resident = \"off\"")));
+    }
+    let needs_bytes = matches!(view.pixels, PixelType::U8 | PixelType::Moves)
+        || views.iter().any(AugmentSettings::needs_bytes);
     if !column.is_u8() && needs_bytes {
         let what =
             "images are floating-point: they cannot be shown as bytes, with noise, resized or corrupted";

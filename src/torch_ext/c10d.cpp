@@ -1,7 +1,7 @@
 // What tch lacks of libtorch: process groups, their collectives, and the gradient reducer of data-parallel training,
 // behind a C interface. `mod.rs` is its only caller and states the contracts.
-//
-// Every function gives 0, or -1 with `nct_error` saying why. No exception leaves.
+
+#include "guard.h"
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -16,23 +16,6 @@ using at::Tensor;
 using GroupPtr = c10::intrusive_ptr<c10d::ProcessGroup>;
 
 namespace {
-
-thread_local std::string last_error;
-
-template <class Work>
-int guarded(Work work) noexcept {
-  try {
-    work();
-    return 0;
-  } catch (const c10::Error& e) {
-    last_error = e.what_without_backtrace();
-  } catch (const std::exception& e) {
-    last_error = e.what();
-  } catch (...) {
-    last_error = "an exception of no known type";
-  }
-  return -1;
-}
 
 // `[C]` as it is broadcast over `[batch, C, ...]`.
 Tensor over(const Tensor& channels, const Tensor& like) {
@@ -124,10 +107,6 @@ std::shared_ptr<gloo::transport::Device> device_for(const char* interface, const
 } // namespace
 
 extern "C" {
-
-const char* nct_error() {
-  return last_error.c_str();
-}
 
 int nct_group_new(const char* host, uint16_t port, const char* interface, int rank, int world, int64_t join_ms,
                   int64_t wait_ms, GroupPtr** out) {

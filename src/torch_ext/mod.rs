@@ -1,5 +1,5 @@
-//! Unsafe fence 4: what tch lacks of libtorch, in `c10d.cpp`. Process groups, their collectives, and the reducer of
-//! gradients, all PyTorch's own (c10d).
+//! Unsafe fence 4: what tch lacks of libtorch, in C++. Process groups, their collectives, and the reducer of
+//! gradients, all PyTorch's own (`c10d.cpp`); the memory of devices (`device.cpp`).
 //!
 //! Every process of a group must call the same collectives in the same order. One that ends without warning makes the
 //! collectives of the others fail.
@@ -112,6 +112,15 @@ unsafe extern "C" {
     ) -> c_int;
     fn nct_reducer_prepare(reducer: *mut c_void, loss: *const c_void) -> c_int;
     fn nct_reducer_free(reducer: *mut c_void);
+    fn nct_cuda_memory(index: c_int, free: *mut u64) -> c_int;
+}
+
+/// Bytes that are free on a GPU, or why that is not known.
+pub fn free_memory(gpu: usize) -> Result<u64, String> {
+    let mut free = 0;
+    // SAFETY: `free` is a place for the number.
+    checked(unsafe { nct_cuda_memory(gpu as c_int, &raw mut free) })?;
+    Ok(free)
 }
 
 /// The result of a call that gave `code`.

@@ -11,6 +11,7 @@ mod optim;
 mod periodic;
 mod rate;
 mod record;
+mod resident;
 mod step;
 
 pub use anneal::{Anneal, AnnealSettings, Decision, RestoreOptimizer, Scheduler, ThresholdMode};
@@ -29,6 +30,7 @@ use crate::runs::{Run, RunError};
 use crate::schedule::Schedule;
 use crate::torch_ext::{GroupError, Reducer};
 pub use record::Recorder;
+pub use resident::Resident;
 
 use guard::guarded;
 use modules::Modules;
@@ -214,6 +216,8 @@ pub struct Trainer<'a> {
     pub schedule: Arc<Schedule>,
     /// Training data, in the order of the schedule's streams.
     pub sources: Arc<Vec<Source>>,
+    /// Their images, as far as the device makes the batches.
+    pub resident: Option<Resident>,
     /// Validation data.
     pub validation: Evaluator,
     /// Threads and read-ahead.

@@ -55,14 +55,14 @@ impl Recorder {
         seed: i64,
         losses: &[f64],
         params: impl Iterator<Item = &'a Param>,
+        images: &dyn Fn(&Batch) -> Result<Tensor, TrainError>,
     ) -> Result<(), TrainError> {
         let used = params.filter(|p| p.tensor.grad().defined());
         let mut tensors: Vec<_> = used.map(|p| (format!("grad.{}", p.name), p.tensor.grad())).collect();
         let mut batches = Vec::new();
         for (i, (batch, loss)) in step.batches.iter().zip(losses).enumerate() {
-            let (images, targets) = tensors_of(batch)?;
-            tensors.push((format!("batch{i}.images"), images));
-            tensors.push((format!("batch{i}.targets"), targets));
+            tensors.push((format!("batch{i}.images"), images(batch)?.f_to_device(Device::Cpu)?));
+            tensors.push((format!("batch{i}.targets"), targets_of(batch)?));
             let source = &self.names[batch.stream.0 as usize];
             batches.push(json!({"task": batch.task, "source": source, "loss": loss, "ids": batch.ids}));
         }
@@ -83,7 +83,7 @@ fn write_all(folder: &Path, net: &Network, sources: Vec<Source>) -> Result<(), T
     let mut parts: Vec<[Vec<Tensor>; 3]> = names.iter().map(|_| Default::default()).collect();
     for step in loader {
         for batch in &step?.batches {
-            let (images, targets) = tensors_of(batch)?;
+            let (images, targets) = (images_of(batch, Device::Cpu)?, targets_of(batch)?);
             let stream = batch.stream.0 as usize;
             let session = names[..stream].iter().filter(|(task, _)| task.is_neural()).count();
             let outputs = outputs(net, &images, names[stream].0, session)?;
@@ -112,14 +112,13 @@ fn outputs(net: &Network, images: &Tensor, task: Task, session: usize) -> Result
     Ok(outputs?.f_to_device(Device::Cpu)?)
 }
 
-fn tensors_of(batch: &Batch) -> Result<(Tensor, Tensor), TrainError> {
-    let targets = match batch.targets() {
-        Targets::Labels(labels) => Tensor::f_from_slice(labels)?,
+fn targets_of(batch: &Batch) -> Result<Tensor, tch::TchError> {
+    match batch.targets() {
+        Targets::Labels(labels) => Tensor::f_from_slice(labels),
         Targets::Responses(responses) | Targets::Both { responses, .. } => {
-            Tensor::f_from_slice(responses)?.f_view([batch.len() as i64, -1])?
+            Tensor::f_from_slice(responses)?.f_view([batch.len() as i64, -1])
         }
-    };
-    Ok((images_of(batch, Device::Cpu)?, targets))
+    }
 }
 
 fn write(path: &Path, tensors: &[(String, Tensor)], plan: Option<&Value>) -> Result<(), TrainError> {

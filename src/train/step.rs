@@ -142,7 +142,7 @@ impl Trainer<'_> {
         if let Some(recorder) = &self.recorder {
             let losses: Vec<f64> = values.iter().map(|v| v.loss).collect();
             let params = self.net.params().iter().chain(self.objective.params().iter());
-            recorder.update(step, seed, &losses, params)?;
+            recorder.update(step, seed, &losses, params, &|batch| self.images(batch))?;
         }
         if let Some(bad) = values.iter().position(|v| !v.loss.is_finite()) {
             let ids = self.ids_of(&step.batches[bad])?;
@@ -192,7 +192,7 @@ impl Trainer<'_> {
     }
 
     pub(super) fn forward(&self, plan: &BatchPlan, batch: &Batch) -> Result<Outcome, TrainError> {
-        let images = images_of(batch, self.net.params().device())?;
+        let images = self.images(batch)?;
         let mode = self.mode_of(plan);
         let part = mode.share.map_or(1.0, Share::part);
         match batch.targets() {
@@ -211,6 +211,12 @@ impl Trainer<'_> {
                 Ok(Outcome { loss, correct: Some(correct), modules: None, labelled: Some(labelled) })
             }
         }
+    }
+
+    /// `[views * batch, channels, height, width]`, made on the device or brought there.
+    fn images(&self, batch: &Batch) -> Result<Tensor, TrainError> {
+        let made = self.resident.as_ref().map(|resident| resident.images(batch)).transpose()?.flatten();
+        made.map_or_else(|| Ok(images_of(batch, self.net.params().device())?), Ok)
     }
 
     /// Loss of predicted `[batch, neurons]` against recorded responses, scaled and with the penalty.

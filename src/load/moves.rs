@@ -1,0 +1,23 @@
+//! Batches for a device that holds all images: which image each one is, and where its pixels come from. What is drawn is
+//! what the host would have drawn, and the device's arithmetic is in whole numbers, so that both make the same batch.
+
+use super::augment::{Affine, Placement};
+
+/// Row of the image; columns and rows of the crop's shift, and whether it is mirrored; then, as columns and rows in
+/// 16.16 fixed point, how the source position changes from column to column and from row to row, and where it begins.
+/// [`super::SourceMap`] is the plain definition.
+pub type Move = [i32; 10];
+
+/// Largest height or width of which positions fit 32 bits.
+pub const LARGEST_SIDE: u32 = 4096;
+
+pub(super) fn moved(row: u64, placement: Placement, width: u32, height: u32) -> Move {
+    let Placement { dx, dy, flip, degrees } = placement;
+    let affine = Affine::rotation(degrees, width, height);
+    let [start, next] = [0, 1].map(|y| affine.row_start(y));
+    let small = |v: i64| v as i32;
+    let [step_x, step_y] = affine.step.map(small);
+    let [row_x, row_y] = [0, 1].map(|axis| small(next[axis] - start[axis]));
+    let [x, y] = start.map(small);
+    [row as i32, dx, dy, i32::from(flip), step_x, step_y, row_x, row_y, x, y]
+}

@@ -1,0 +1,151 @@
+//! Training images that live on the device.
+
+use crate::common::{nct, only_run, output, raw, shards, stderr, succeed};
+use nct::base::{Split, Task};
+use nct::load::{AugmentSettings, Loader, LoaderOptions, Noise, NoiseLevel, PixelType, Source, View};
+use nct::model::device;
+use nct::schedule::{Mix, Schedule, StreamSpec};
+use nct::shard::ShardSet;
+use nct::train::Resident;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use tch::Device;
+
+/// The labelled images of `shards`, as `view` shows them, and before them the sessions, whose images are gray.
+fn sources(shards: &Path, view: &View, pixels: PixelType) -> Vec<Source> {
+    let view = View { pixels, ..view.clone() };
+    let set = ShardSet::open(shards).unwrap();
+    let mut sources = Vec::new();
+    if view.mean.len() == 1 {
+        let monkey = set.dataset("mtl_monkey_dataset").unwrap();
+        let view = View { second: None, ..view.clone() };
+        sources.extend(Source::sessions(monkey, Task::V1, Split::Train, &view, None).unwrap());
+    }
+    sources.push(Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap());
+    sources
+}
+
+fn loader(sources: &Arc<Vec<Source>>) -> Loader {
+    let stream = |s: &Source| StreamSpec::new(s.task, s.n_records(), 7);
+    let mix = Mix::Weighted { batches_per_step: 2, steps_per_epoch: 0 };
+    let schedule = Schedule::new(sources.iter().map(stream).collect(), mix, 5).unwrap();
+    Loader::start(sources, &Arc::new(schedule), 5, 0..12, LoaderOptions::default()).unwrap()
+}
+
+/// Batches of both, value by value; how many there were.
+fn compare(shards: &Path, view: &View, on: Device) -> usize {
+    let [host, device] = [PixelType::F32, PixelType::Moves].map(|p| Arc::new(sources(shards, view, p)));
+    let resident = Resident::upload(&device, on, &|_| ()).unwrap().unwrap();
+    let mut n = 0;
+    for (host, device) in loader(&host).zip(loader(&device)) {
+        let (host, device) = (host.unwrap(), device.unwrap());
+        for (host, device) in host.batches.iter().zip(&device.batches) {
+            assert_eq!((&host.ids, host.targets()), (&device.ids, device.targets()));
+            let images = resident.images(device).unwrap().unwrap();
+            let [c, h, w] = host.image.map(i64::from);
+            assert_eq!(images.size()[1..], [c, h, w]);
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<u32>>();
+            let made = Vec::<f32>::try_from(images.flatten(0, -1).to_device(Device::Cpu)).unwrap();
+            assert!(bits(&made) == bits(host.pixels.as_f32().unwrap()), "{view:?}: pixels differ");
+            n += 1;
+        }
+    }
+    n
+}
+
+fn views() -> Vec<View> {
+    let augment = |crop_padding, flip, rotation_degrees| AugmentSettings {
+        crop_padding,
+        flip,
+        rotation_degrees,
+        ..AugmentSettings::NONE
+    };
+    let gray = |augment| View { augment, ..View::new(vec![0.45], vec![0.22]) };
+    let colour = View::new(vec![0.48, 0.44, 0.39], vec![0.27, 0.26, 0.28]);
+    vec![
+        gray(AugmentSettings::NONE),
+        gray(AugmentSettings::default()),
+        gray(augment(70, false, 0.0)),
+        View { second: Some(augment(0, true, 170.0)), ..gray(augment(9, true, 0.0)) },
+        View { size: Some([40, 25]), ..gray(augment(3, true, 60.0)) },
+        View { augment: AugmentSettings::default(), ..colour.clone() },
+        View { size: Some([33, 64]), augment: augment(2, true, 5.0), ..colour },
+    ]
+}
+
+#[test]
+fn batches_made_on_a_device_equal_the_host_s_to_the_bit() {
+    let dir = raw();
+    succeed(nct(dir.path()).args(["prepare", "raw"]));
+    succeed(nct(dir.path()).args(["prepare", "raw", "--color", "gray", "--out", "gray"]));
+    let mut devices = vec![Device::Cpu];
+    match device::select("cuda") {
+        Ok(selected) => devices.push(selected.device),
+        Err(e) => eprintln!("skipped on a GPU: {e}"),
+    }
+    for device in devices {
+        for view in views() {
+            assert_eq!(compare(&dir.path().join("shards"), &view, device), 24);
+            if view.mean.len() == 1 {
+                assert_eq!(compare(&dir.path().join("gray"), &view, device), 24);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_host_must_make_is_refused() {
+    let dir = shards();
+    let augment = AugmentSettings {
+        noise: vec![NoiseLevel { noise: Noise::Std(0.1), share: 0.5 }],
+        ..AugmentSettings::NONE
+    };
+    let view = View { augment, pixels: PixelType::Moves, ..View::new(vec![0.45], vec![0.22]) };
+    let set = ShardSet::open(&dir.path().join("shards")).unwrap();
+    let e = Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap_err();
+    assert!(e.to_string().contains("noise"), "{e}");
+}
+
+const RECIPE: &str = "
+name = \"tiny\"
+seed = 3
+[data]
+batch_size = 6
+neural_batch_size = 8
+[model]
+vgg_type = \"bn 8 M 16 M 16 M\"
+v1_model_layer = 8
+hidden = 32
+[schedule]
+max_iter = 2
+";
+
+#[test]
+fn a_run_is_the_same_wherever_its_batches_are_made() {
+    let dir = shards();
+    fs::write(dir.path().join("tiny.toml"), RECIPE).unwrap();
+    let train = |out: &str, resident: &str, set: &[&str]| {
+        let mut command = nct(dir.path());
+        command.args(["train", "--device", "cpu", "--config", "tiny.toml", "--out", out]);
+        command.args(["--set", &format!("loader.resident=\"{resident}\"")]);
+        command.args(set.iter().flat_map(|set| ["--set", set]));
+        command
+    };
+    for out in ["on", "off"] {
+        succeed(&mut train(out, out, &[]));
+    }
+    let end = |out: &str| {
+        let run = only_run(dir.path(), out);
+        ["last", "best"].map(|name| fs::read(run.join(format!("checkpoints/{name}.safetensors"))).unwrap())
+    };
+    assert!(end("on") == end("off"), "weights differ");
+
+    let noise = "data.augment.noise=[{std=0.1,share=0.5}]";
+    let refused = output(&mut train("refused", "on", &[noise]));
+    assert_eq!(refused.status.code(), Some(2));
+    let told = stderr(&refused);
+    for word in ["loader.resident", "tiny-imagenet-200", "noise"] {
+        assert!(told.contains(word), "{told}");
+    }
+}
