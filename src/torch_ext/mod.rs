@@ -1,5 +1,6 @@
 //! Unsafe fence 4: what tch lacks of libtorch, in C++. Process groups, their collectives, and the reducer of
-//! gradients, all PyTorch's own (`c10d.cpp`); the memory of devices (`device.cpp`).
+//! gradients, all PyTorch's own (`c10d.cpp`); the memory of devices (`device.cpp`); updates of
+//! many parameters at once (`update.cpp`).
 //!
 //! Every process of a group must call the same collectives in the same order. One that ends without warning makes the
 //! collectives of the others fail.
@@ -113,6 +114,115 @@ unsafe extern "C" {
     fn nct_reducer_prepare(reducer: *mut c_void, loss: *const c_void) -> c_int;
     fn nct_reducer_free(reducer: *mut c_void);
     fn nct_cuda_memory(index: c_int, free: *mut u64) -> c_int;
+    fn nct_sgd(
+        params: *const *const c_void,
+        grads: *const *const c_void,
+        momenta: *const *const c_void,
+        n: usize,
+        how: *const SgdUpdate,
+    ) -> c_int;
+    fn nct_adam(
+        params: *const *const c_void,
+        grads: *const *const c_void,
+        means: *const *const c_void,
+        squares: *const *const c_void,
+        largest: *const *const c_void,
+        n: usize,
+        how: *const AdamUpdate,
+    ) -> c_int;
+    fn nct_zero(tensors: *const *const c_void, n: usize) -> c_int;
+}
+
+/// One update by SGD: g += wd w; v = mu v + (1 - d) g, in the first update v = g; w -= lr v, or lr (g + mu v) looking
+/// ahead.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct SgdUpdate {
+    /// lr.
+    pub lr: f64,
+    /// wd.
+    pub weight_decay: f64,
+    /// mu.
+    pub momentum: f64,
+    /// d.
+    pub dampening: f64,
+    /// Look ahead.
+    pub nesterov: bool,
+    /// The first update: the momenta's values do not matter.
+    pub first: bool,
+    /// By one kernel, which rounds in other places.
+    pub fused: bool,
+}
+
+/// One update by Adam, with bias correction and eps outside the root.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct AdamUpdate {
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Of the mean gradient.
+    pub beta1: f64,
+    /// Of the mean squared gradient.
+    pub beta2: f64,
+    /// Added to the root.
+    pub eps: f64,
+    /// Number of this update, from 1.
+    pub step: i64,
+    /// Weight decay apart from the gradient: AdamW.
+    pub decoupled: bool,
+    /// Divide by the largest second moment so far.
+    pub amsgrad: bool,
+    /// By one kernel, which rounds in other places.
+    pub fused: bool,
+}
+
+/// Pointers to the C++ tensors; none of none.
+fn list(tensors: &[Tensor]) -> Vec<*const c_void> {
+    tensors.iter().map(raw).collect()
+}
+
+fn start(tensors: &[*const c_void]) -> *const *const c_void {
+    if tensors.is_empty() { ptr::null() } else { tensors.as_ptr() }
+}
+
+/// Updates `params` in place; `grads`, and `momenta` unless there is no momentum, are as many and of the same shapes,
+/// types and device.
+pub fn update_sgd(
+    params: &[Tensor],
+    grads: &[Tensor],
+    momenta: &[Tensor],
+    how: &SgdUpdate,
+) -> Result<(), String> {
+    assert!(params.len() == grads.len() && (momenta.is_empty() || momenta.len() == params.len()));
+    let [w, g, v] = [params, grads, momenta].map(list);
+    // SAFETY: the lists are as long as is said, of tensors that live through the call, or null; `how` has C++'s layout.
+    checked(unsafe { nct_sgd(w.as_ptr(), g.as_ptr(), start(&v), w.len(), how) })
+}
+
+/// Updates `params` in place; `grads` and the moments are as many and of the same shapes, types and device: means, mean
+/// squares, and with AMSGrad the largest of these.
+pub fn update_adam(
+    params: &[Tensor],
+    grads: &[Tensor],
+    moments: [&[Tensor]; 3],
+    how: &AdamUpdate,
+) -> Result<(), String> {
+    let [means, squares, largest] = moments;
+    assert!([grads, means, squares].iter().all(|list| list.len() == params.len()));
+    assert!(largest.len() == if how.amsgrad { params.len() } else { 0 });
+    let lists = [params, grads, means, squares, largest].map(list);
+    let [w, g, m, v, top] = [0, 1, 2, 3, 4].map(|i: usize| start(&lists[i]));
+    // SAFETY: as in `update_sgd`.
+    checked(unsafe { nct_adam(w, g, m, v, top, params.len(), how) })
+}
+
+/// Makes all values of `tensors` zero.
+pub fn zero(tensors: &[Tensor]) -> Result<(), String> {
+    let all = list(tensors);
+    // SAFETY: `all` has as many tensors as is said, which live through the call.
+    checked(unsafe { nct_zero(all.as_ptr(), all.len()) })
 }
 
 /// Bytes that are free on a GPU, or why that is not known.

@@ -82,7 +82,7 @@ impl Trainer<'_> {
         let mut times = vec![[Vec::new(), Vec::new()]; step.batches.len()];
         let mut optimizer = Vec::new();
         for _ in 0..ROUNDS {
-            self.optimizer.zero_grad();
+            self.optimizer.zero_grad()?;
             let batches = step.plan.batches.iter().zip(&step.batches);
             for ((plan, batch), [forward, backward]) in batches.zip(&mut times) {
                 let began = Instant::now();
@@ -95,7 +95,7 @@ impl Trainer<'_> {
                 backward.push(began.elapsed().as_secs_f64());
             }
             let began = Instant::now();
-            self.optimizer.step();
+            self.optimizer.step()?;
             self.net.clamp_readouts();
             self.settle();
             optimizer.push(began.elapsed().as_secs_f64());

@@ -1,11 +1,13 @@
-//! SGD, Adam and AdamW as tensor arithmetic, equal to PyTorch's, so that their state can be saved.
+//! SGD, Adam and AdamW by PyTorch's arithmetic, with state that can be saved.
 //!
 //! A parameter that has had a gradient once and has none in a step counts as having zero: momentum
 //! and weight decay still move it, as in the reference. One that never had any stays untouched.
 
 use super::TrainError;
+use crate::torch_ext::{AdamUpdate, SgdUpdate, update_adam, update_sgd, zero};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
 /// Which optimiser.
@@ -142,6 +144,9 @@ pub struct Optimizer {
     settings: OptimizerSettings,
     lr: f64,
     slots: Vec<Slot>,
+    /// Whether one kernel makes the update, as fast as memory allows. On a CPU PyTorch's steps are made one by one and
+    /// round as they do.
+    fused: bool,
 }
 
 #[derive(Debug)]
@@ -178,8 +183,9 @@ impl Optimizer {
                 steps: 0,
             }
         };
+        let fused = params.iter().all(|(_, param)| param.device().is_cuda());
         let slots = params.into_iter().zip(groups).map(slot).collect();
-        Ok(Self { settings: settings.clone(), lr: settings.lr, slots })
+        Ok(Self { settings: settings.clone(), lr: settings.lr, slots, fused })
     }
 
     /// The settings' learning rate.
@@ -193,13 +199,10 @@ impl Optimizer {
     }
 
     /// Forgets the gradients. Those of parameters in use become zero, not undefined.
-    pub fn zero_grad(&mut self) {
-        for slot in &mut self.slots {
-            let mut grad = slot.param.grad();
-            if grad.defined() {
-                let _ = grad.detach_().zero_();
-            }
-        }
+    pub fn zero_grad(&mut self) -> Result<(), TrainError> {
+        let grads = self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined);
+        let grads: Vec<Tensor> = grads.map(|grad| grad.detach()).collect();
+        zero(&grads).map_err(TrainError::Refused)
     }
 
     /// Forgets the moments, as if no update had been made.
@@ -209,21 +212,22 @@ impl Optimizer {
         }
     }
 
-    /// One update from the gradients that have added up since [`Self::zero_grad`].
-    pub fn step(&mut self) {
-        let (settings, lr) = (&self.settings, self.lr);
-        tch::no_grad(|| {
-            for slot in &mut self.slots {
-                let grad = slot.param.grad();
-                if grad.defined() {
-                    slot.steps += 1;
-                    match settings.kind {
-                        OptimizerKind::Sgd => slot.sgd(&grad, settings, lr),
-                        OptimizerKind::Adam | OptimizerKind::AdamW => slot.adam(&grad, settings, lr),
-                    }
-                }
+    /// One update from the gradients that have added up since [`Self::zero_grad`]: parameters of equal settings at once.
+    pub fn step(&mut self) -> Result<(), TrainError> {
+        let mut alike: BTreeMap<(u64, u64, i64), Vec<&mut Slot>> = BTreeMap::new();
+        for slot in &mut self.slots {
+            if slot.param.grad().defined() {
+                slot.steps += 1;
+                let key = (slot.lr_scale.to_bits(), slot.weight_decay.to_bits(), slot.steps);
+                alike.entry(key).or_default().push(slot);
             }
-        });
+        }
+        let (settings, lr, fused) = (&self.settings, self.lr, self.fused);
+        let update = |slots: &mut Vec<&mut Slot>| match settings.kind {
+            OptimizerKind::Sgd => sgd(slots, settings, lr, fused),
+            OptimizerKind::Adam | OptimizerKind::AdamW => adam(slots, settings, lr, fused),
+        };
+        tch::no_grad(|| alike.values_mut().try_for_each(update)).map_err(TrainError::Refused)
     }
 
     /// Everything that must survive a restart.
@@ -274,69 +278,59 @@ impl Optimizer {
     }
 }
 
-impl Slot {
-    /// g += wd w; v = mu v + (1 - d) g, at first v = g; w -= lr v, or lr (g + mu v) looking ahead.
-    fn sgd(&mut self, grad: &Tensor, settings: &OptimizerSettings, lr: f64) {
-        let lr = lr * self.lr_scale;
-        let grad = self.decayed(grad);
-        let Some(momentum) = settings.momentum.filter(|m| *m > 0.0) else {
-            return add_scaled(&mut self.param, &grad, -lr);
-        };
-        if let [velocity] = self.moments.as_mut_slice() {
-            let _ = velocity.g_mul_scalar_(momentum);
-            add_scaled(velocity, &grad, 1.0 - settings.dampening.unwrap_or(0.0));
-        } else {
-            self.moments = vec![grad.copy()];
-        }
-        let velocity = &self.moments[0];
-        if settings.nesterov == Some(true) {
-            let mut ahead = grad.copy();
-            add_scaled(&mut ahead, velocity, momentum);
-            add_scaled(&mut self.param, &ahead, -lr);
-        } else {
-            add_scaled(&mut self.param, velocity, -lr);
-        }
-    }
-
-    /// Adam with bias correction and eps outside the root.
-    fn adam(&mut self, grad: &Tensor, settings: &OptimizerSettings, lr: f64) {
-        let lr = lr * self.lr_scale;
-        let (b1, b2) = settings.betas.unwrap_or((0.9, 0.999));
-        let grad = if settings.kind == OptimizerKind::AdamW {
-            let _ = self.param.g_mul_scalar_(1.0 - lr * self.weight_decay);
-            grad.shallow_clone()
-        } else {
-            self.decayed(grad)
-        };
-        let amsgrad = settings.amsgrad == Some(true);
-        while self.moments.len() < if amsgrad { 3 } else { 2 } {
-            self.moments.push(self.param.zeros_like());
-        }
-        let _ = self.moments[0].lerp_(&grad, 1.0 - b1);
-        let _ = self.moments[1].g_mul_scalar_(b2).addcmul_(&(&grad * (1.0 - b2)), &grad);
-        if amsgrad {
-            self.moments[2] = self.moments[2].maximum(&self.moments[1]);
-        }
-        let t = self.steps as i32;
-        let second = self.moments.last().expect("filled above");
-        let root = second.sqrt() / (1.0 - b2.powi(t)).sqrt() + settings.eps.unwrap_or(1e-8);
-        let _ = self.param.addcdiv_(&(&self.moments[0] * (-lr / (1.0 - b1.powi(t)))), &root);
-    }
-
-    fn decayed(&self, grad: &Tensor) -> Tensor {
-        if self.weight_decay == 0.0 {
-            return grad.shallow_clone();
-        }
-        let mut grad = grad.copy();
-        add_scaled(&mut grad, &self.param, self.weight_decay);
-        grad
-    }
+/// Updates slots of one group, which have made as many updates.
+fn sgd(slots: &mut [&mut Slot], settings: &OptimizerSettings, lr: f64, fused: bool) -> Result<(), String> {
+    let momentum = settings.momentum.unwrap_or(0.0);
+    let first = moments(slots, usize::from(momentum > 0.0));
+    let how = SgdUpdate {
+        lr: lr * slots[0].lr_scale,
+        weight_decay: slots[0].weight_decay,
+        momentum,
+        dampening: settings.dampening.unwrap_or(0.0),
+        nesterov: settings.nesterov == Some(true),
+        first,
+        fused,
+    };
+    let momenta = if momentum > 0.0 { all(slots, |slot| &slot.moments[0]) } else { Vec::new() };
+    update_sgd(&all(slots, |slot| &slot.param), &gradients(slots), &momenta, &how)
 }
 
-/// `to += by * from` in one pass and with one rounding, as PyTorch's `add_(from, alpha=by)`.
-fn add_scaled(to: &mut Tensor, from: &Tensor, by: f64) {
-    let by = Tensor::full([], by, (to.kind(), to.device()));
-    let _ = to.addcmul_(from, &by);
+fn adam(slots: &mut [&mut Slot], settings: &OptimizerSettings, lr: f64, fused: bool) -> Result<(), String> {
+    let amsgrad = settings.amsgrad == Some(true);
+    moments(slots, if amsgrad { 3 } else { 2 });
+    let (beta1, beta2) = settings.betas.unwrap_or((0.9, 0.999));
+    let how = AdamUpdate {
+        lr: lr * slots[0].lr_scale,
+        weight_decay: slots[0].weight_decay,
+        beta1,
+        beta2,
+        eps: settings.eps.unwrap_or(1e-8),
+        step: slots[0].steps,
+        decoupled: settings.kind == OptimizerKind::AdamW,
+        amsgrad,
+        fused,
+    };
+    let [means, squares] = [0, 1].map(|i| all(slots, |slot| &slot.moments[i]));
+    let largest = if amsgrad { all(slots, |slot| &slot.moments[2]) } else { Vec::new() };
+    update_adam(&all(slots, |slot| &slot.param), &gradients(slots), [&means, &squares, &largest], &how)
+}
+
+/// Makes the `n` moments of slots that have none yet, and says whether there were such.
+fn moments(slots: &mut [&mut Slot], n: usize) -> bool {
+    let mut made = false;
+    for slot in slots {
+        made |= slot.moments.len() < n;
+        slot.moments.resize_with(n, || slot.param.zeros_like());
+    }
+    made
+}
+
+fn all<'a>(slots: &'a [&mut Slot], of: impl Fn(&'a Slot) -> &'a Tensor) -> Vec<Tensor> {
+    slots.iter().map(|slot| of(slot).shallow_clone()).collect()
+}
+
+fn gradients(slots: &[&mut Slot]) -> Vec<Tensor> {
+    slots.iter().map(|slot| slot.param.grad()).collect()
 }
 
 #[cfg(test)]
@@ -367,13 +361,13 @@ mod tests {
     fn update(optimizer: &mut Optimizer, params: &[Tensor; 2], step: u32) {
         let gradient =
             |i: u32| ((0.7 * f64::from(step) + 1.3 * f64::from(i)).sin() + 0.1 * f64::from(i) - 0.2) as f32;
-        optimizer.zero_grad();
+        optimizer.zero_grad().unwrap();
         for (i, param) in params.iter().enumerate() {
             let first = 2 * i as u32;
             let gradient = Tensor::from_slice(&[gradient(first), gradient(first + 1)]).view_as(param);
             (param * gradient).sum(Kind::Float).backward();
         }
-        optimizer.step();
+        optimizer.step().unwrap();
     }
 
     fn values(params: &[Tensor; 2]) -> Vec<f32> {
@@ -401,6 +395,24 @@ mod tests {
         }
     }
 
+    /// The kernels that GPUs use exist for CPUs too.
+    #[test]
+    fn a_hundred_fused_updates_equal_pytorch_up_to_rounding() {
+        for (settings, after) in vectors() {
+            let params = params();
+            let mut optimizer = optimizer(&settings, &params);
+            optimizer.fused = true;
+            (0..100).for_each(|step| update(&mut optimizer, &params, step));
+            for (found, expected) in values(&params).iter().zip(after["100"].as_array().unwrap()) {
+                let expected = expected.as_f64().unwrap() as f32;
+                assert!(
+                    (found - expected).abs() <= 1e-5 * expected.abs().max(1.0),
+                    "{settings:?}: {found}, {expected}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_saved_state_continues_bit_for_bit() {
         for (settings, _) in vectors() {
@@ -422,10 +434,10 @@ mod tests {
         let mut optimizer =
             optimizer(&OptimizerSettings::default(), &[used.shallow_clone(), unused.shallow_clone()]);
         used.sum(Kind::Float).backward();
-        optimizer.step();
+        optimizer.step().unwrap();
         let before = used.double_value(&[0]);
-        optimizer.zero_grad();
-        optimizer.step();
+        optimizer.zero_grad().unwrap();
+        optimizer.step().unwrap();
         let velocity = (1.0 + 5e-4 * 0.5) * 0.75 + 5e-4 * before;
         assert!((used.double_value(&[0]) - (before - 0.1 * velocity)).abs() < 1e-6);
         assert_eq!(Vec::<f32>::try_from(unused.flatten(0, -1)).unwrap(), [2.0, 0.25]);

@@ -129,7 +129,7 @@ impl Trainer<'_> {
             number,
             steps_per_epoch,
         ));
-        self.optimizer.zero_grad();
+        self.optimizer.zero_grad()?;
         // A forward pass moves running statistics, which a skipped update must not.
         let buffers = (self.nonfinite == Nonfinite::Skip).then(|| self.net.params().buffers());
         let mut outcomes = Vec::with_capacity(step.batches.len());
@@ -157,7 +157,7 @@ impl Trainer<'_> {
             tally.add(batch.task, plan.len as usize, values);
         }
         self.modules.after_backward();
-        self.optimizer.step();
+        self.optimizer.step()?;
         self.modules.after_weights();
         self.net.clamp_readouts();
         Ok(stop)

@@ -1,0 +1,106 @@
+// What tch lacks of libtorch: updates of many parameters at once, by PyTorch's own kernels.
+
+#include "guard.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <vector>
+
+using at::Tensor;
+using Tensors = std::vector<Tensor>;
+
+namespace {
+
+Tensors list(Tensor* const* tensors, size_t n) {
+  Tensors all;
+  all.reserve(n);
+  for (size_t i = 0; i < n; ++i) all.push_back(*tensors[i]);
+  return all;
+}
+
+} // namespace
+
+extern "C" {
+
+// As `SgdUpdate` in `mod.rs`.
+struct NctSgd {
+  double lr, weight_decay, momentum, dampening;
+  bool nesterov, first, fused;
+};
+
+// As `AdamUpdate` in `mod.rs`.
+struct NctAdam {
+  double lr, weight_decay, beta1, beta2, eps;
+  int64_t step;
+  bool decoupled, amsgrad, fused;
+};
+
+// `momenta` is empty (null) without momentum; otherwise, in the first update, its values are not read.
+int nct_sgd(Tensor* const* params, Tensor* const* grads, Tensor* const* momenta, size_t n, const NctSgd* how) {
+  return guarded([&] {
+    const Tensors w = list(params, n), v = momenta ? list(momenta, n) : Tensors();
+    Tensors g = list(grads, n);
+    if (how->fused) {
+      at::_fused_sgd_(w, g, v, how->weight_decay, how->momentum, how->lr, how->dampening, how->nesterov,
+                      /*maximize=*/false, how->first);
+      return;
+    }
+    if (how->weight_decay != 0) g = at::_foreach_add(g, w, how->weight_decay);
+    if (!v.empty()) {
+      if (how->first) {
+        at::_foreach_copy_(v, g);
+      } else {
+        at::_foreach_mul_(v, how->momentum);
+        at::_foreach_add_(v, g, 1 - how->dampening);
+      }
+      g = how->nesterov ? at::_foreach_add(g, v, how->momentum) : v;
+    }
+    at::_foreach_add_(w, g, -how->lr);
+  });
+}
+
+// `largest` is empty (null) without AMSGrad.
+int nct_adam(Tensor* const* params, Tensor* const* grads, Tensor* const* means, Tensor* const* squares,
+             Tensor* const* largest, size_t n, const NctAdam* how) {
+  return guarded([&] {
+    const Tensors w = list(params, n), m = list(means, n), v = list(squares, n);
+    const Tensors top = largest ? list(largest, n) : Tensors();
+    Tensors g = list(grads, n);
+    if (how->fused) {
+      const Tensors steps(n, at::full({}, static_cast<double>(how->step), w[0].options().dtype(at::kFloat)));
+      const auto update = [&](auto by) {
+        by(w, g, m, v, top, steps, how->lr, how->beta1, how->beta2, how->weight_decay, how->eps, how->amsgrad,
+           /*maximize=*/false);
+      };
+      if (how->decoupled) {
+        update([](const auto&... with) { at::_fused_adamw_(with...); });
+      } else {
+        update([](const auto&... with) { at::_fused_adam_(with...); });
+      }
+      return;
+    }
+    if (how->decoupled) {
+      at::_foreach_mul_(w, 1 - how->lr * how->weight_decay);
+    } else if (how->weight_decay != 0) {
+      g = at::_foreach_add(g, w, how->weight_decay);
+    }
+    at::_foreach_lerp_(m, g, 1 - how->beta1);
+    at::_foreach_mul_(v, how->beta2);
+    at::_foreach_addcmul_(v, g, g, 1 - how->beta2);
+    if (how->amsgrad) at::_foreach_maximum_(top, v);
+    const Tensors root = at::_foreach_sqrt(how->amsgrad ? top : v);
+    const auto t = static_cast<double>(how->step);
+    at::_foreach_div_(root, std::sqrt(1 - std::pow(how->beta2, t)));
+    at::_foreach_add_(root, how->eps);
+    at::_foreach_addcdiv_(w, m, root, -how->lr / (1 - std::pow(how->beta1, t)));
+  });
+}
+
+int nct_zero(Tensor* const* tensors, size_t n) {
+  return guarded([&] {
+    if (n > 0) at::_foreach_zero_(list(tensors, n));
+  });
+}
+
+} // extern "C"
