@@ -145,7 +145,7 @@ fn a_run_is_the_same_wherever_its_batches_are_made() {
     let refused = output(&mut train("refused", "on", &[noise]));
     assert_eq!(refused.status.code(), Some(2));
     let told = stderr(&refused);
-    for word in ["loader.resident", "tiny-imagenet-200", "noise"] {
+    for word in ["loader.resident", "tiny-imagenet-200", "noise", "auto"] {
         assert!(told.contains(word), "{told}");
     }
 }

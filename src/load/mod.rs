@@ -24,7 +24,7 @@ pub use cache::{Budget, Column, Row};
 pub use distort::DistortSettings;
 pub use error::LoadError;
 pub use frame::{RandomResizedCrop, Region};
-pub use moves::{LARGEST_SIDE, Move};
+pub use moves::Move;
 pub use prefetch::{Loader, LoaderOptions, LoaderTimes};
 pub use render::{Scratch, SourceMap, Tables};
 pub use roofline::Roofline;

@@ -9,7 +9,7 @@ use super::augment::{Affine, Placement};
 pub type Move = [i32; 10];
 
 /// Largest height or width of which positions fit 32 bits.
-pub const LARGEST_SIDE: u32 = 4096;
+pub(super) const LARGEST_SIDE: u32 = 4096;
 
 pub(super) fn moved(row: u64, placement: Placement, width: u32, height: u32) -> Move {
     let Placement { dx, dy, flip, degrees } = placement;

@@ -15,6 +15,7 @@ use crate::schedule::{BatchPlan, Schedule, Window};
 use crate::shard::{Dataset, OpenShard};
 use bytemuck::Pod;
 use half::{bf16, f16};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How the images of a data set are shown to the network.
@@ -60,7 +61,10 @@ impl View {
             (any(|augment| !augment.noise.is_empty()), "noise is drawn on the host"),
             (any(|augment| augment.distort.is_some()), "images are corrupted on the host"),
             (any(|augment| augment.random_resized_crop.is_some()), "crops are resized on the host"),
-            (self.extent(stored)[1..].iter().any(|&side| side > LARGEST_SIDE), "images are larger than 4096"),
+            (
+                self.extent(stored)[1..].iter().any(|&side| side > LARGEST_SIDE),
+                "images have more than 4096 pixels a side",
+            ),
         ];
         reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
     }
@@ -267,6 +271,11 @@ impl Source {
     /// Whether a device that holds the images makes the pixels of its batches.
     pub fn needs_device(&self) -> bool {
         matches!(self.render, Render::Moves(_))
+    }
+
+    /// Says that these stored images will be asked for soon.
+    pub fn expect(&self, rows: Range<u64>) {
+        self.images.expect(rows);
     }
 
     /// Number of stored images.

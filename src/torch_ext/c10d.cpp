@@ -108,6 +108,10 @@ std::shared_ptr<gloo::transport::Device> device_for(const char* interface, const
 
 extern "C" {
 
+const char* nct_error() {
+  return last_error.c_str();
+}
+
 int nct_group_new(const char* host, uint16_t port, const char* interface, int rank, int world, int64_t join_ms,
                   int64_t wait_ms, GroupPtr** out) {
   return guarded([&] {

@@ -6,10 +6,6 @@
 
 extern "C" {
 
-const char* nct_error() {
-  return last_error.c_str();
-}
-
 int nct_cuda_memory(int index, uint64_t* free) {
   return guarded([&] {
     // Through the device's allocator: libtorch's CUDA half need not be linked.

@@ -32,6 +32,7 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result
         Ok(Err(TrainError::Torch(e) | TrainError::Model(ModelError::Torch(e)))) => {
             Err(error(first_line(&e.to_string())))
         }
+        Ok(Err(TrainError::Refused(said))) => Err(error(first_line(&said))),
         Ok(result) => result,
         Err(payload) => match refusal(payload.as_ref()) {
             Some(what) => Err(error(what)),
@@ -68,6 +69,7 @@ fn first_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::torch_ext::{SgdUpdate, update_sgd};
     use tch::{Device, Kind, Tensor};
 
     #[test]
@@ -82,6 +84,20 @@ mod tests {
         assert!(!message.contains("frame #"), "{message}");
         let tried = || Ok(Tensor::f_zeros([1 << 50], (Kind::Float, Device::Cpu))?);
         assert!(matches!(guarded(tried), Err(TrainError::Memory(_))));
+        let how = SgdUpdate {
+            lr: 0.1,
+            weight_decay: 0.1,
+            momentum: 0.0,
+            dampening: 0.0,
+            nesterov: false,
+            first: true,
+            fused: false,
+        };
+        let update = || {
+            let one = Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand([1 << 50], false);
+            update_sgd(&[one.shallow_clone()], &[one], &[], &how).map_err(TrainError::Refused)
+        };
+        assert!(matches!(guarded(update), Err(TrainError::Memory(_))));
     }
 
     #[test]

@@ -43,14 +43,19 @@ impl Resident {
                 streams.push(None);
                 continue;
             };
-            let same = sources[..k].iter().zip(&streams).find(|(other, _)| other.shares_images(source));
-            let images = match same.and_then(|(_, stream)| stream.as_ref()) {
+            let images = match same(sources, k).and_then(|same| streams[same].as_ref()) {
                 Some(stream) => stream.images.shallow_clone(),
                 None => upload(source, device, progress)?,
             };
             streams.push(Some(Stream::new(source.image, images, &values)?));
         }
         Ok(streams.iter().any(Option::is_some).then_some(Self { streams }))
+    }
+
+    /// How many images [`Self::upload`] brings.
+    pub fn n_images(sources: &[Source]) -> u64 {
+        let brought = |(k, source): &(usize, &Source)| source.needs_device() && same(sources, *k).is_none();
+        sources.iter().enumerate().filter(brought).map(|(_, source)| source.n_images()).sum()
     }
 
     /// The images of a batch `[views * batch, channels, height, width]`, if they are made here.
@@ -61,6 +66,11 @@ impl Resident {
             _ => Ok(None),
         }
     }
+}
+
+/// The source before source `k` with the same images, if there is one.
+fn same(sources: &[Source], k: usize) -> Option<usize> {
+    sources[..k].iter().position(|other| other.shares_images(&sources[k]))
 }
 
 /// What is seen of all images, chunk by chunk.
@@ -81,6 +91,7 @@ fn upload(source: &Source, device: Device, progress: &dyn Fn(u64)) -> Result<Ten
     let per_chunk = (CHUNK / image_bytes).max(1);
     for first in (0..n).step_by(per_chunk) {
         let len = per_chunk.min((n - first) as usize);
+        source.expect(first..first + len as u64);
         let mut chunk = vec![0; len * image_bytes];
         let each = chunk.par_chunks_exact_mut(image_bytes).enumerate();
         each.try_for_each_init(FillMemory::default, |memory, (i, out)| {

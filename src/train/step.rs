@@ -215,8 +215,12 @@ impl Trainer<'_> {
 
     /// `[views * batch, channels, height, width]`, made on the device or brought there.
     fn images(&self, batch: &Batch) -> Result<Tensor, TrainError> {
-        let made = self.resident.as_ref().map(|resident| resident.images(batch)).transpose()?.flatten();
-        made.map_or_else(|| Ok(images_of(batch, self.net.params().device())?), Ok)
+        if let Some(resident) = &self.resident
+            && let Some(images) = resident.images(batch)?
+        {
+            return Ok(images);
+        }
+        Ok(images_of(batch, self.net.params().device())?)
     }
 
     /// Loss of predicted `[batch, neurons]` against recorded responses, scaled and with the penalty.

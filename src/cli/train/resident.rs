@@ -28,7 +28,10 @@ pub(super) fn choose<'a>(
     };
     if asked == Residency::On {
         return match keeps.into_iter().chain(on_host).next() {
-            Some(what) => Err(Usage(format!("loader.resident = \"on\": {what}")).into()),
+            Some(what) => {
+                let way_out = "\"auto\" and \"off\" let the host make such batches";
+                Err(Usage(format!("loader.resident = \"on\": {what}; {way_out}")).into())
+            }
             None => Ok(data.on_device()),
         };
     }
@@ -37,7 +40,7 @@ pub(super) fn choose<'a>(
         return Ok(data);
     }
     for what in on_host {
-        show.line(&format!("batches are made on the host of {what}"));
+        show.line(&format!("batches of a set are made on the host: {what}"));
     }
     Ok(data.on_device())
 }
@@ -58,10 +61,7 @@ fn lacks(size: u64, free: Result<u64, String>) -> Option<String> {
 
 /// Brings the images to the device.
 pub(super) fn upload(sources: &[Source], device: Device, show: Show) -> anyhow::Result<Option<Resident>> {
-    let first = |(k, source): &(usize, &Source)| {
-        source.needs_device() && !sources[..*k].iter().any(|other| other.shares_images(source))
-    };
-    let n: u64 = sources.iter().enumerate().filter(first).map(|(_, source)| source.n_images()).sum();
+    let n = Resident::n_images(sources);
     if n == 0 {
         return Ok(None);
     }
