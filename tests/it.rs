@@ -9,6 +9,8 @@ mod corrupt;
 #[cfg(feature = "torch")]
 mod datajoint;
 #[cfg(feature = "torch")]
+mod device;
+#[cfg(feature = "torch")]
 mod eval;
 mod help;
 mod layers;

@@ -2,6 +2,7 @@
 //! set, as in evaluations of an ImageNet network on a set of 200 of its classes.
 
 use super::EvalError;
+use crate::torch_ext::send;
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
@@ -91,7 +92,7 @@ impl ClassMap {
     pub(super) fn select(&self, logits: &Tensor) -> Result<Tensor, tch::TchError> {
         match &self.outputs {
             Some(outputs) => {
-                logits.f_index_select(1, &Tensor::f_from_slice(outputs)?.f_to_device(logits.device())?)
+                logits.f_index_select(1, &send(&Tensor::f_from_slice(outputs)?, logits.device())?)
             }
             None => logits.f_narrow(1, 0, self.names.len() as i64),
         }

@@ -25,7 +25,7 @@ use crate::load::{Batch, LoadError, LoaderOptions, Pixels, Source};
 use crate::objective::Objective;
 use crate::objective::score::{ClassScores, Guesses, SessionScores, summary};
 use crate::schedule::{Mix, Schedule, ScheduleError, StreamSpec};
-use crate::torch_ext::GroupError;
+use crate::torch_ext::{GroupError, send};
 use forward::Network;
 use pass::Pass;
 use std::sync::Arc;
@@ -180,7 +180,7 @@ impl Evaluator {
 /// The images of a batch as `[views * batch, channels, height, width]` on `device`.
 pub(crate) fn images_of(batch: &Batch, device: Device) -> Result<Tensor, tch::TchError> {
     let [c, h, w] = batch.image.map(i64::from);
-    pixels_of(batch)?.f_view([-1, c, h, w])?.f_to_device(device)
+    send(&pixels_of(batch)?.f_view([-1, c, h, w])?, device)
 }
 
 fn pixels_of(batch: &Batch) -> Result<Tensor, tch::TchError> {

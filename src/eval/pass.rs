@@ -6,6 +6,7 @@ use super::heads::{ClassMap, judge};
 use super::{EvalError, Evaluator, images_of};
 use crate::load::{Batch, Loader, Targets};
 use crate::objective::score::{Guesses, Predictions};
+use crate::torch_ext::send;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -112,10 +113,10 @@ fn classify(
 ) -> Result<[Tensor; 3], EvalError> {
     let mut images = images_of(batch, device)?;
     if rows.len() < batch.len() {
-        images = images.f_index_select(0, &Tensor::f_from_slice(rows)?.f_to_device(device)?)?;
+        images = images.f_index_select(0, &send(&Tensor::f_from_slice(rows)?, device)?)?;
     }
     let logits = classes.select(&forward::logits(net, &images)?)?;
-    Ok(judge(&logits, &Tensor::f_from_slice(places)?.f_to_device(device)?)?)
+    Ok(judge(&logits, &send(&Tensor::f_from_slice(places)?, device)?)?)
 }
 
 /// Brings everything over.

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "opening a shared library is unsafe by nature; this is its only place")]
 
 use super::ModelError;
+use crate::torch_ext::be_exact;
 use std::path::{Path, PathBuf};
 use tch::{Cuda, Device};
 
@@ -69,12 +70,14 @@ fn gpu(index: usize) -> Result<Selected, ModelError> {
         let what = format!("cuda:{index}: libtorch finds {n} usable GPUs; `nct doctor` says more");
         return Err(ModelError::Device(what));
     }
+    be_exact().map_err(ModelError::Device)?;
     Ok(Selected { device: Device::Cuda(index), note: format!("cuda:{index} of {n}") })
 }
 
-/// Whether the NVIDIA driver is there.
+/// Whether the NVIDIA driver is there, or a CUDA half of libtorch was named, which then must know.
 pub fn gpu_present() -> bool {
-    Path::new("/dev/nvidiactl").exists() || Path::new("/dev/dxg").exists()
+    let driver = ["/dev/nvidiactl", "/dev/dxg"].iter().any(|path| Path::new(path).exists());
+    driver || std::env::var_os(CUDA_LIBRARY).is_some()
 }
 
 /// The libtorch this program was linked with.
@@ -93,9 +96,13 @@ pub fn libtorch_version() -> Option<String> {
     Some(format!("{}.{}.{}", number("MAJOR")?, number("MINOR")?, number("PATCH")?))
 }
 
+/// Environment variable: another file to take for the CUDA half of libtorch.
+const CUDA_LIBRARY: &str = "NCT_CUDA_LIBRARY";
+
 /// Where the CUDA half of libtorch should be.
 pub fn cuda_library() -> PathBuf {
-    libtorch().join("cuda").join("libtorch_cuda.so")
+    let named = std::env::var_os(CUDA_LIBRARY).map(PathBuf::from);
+    named.unwrap_or_else(|| libtorch().join("cuda").join("libtorch_cuda.so"))
 }
 
 /// Loads the CUDA half of libtorch for the rest of the process.

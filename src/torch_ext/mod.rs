@@ -1,6 +1,6 @@
 //! Unsafe fence 4: what tch lacks of libtorch, in C++. Process groups, their collectives, and the reducer of
-//! gradients, all PyTorch's own (`c10d.cpp`); the memory of devices (`device.cpp`); updates of
-//! many parameters at once (`update.cpp`).
+//! gradients, all PyTorch's own (`c10d.cpp`); the memory of devices and the way there (`device.cpp`); updates of many
+//! parameters at once (`update.cpp`).
 //!
 //! Every process of a group must call the same collectives in the same order. One that ends without warning makes the
 //! collectives of the others fail.
@@ -15,7 +15,7 @@ use std::fmt;
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
-use tch::Tensor;
+use tch::{Device, Kind, TchError, Tensor};
 
 /// What c10d refused, in the first line of its words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,12 +114,15 @@ unsafe extern "C" {
     fn nct_reducer_prepare(reducer: *mut c_void, loss: *const c_void) -> c_int;
     fn nct_reducer_free(reducer: *mut c_void);
     fn nct_cuda_memory(index: c_int, free: *mut u64) -> c_int;
+    fn nct_cuda_exact() -> c_int;
+    fn nct_send(tensor: *const c_void, index: c_int, out: *mut *mut c_void) -> c_int;
     fn nct_sgd(
         params: *const *const c_void,
         grads: *const *const c_void,
         momenta: *const *const c_void,
         n: usize,
         how: *const SgdUpdate,
+        unless: *const c_void,
     ) -> c_int;
     fn nct_adam(
         params: *const *const c_void,
@@ -129,6 +132,7 @@ unsafe extern "C" {
         largest: *const *const c_void,
         n: usize,
         how: *const AdamUpdate,
+        unless: *const c_void,
     ) -> c_int;
     fn nct_zero(tensors: *const *const c_void, n: usize) -> c_int;
 }
@@ -187,35 +191,45 @@ fn start(tensors: &[*const c_void]) -> *const *const c_void {
     if tensors.is_empty() { ptr::null() } else { tensors.as_ptr() }
 }
 
+/// Null, or the tensor of a fused kernel's `unless`.
+fn gate(unless: Option<&Tensor>, fused: bool) -> *const c_void {
+    assert!(unless.is_none_or(|gate| fused && gate.kind() == Kind::Float && gate.dim() == 0));
+    unless.map_or(ptr::null(), raw)
+}
+
 /// Updates `params` in place; `grads`, and `momenta` unless there is no momentum, are as many and of the same shapes,
-/// types and device.
+/// types and device. If `unless`, a float `[]` of that device, is 1 by then, the fused kernel changes nothing.
 pub fn update_sgd(
     params: &[Tensor],
     grads: &[Tensor],
     momenta: &[Tensor],
     how: &SgdUpdate,
+    unless: Option<&Tensor>,
 ) -> Result<(), String> {
     assert!(params.len() == grads.len() && (momenta.is_empty() || momenta.len() == params.len()));
-    let [w, g, v] = [params, grads, momenta].map(list);
-    // SAFETY: the lists are as long as is said, of tensors that live through the call, or null; `how` has C++'s layout.
-    checked(unsafe { nct_sgd(w.as_ptr(), g.as_ptr(), start(&v), w.len(), how) })
+    let ([w, g, v], unless) = ([params, grads, momenta].map(list), gate(unless, how.fused));
+    // SAFETY: the lists are as long as is said, of tensors that live through the call, or null; so is `unless`, which is
+    // of the type C++ expects; `how` has C++'s layout.
+    checked(unsafe { nct_sgd(w.as_ptr(), g.as_ptr(), start(&v), w.len(), how, unless) })
 }
 
 /// Updates `params` in place; `grads` and the moments are as many and of the same shapes, types and device: means, mean
-/// squares, and with AMSGrad the largest of these.
+/// squares, and with AMSGrad the largest of these. `unless` as in [`update_sgd`].
 pub fn update_adam(
     params: &[Tensor],
     grads: &[Tensor],
     moments: [&[Tensor]; 3],
     how: &AdamUpdate,
+    unless: Option<&Tensor>,
 ) -> Result<(), String> {
     let [means, squares, largest] = moments;
     assert!([grads, means, squares].iter().all(|list| list.len() == params.len()));
     assert!(largest.len() == if how.amsgrad { params.len() } else { 0 });
     let lists = [params, grads, means, squares, largest].map(list);
     let [w, g, m, v, top] = [0, 1, 2, 3, 4].map(|i: usize| start(&lists[i]));
+    let unless = gate(unless, how.fused);
     // SAFETY: as in `update_sgd`.
-    checked(unsafe { nct_adam(w, g, m, v, top, params.len(), how) })
+    checked(unsafe { nct_adam(w, g, m, v, top, params.len(), how, unless) })
 }
 
 /// Makes all values of `tensors` zero.
@@ -231,6 +245,23 @@ pub fn free_memory(gpu: usize) -> Result<u64, String> {
     // SAFETY: `free` is a place for the number.
     checked(unsafe { nct_cuda_memory(gpu as c_int, &raw mut free) })?;
     Ok(free)
+}
+
+/// Makes GPUs convolve with the same bits every time, and with all 32 where 32 are asked for.
+pub fn be_exact() -> Result<(), String> {
+    // SAFETY: sets flags of libtorch, which may be done at any time.
+    checked(unsafe { nct_cuda_exact() })
+}
+
+/// `tensor`, of the host's memory, on `device`, without waiting for what a GPU has to do first. It may be freed or
+/// changed at once.
+pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
+    let Device::Cuda(index) = device else { return tensor.f_to_device(device) };
+    let mut out = ptr::null_mut();
+    // SAFETY: `tensor` lives through the call; `out` is a place for a pointer.
+    checked(unsafe { nct_send(raw(tensor), index as c_int, &raw mut out) }).map_err(TchError::Torch)?;
+    // SAFETY: without an error it points to a new tensor that nobody else has.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
 /// The result of a call that gave `code`.

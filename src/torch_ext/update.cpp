@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 using at::Tensor;
@@ -18,6 +19,8 @@ Tensors list(Tensor* const* tensors, size_t n) {
   for (size_t i = 0; i < n; ++i) all.push_back(*tensors[i]);
   return all;
 }
+
+std::optional<Tensor> gate(const Tensor* unless) { return unless ? std::optional<Tensor>(*unless) : std::nullopt; }
 
 } // namespace
 
@@ -37,13 +40,15 @@ struct NctAdam {
 };
 
 // `momenta` is empty (null) without momentum; otherwise, in the first update, its values are not read.
-int nct_sgd(Tensor* const* params, Tensor* const* grads, Tensor* const* momenta, size_t n, const NctSgd* how) {
+// `unless`: null, or a float [] that is 1 where the fused kernel is to change nothing.
+int nct_sgd(Tensor* const* params, Tensor* const* grads, Tensor* const* momenta, size_t n, const NctSgd* how,
+            const Tensor* unless) {
   return guarded([&] {
     const Tensors w = list(params, n), v = momenta ? list(momenta, n) : Tensors();
     Tensors g = list(grads, n);
     if (how->fused) {
       at::_fused_sgd_(w, g, v, how->weight_decay, how->momentum, how->lr, how->dampening, how->nesterov,
-                      /*maximize=*/false, how->first);
+                      /*maximize=*/false, how->first, /*grad_scale=*/std::nullopt, gate(unless));
       return;
     }
     if (how->weight_decay != 0) g = at::_foreach_add(g, w, how->weight_decay);
@@ -60,9 +65,9 @@ int nct_sgd(Tensor* const* params, Tensor* const* grads, Tensor* const* momenta,
   });
 }
 
-// `largest` is empty (null) without AMSGrad.
+// `largest` is empty (null) without AMSGrad; `unless` as above.
 int nct_adam(Tensor* const* params, Tensor* const* grads, Tensor* const* means, Tensor* const* squares,
-             Tensor* const* largest, size_t n, const NctAdam* how) {
+             Tensor* const* largest, size_t n, const NctAdam* how, const Tensor* unless) {
   return guarded([&] {
     const Tensors w = list(params, n), m = list(means, n), v = list(squares, n);
     const Tensors top = largest ? list(largest, n) : Tensors();
@@ -71,7 +76,7 @@ int nct_adam(Tensor* const* params, Tensor* const* grads, Tensor* const* means, 
       const Tensors steps(n, at::full({}, static_cast<double>(how->step), w[0].options().dtype(at::kFloat)));
       const auto update = [&](auto by) {
         by(w, g, m, v, top, steps, how->lr, how->beta1, how->beta2, how->weight_decay, how->eps, how->amsgrad,
-           /*maximize=*/false);
+           /*maximize=*/false, /*grad_scale=*/std::nullopt, gate(unless));
       };
       if (how->decoupled) {
         update([](const auto&... with) { at::_fused_adamw_(with...); });

@@ -87,8 +87,9 @@ impl Trainer<'_> {
     }
 
     /// Saves what led to `error`, if that is a loss that is no number. The last good checkpoint stays.
-    pub(super) fn failed(&self, state: &TrainState, error: TrainError) -> TrainError {
+    pub(super) fn failed(&self, state: &mut TrainState, error: TrainError) -> TrainError {
         let TrainError::Nonfinite(fault) = &error else { return error };
+        state.step = fault.step;
         let saved =
             self.save_as(FAILED, state).and_then(|()| Ok(self.run.failed(&serde_json::json!(fault))?));
         saved.err().unwrap_or(error)

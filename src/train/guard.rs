@@ -95,7 +95,7 @@ mod tests {
         };
         let update = || {
             let one = Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand([1 << 50], false);
-            update_sgd(&[one.shallow_clone()], &[one], &[], &how).map_err(TrainError::Refused)
+            update_sgd(&[one.shallow_clone()], &[one], &[], &how, None).map_err(TrainError::Refused)
         };
         assert!(matches!(guarded(update), Err(TrainError::Memory(_))));
     }

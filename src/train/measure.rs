@@ -2,6 +2,7 @@
 
 use super::guard::guarded;
 use super::step::Tally;
+use super::unread::Unread;
 use super::{TrainError, Trainer};
 use crate::load::{Loader, Step};
 use std::time::Instant;
@@ -9,7 +10,7 @@ use std::time::Instant;
 /// Times of updates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
-    /// Seconds of each update, waiting for its batches included.
+    /// Seconds of each update, waiting for its batches included; of updates whose losses are read together, the mean.
     pub seconds: Vec<f64>,
     /// Seconds of all of them that were spent waiting for batches.
     pub waited: f64,
@@ -53,14 +54,24 @@ impl Trainer<'_> {
             optimizer: 0.0,
         };
         let mut loader = Loader::start(&self.sources, &self.schedule, self.seed, 0..end, self.loader)?;
+        let (mut unread, mut clock) = (Unread::default(), (Instant::now(), 0));
         for number in 0..end {
-            let (began, before) = (Instant::now(), loader.times().waited);
+            let before = loader.times().waited;
             let Some(step) = loader.next() else { break };
             let step = step?;
-            guarded(|| self.step(&step, lr, &mut tally, false))?;
-            self.settle();
+            guarded(|| self.step(&step, lr, (&mut tally, &mut unread), false))?;
+            clock.1 += 1;
+            // Updates whose losses are read together are measured together.
+            if unread.is_empty() || number + 1 == warm_up || number + 1 == end {
+                guarded(|| self.catch_up(&mut tally, &mut unread))?;
+                self.settle();
+                let each = clock.0.elapsed().as_secs_f64() / f64::from(clock.1);
+                if number >= warm_up {
+                    found.seconds.extend(vec![each; clock.1 as usize]);
+                }
+                clock = (Instant::now(), 0);
+            }
             if number >= warm_up {
-                found.seconds.push(began.elapsed().as_secs_f64());
                 found.waited += loader.times().waited.saturating_sub(before).as_secs_f64();
                 for batch in &step.batches {
                     found.samples[batch.stream.0 as usize] += batch.len() as u64;
@@ -95,7 +106,7 @@ impl Trainer<'_> {
                 backward.push(began.elapsed().as_secs_f64());
             }
             let began = Instant::now();
-            self.optimizer.step()?;
+            self.optimizer.step(None)?;
             self.net.clamp_readouts();
             self.settle();
             optimizer.push(began.elapsed().as_secs_f64());

@@ -13,6 +13,7 @@ mod rate;
 mod record;
 mod resident;
 mod step;
+mod unread;
 
 pub use anneal::{Anneal, AnnealSettings, Decision, RestoreOptimizer, Scheduler, ThresholdMode};
 use checkpoint::BEST;
@@ -21,7 +22,7 @@ pub use optim::{Optimizer, OptimizerKind, OptimizerSettings, ParamGroup};
 pub use periodic::{Open, Periodic};
 pub use rate::rate;
 
-use crate::base::{Purpose, RngKey, StepIndex, Task};
+use crate::base::{Purpose, RngKey, Task};
 use crate::eval::{EvalError, Evaluator, TaskScores};
 use crate::load::{LoadError, Loader, LoaderOptions, Source};
 use crate::model::{Mode, ModelError, Network};
@@ -40,6 +41,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use step::{Fault, Tally};
+use unread::Unread;
 
 /// Errors of training.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +159,7 @@ pub struct SoFar<'a> {
 }
 
 impl SoFar<'_> {
-    /// Mean training losses of the epoch, by task.
+    /// Mean training losses of the epoch, by task, as far as they have been read.
     pub fn losses(&self) -> impl Iterator<Item = (Task, f64)> + '_ {
         self.tally.losses()
     }
@@ -359,12 +361,22 @@ impl Trainer<'_> {
         let end = self.schedule.first_step(epoch + 1).0;
         let mut tally = state.tally.take().unwrap_or_default();
         let (mut clock, begins, before) = (Clock::default(), Instant::now(), tally.samples());
+        let mut unread = Unread::default();
         watch.epoch_begins(epoch, end - state.step);
         let options = self.loader.for_process(self.net.group().map(|group| (group.rank(), group.world())));
         let mut loader = Loader::start(&self.sources, &self.schedule, self.seed, state.step..end, options)?;
         while let Some(step) = loader.next() {
             let (step, began, stop) = (step?, Instant::now(), watch.wants_stop());
-            let stops = match guarded(|| self.step(&step, state.anneal.lr, &mut tally, stop)) {
+            let next = step.plan.step.0 + 1;
+            let saves = self.checkpoints.every_updates.is_some_and(|n| next.is_multiple_of(n)) && next < end;
+            let made = guarded(|| {
+                let stops = self.step(&step, state.anneal.lr, (&mut tally, &mut unread), stop)?;
+                if stops || saves || next == end {
+                    self.catch_up(&mut tally, &mut unread)?;
+                }
+                Ok(stops)
+            });
+            let stops = match made {
                 Ok(stops) => stops,
                 Err(error) => {
                     state.tally = Some(tally);
@@ -372,22 +384,20 @@ impl Trainer<'_> {
                 }
             };
             clock.update(began.elapsed());
-            state.step = StepIndex(step.plan.step.0 + 1).0;
+            state.step = next;
             loader.recycle(step);
             watch.step(&SoFar {
                 tally: &tally,
                 began: begins,
                 waited: loader.times().waited,
-                samples: tally.samples() - before,
+                samples: tally.samples() + unread.samples() - before,
                 max_iter: self.anneal.max_iter,
             });
             if stops && state.step < end {
                 state.tally = Some(tally);
                 return Ok((Tally::default(), clock));
             }
-            if self.checkpoints.every_updates.is_some_and(|n| state.step.is_multiple_of(n))
-                && state.step < end
-            {
+            if saves {
                 state.tally = Some(tally);
                 self.save(state)?;
                 tally = state.tally.take().unwrap_or_default();

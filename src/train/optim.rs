@@ -212,8 +212,24 @@ impl Optimizer {
         }
     }
 
+    /// Whether [`Self::step`] can leave an update out by what only the device knows.
+    pub fn is_fused(&self) -> bool {
+        self.fused
+    }
+
+    /// How many updates each parameter has had.
+    pub(super) fn counts(&self) -> Vec<i64> {
+        self.slots.iter().map(|slot| slot.steps).collect()
+    }
+
+    /// Takes back updates that the device left out.
+    pub(super) fn set_counts(&mut self, counts: &[i64]) {
+        self.slots.iter_mut().zip(counts).for_each(|(slot, count)| slot.steps = *count);
+    }
+
     /// One update from the gradients that have added up since [`Self::zero_grad`]: parameters of equal settings at once.
-    pub fn step(&mut self) -> Result<(), TrainError> {
+    /// A fused one changes nothing if `unless`, a float `[]` on its device, is 1; it is counted all the same.
+    pub fn step(&mut self, unless: Option<&Tensor>) -> Result<(), TrainError> {
         let mut alike: BTreeMap<(u64, u64, i64), Vec<&mut Slot>> = BTreeMap::new();
         for slot in &mut self.slots {
             if slot.param.grad().defined() {
@@ -224,8 +240,8 @@ impl Optimizer {
         }
         let (settings, lr, fused) = (&self.settings, self.lr, self.fused);
         let update = |slots: &mut Vec<&mut Slot>| match settings.kind {
-            OptimizerKind::Sgd => sgd(slots, settings, lr, fused),
-            OptimizerKind::Adam | OptimizerKind::AdamW => adam(slots, settings, lr, fused),
+            OptimizerKind::Sgd => sgd(slots, settings, lr, fused, unless),
+            OptimizerKind::Adam | OptimizerKind::AdamW => adam(slots, settings, lr, fused, unless),
         };
         tch::no_grad(|| alike.values_mut().try_for_each(update)).map_err(TrainError::Refused)
     }
@@ -279,7 +295,13 @@ impl Optimizer {
 }
 
 /// Updates slots of one group, which have made as many updates.
-fn sgd(slots: &mut [&mut Slot], settings: &OptimizerSettings, lr: f64, fused: bool) -> Result<(), String> {
+fn sgd(
+    slots: &mut [&mut Slot],
+    settings: &OptimizerSettings,
+    lr: f64,
+    fused: bool,
+    unless: Option<&Tensor>,
+) -> Result<(), String> {
     let momentum = settings.momentum.unwrap_or(0.0);
     let first = moments(slots, usize::from(momentum > 0.0));
     let how = SgdUpdate {
@@ -292,10 +314,16 @@ fn sgd(slots: &mut [&mut Slot], settings: &OptimizerSettings, lr: f64, fused: bo
         fused,
     };
     let momenta = if momentum > 0.0 { all(slots, |slot| &slot.moments[0]) } else { Vec::new() };
-    update_sgd(&all(slots, |slot| &slot.param), &gradients(slots), &momenta, &how)
+    update_sgd(&all(slots, |slot| &slot.param), &gradients(slots), &momenta, &how, unless)
 }
 
-fn adam(slots: &mut [&mut Slot], settings: &OptimizerSettings, lr: f64, fused: bool) -> Result<(), String> {
+fn adam(
+    slots: &mut [&mut Slot],
+    settings: &OptimizerSettings,
+    lr: f64,
+    fused: bool,
+    unless: Option<&Tensor>,
+) -> Result<(), String> {
     let amsgrad = settings.amsgrad == Some(true);
     moments(slots, if amsgrad { 3 } else { 2 });
     let (beta1, beta2) = settings.betas.unwrap_or((0.9, 0.999));
@@ -312,7 +340,8 @@ fn adam(slots: &mut [&mut Slot], settings: &OptimizerSettings, lr: f64, fused: b
     };
     let [means, squares] = [0, 1].map(|i| all(slots, |slot| &slot.moments[i]));
     let largest = if amsgrad { all(slots, |slot| &slot.moments[2]) } else { Vec::new() };
-    update_adam(&all(slots, |slot| &slot.param), &gradients(slots), [&means, &squares, &largest], &how)
+    let params = all(slots, |slot| &slot.param);
+    update_adam(&params, &gradients(slots), [&means, &squares, &largest], &how, unless)
 }
 
 /// Makes the `n` moments of slots that have none yet, and says whether there were such.
@@ -367,7 +396,7 @@ mod tests {
             let gradient = Tensor::from_slice(&[gradient(first), gradient(first + 1)]).view_as(param);
             (param * gradient).sum(Kind::Float).backward();
         }
-        optimizer.step().unwrap();
+        optimizer.step(None).unwrap();
     }
 
     fn values(params: &[Tensor; 2]) -> Vec<f32> {
@@ -414,6 +443,30 @@ mod tests {
     }
 
     #[test]
+    fn a_fused_update_that_the_device_leaves_out_changes_nothing() {
+        for (settings, _) in vectors() {
+            let (params, undisturbed) = (params(), params());
+            let mut optimizers = [optimizer(&settings, &params), optimizer(&settings, &undisturbed)];
+            for optimizer in &mut optimizers {
+                optimizer.fused = true;
+            }
+            for step in 0..5 {
+                update(&mut optimizers[0], &params, step);
+                update(&mut optimizers[1], &undisturbed, step);
+                let counts = optimizers[0].counts();
+                for gradient in [f64::NAN, 7.0] {
+                    for param in &params {
+                        let _ = param.grad().detach().fill_(gradient);
+                    }
+                    optimizers[0].step(Some(&Tensor::from(1f32))).unwrap();
+                }
+                optimizers[0].set_counts(&counts);
+                assert_eq!(values(&params), values(&undisturbed), "{settings:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_saved_state_continues_bit_for_bit() {
         for (settings, _) in vectors() {
             let (whole, first) = (params(), params());
@@ -434,10 +487,10 @@ mod tests {
         let mut optimizer =
             optimizer(&OptimizerSettings::default(), &[used.shallow_clone(), unused.shallow_clone()]);
         used.sum(Kind::Float).backward();
-        optimizer.step().unwrap();
+        optimizer.step(None).unwrap();
         let before = used.double_value(&[0]);
         optimizer.zero_grad().unwrap();
-        optimizer.step().unwrap();
+        optimizer.step(None).unwrap();
         let velocity = (1.0 + 5e-4 * 0.5) * 0.75 + 5e-4 * before;
         assert!((used.double_value(&[0]) - (before - 0.1 * velocity)).abs() < 1e-6);
         assert_eq!(Vec::<f32>::try_from(unused.flatten(0, -1)).unwrap(), [2.0, 0.25]);

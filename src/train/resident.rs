@@ -4,6 +4,7 @@
 
 use super::TrainError;
 use crate::load::{Batch, FillMemory, LoadError, Pixels, Source};
+use crate::torch_ext::send;
 use rayon::prelude::*;
 use tch::{Device, IndexOp, Kind, Tensor};
 
@@ -125,7 +126,7 @@ impl Stream {
     fn images_of(&self, moves: &[i32]) -> Result<Tensor, tch::TchError> {
         let [columns, rows] = &self.grid;
         let (width, height) = (columns.size()[2], rows.size()[1]);
-        let moves = Tensor::f_from_slice(moves)?.f_to_device(self.images.device())?.f_view([-1, 10, 1, 1])?;
+        let moves = send(&Tensor::f_from_slice(moves)?, self.images.device())?.f_view([-1, 10, 1, 1])?;
         let n = moves.size()[0];
         let of = |k: i64| moves.i((.., k));
         let position = |step: i64, row: i64, start: i64| {

@@ -1,20 +1,21 @@
 //! One update: the plan's batches forward and backward, then the optimiser. What a batch gives is read from
-//! the device once, after the last backward pass.
+//! the device once, after the last backward pass; where the device can hold an update back by itself, once for several
+//! updates.
 //!
 //! Several processes each take their share of every batch. Losses of shares add up to those of the batches; gradients
 //! are exchanged in the last backward pass, and losses after it, so that all processes know and decide the same.
 
+use super::unread::{Unread, Update, Values};
 use super::{Nonfinite, TrainError, Trainer, rate};
 use crate::base::{Purpose, RngKey, Task};
 use crate::eval::images_of;
 use crate::load::{Batch, Step, Targets};
 use crate::model::{Mode, Share};
 use crate::schedule::BatchPlan;
-use crate::torch_ext::Group;
+use crate::torch_ext::send;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// What an epoch's batches add up to, by task.
@@ -62,6 +63,13 @@ impl Tally {
         }
     }
 
+    /// Adds an update that was made.
+    fn count(&mut self, update: &Update, values: &[Values]) {
+        for (batch, values) in update.batches.iter().zip(values) {
+            self.add(batch.task, batch.samples, values);
+        }
+    }
+
     /// A batch with both targets counts for both tasks, each with its own loss.
     fn add(&mut self, task: Task, samples: usize, values: &Values) {
         if let Some(loss) = values.labelled {
@@ -93,74 +101,113 @@ impl Outcome {
     pub(super) fn backward(&self) -> Result<(), TrainError> {
         Ok(self.loss.f_backward()?)
     }
-}
 
-/// What all of a batch gives, read back.
-struct Values {
-    loss: f64,
-    correct: f64,
-    modules: f64,
-    labelled: Option<f64>,
+    /// Its values; 0 for those it does not have.
+    pub(super) fn row(&self) -> [Tensor; 4] {
+        let scalar =
+            |t: &Option<Tensor>| t.as_ref().map_or_else(|| self.loss.detach().zeros_like(), Tensor::detach);
+        [self.loss.detach(), scalar(&self.correct), scalar(&self.modules), scalar(&self.labelled)]
+    }
+
+    /// Whether it is that of a session's batch with labels.
+    pub(super) fn is_labelled(&self) -> bool {
+        self.labelled.is_some()
+    }
 }
 
 impl Trainer<'_> {
-    /// One optimiser update. Torch's generator is reseeded first, so that dropout and readout positions
-    /// are a function of the seed and the step. `stop` says whether the user of this process wants to stop; the answer,
-    /// whether one of any process does.
+    /// One optimiser update. `stop` says whether the user of this process wants to stop; the answer, whether one of any
+    /// process does. What comes late is in `unread` until [`Self::catch_up`].
     pub(super) fn step(
         &mut self,
         step: &Step,
         epoch_lr: f64,
-        tally: &mut Tally,
+        (tally, unread): (&mut Tally, &mut Unread),
         stop: bool,
     ) -> Result<bool, TrainError> {
-        let number = step.plan.step.0;
-        let reset = RngKey::new(self.seed, Purpose::Reset, 0).word(1, number);
-        tch::manual_seed(reset as i64);
-        self.modules.before_step(number, self.net)?;
-        let key = RngKey::new(self.seed, Purpose::Step, 0);
-        let seed = key.word(0, number) as i64;
-        tch::manual_seed(seed);
-        let steps_per_epoch = self.schedule.steps_per_epoch();
-        self.optimizer.set_lr(rate(
-            &self.anneal,
-            self.optimizer.start_lr(),
-            epoch_lr,
-            number,
-            steps_per_epoch,
-        ));
-        self.optimizer.zero_grad()?;
         // A forward pass moves running statistics, which a skipped update must not.
         let buffers = (self.nonfinite == Nonfinite::Skip).then(|| self.net.params().buffers());
-        let mut outcomes = Vec::with_capacity(step.batches.len());
-        for (i, (plan, batch)) in step.plan.batches.iter().zip(&step.batches).enumerate() {
-            let outcome = self.forward(plan, batch)?;
-            self.backward(&outcome, i + 1 == step.batches.len())?;
-            outcomes.push(outcome);
+        let (outcomes, seed) = self.gradients(step, epoch_lr)?;
+        let update = Update::new(step, &outcomes, self.optimizer.counts())?;
+        if self.reads_late() {
+            self.update(Some(unread.add(update)?))?;
+            if unread.is_full() {
+                self.catch_up(tally, unread)?;
+            }
+            return Ok(stop);
         }
-        let (values, stop) = read(&outcomes, stop, self.net.group())?;
+        let (values, stop) = update.read(stop, self.net.group())?;
         if let Some(recorder) = &self.recorder {
             let losses: Vec<f64> = values.iter().map(|v| v.loss).collect();
             let params = self.net.params().iter().chain(self.objective.params().iter());
             recorder.update(step, seed, &losses, params, &|batch| self.images(batch))?;
         }
-        if let Some(bad) = values.iter().position(|v| !v.loss.is_finite()) {
-            let ids = self.ids_of(&step.batches[bad])?;
-            let fault = Fault::new(step, bad, values[bad].loss, ids, &self.sources);
+        if let Some(fault) = self.fault(&update, &values)? {
             let Some(buffers) = buffers else { return Err(TrainError::Nonfinite(Box::new(fault))) };
             tch::no_grad(|| buffers.iter().for_each(|(now, before)| now.shallow_clone().copy_(before)));
             tally.skipped += 1;
             self.run.log(&format!("update left out: {fault}"))?;
             return Ok(stop);
         }
-        for ((plan, batch), values) in step.plan.batches.iter().zip(&step.batches).zip(&values) {
-            tally.add(batch.task, plan.len as usize, values);
+        tally.count(&update, &values);
+        self.update(None)?;
+        Ok(stop)
+    }
+
+    /// Whether losses are read after the updates they would forbid: the device holds these back itself. Skipped updates
+    /// are not so, since they are not to hold back the next, and those that others are told of.
+    fn reads_late(&self) -> bool {
+        let told = self.recorder.is_some() || self.net.group().is_some();
+        self.optimizer.is_fused() && self.nonfinite == Nonfinite::Stop && !told
+    }
+
+    /// Reads what is unread. If a loss is no number, weights and optimiser are as they were before its update.
+    pub(super) fn catch_up(&mut self, tally: &mut Tally, unread: &mut Unread) -> Result<(), TrainError> {
+        for (update, values) in unread.take()? {
+            if let Some(fault) = self.fault(&update, &values)? {
+                self.optimizer.set_counts(&update.counts);
+                return Err(TrainError::Nonfinite(Box::new(fault)));
+            }
+            tally.count(&update, &values);
         }
+        Ok(())
+    }
+
+    /// Forward and backward passes of all batches. Torch's generator is reseeded first, so that dropout and readout
+    /// positions are a function of the seed and the step; gives that seed.
+    fn gradients(&mut self, step: &Step, epoch_lr: f64) -> Result<(Vec<Outcome>, i64), TrainError> {
+        let number = step.plan.step.0;
+        let reset = RngKey::new(self.seed, Purpose::Reset, 0).word(1, number);
+        tch::manual_seed(reset as i64);
+        self.modules.before_step(number, self.net)?;
+        let seed = RngKey::new(self.seed, Purpose::Step, 0).word(0, number) as i64;
+        tch::manual_seed(seed);
+        let steps = self.schedule.steps_per_epoch();
+        self.optimizer.set_lr(rate(&self.anneal, self.optimizer.start_lr(), epoch_lr, number, steps));
+        self.optimizer.zero_grad()?;
+        let mut outcomes = Vec::with_capacity(step.batches.len());
+        for (i, (plan, batch)) in step.plan.batches.iter().zip(&step.batches).enumerate() {
+            let outcome = self.forward(plan, batch)?;
+            self.backward(&outcome, i + 1 == step.batches.len())?;
+            outcomes.push(outcome);
+        }
+        Ok((outcomes, seed))
+    }
+
+    /// Moves the weights, unless the device finds a 1 there.
+    fn update(&mut self, unless: Option<&Tensor>) -> Result<(), TrainError> {
         self.modules.after_backward();
-        self.optimizer.step()?;
+        self.optimizer.step(unless)?;
         self.modules.after_weights();
         self.net.clamp_readouts();
-        Ok(stop)
+        Ok(())
+    }
+
+    /// The first batch whose loss is no number.
+    fn fault(&self, update: &Update, values: &[Values]) -> Result<Option<Fault>, TrainError> {
+        let Some(bad) = values.iter().position(|v| !v.loss.is_finite()) else { return Ok(None) };
+        let ids = self.ids_of(&update.batches[bad].ids)?;
+        Ok(Some(Fault::new(update, bad, values[bad].loss, ids, &self.sources)))
     }
 
     /// Adds the gradients of an outcome. Those of several processes are averaged with the update's last ones, so each
@@ -204,7 +251,7 @@ impl Trainer<'_> {
             }
             Targets::Both { labels, responses } => {
                 let (predicted, logits) = self.net.both(&images, self.session_of(batch), mode)?;
-                let labels = Tensor::f_from_slice(labels)?.f_to_device(images.device())?;
+                let labels = send(&Tensor::f_from_slice(labels)?, images.device())?;
                 let labelled = self.objective.classification(&logits, &labels, part);
                 let loss = self.neural(plan, batch, &predicted, responses, part)? + &labelled;
                 let correct = logits.argmax(1, false).eq_tensor(&labels).sum(Kind::Float);
@@ -232,9 +279,8 @@ impl Trainer<'_> {
         recorded: &[f32],
         part: f64,
     ) -> Result<Tensor, TrainError> {
-        let recorded = Tensor::f_from_slice(recorded)?
+        let recorded = send(&Tensor::f_from_slice(recorded)?, predicted.device())?
             .f_view_as(predicted)?
-            .f_to_device(predicted.device())?
             .f_to_kind(predicted.kind())?;
         let records = self.sources[batch.stream.0 as usize].n_records();
         let loss = self.objective.neural(batch.task, predicted, &recorded, part)
@@ -254,7 +300,7 @@ impl Trainer<'_> {
         part: f64,
     ) -> Result<Outcome, TrainError> {
         let n = labels.len() as i64;
-        let labels = Tensor::from_slice(labels).to_device(images.device());
+        let labels = send(&Tensor::f_from_slice(labels)?, images.device())?;
         let wanted = self.modules.representations();
         let (logits, representations) = self.net.classify_with(images, mode, &wanted)?;
         let logits = logits.narrow(0, 0, n);
@@ -267,10 +313,10 @@ impl Trainer<'_> {
         Ok(Outcome { loss, correct: Some(correct), modules, labelled: None })
     }
 
-    /// Raw ids of all images of a batch.
-    fn ids_of(&self, batch: &Batch) -> Result<Vec<u32>, TrainError> {
-        let Some(group) = self.net.group() else { return Ok(batch.ids.clone()) };
-        let mine: Vec<u8> = batch.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    /// Raw ids of all images of a batch, of which `mine` are this process's.
+    fn ids_of(&self, mine: &[u32]) -> Result<Vec<u32>, TrainError> {
+        let Some(group) = self.net.group() else { return Ok(mine.to_vec()) };
+        let mine: Vec<u8> = mine.iter().flat_map(|id| id.to_le_bytes()).collect();
         let all = group.gather_bytes(&mine)?.concat();
         let (ids, _) = all.as_chunks::<4>();
         Ok(ids.iter().map(|id| u32::from_le_bytes(*id)).collect())
@@ -280,36 +326,6 @@ impl Trainer<'_> {
     fn session_of(&self, batch: &Batch) -> usize {
         self.sources[..batch.stream.0 as usize].iter().filter(|s| s.task.is_neural()).count()
     }
-}
-
-/// One transfer for all values of an update, and one exchange between processes, which also say whether they want to
-/// stop.
-fn read(
-    outcomes: &[Outcome],
-    stop: bool,
-    group: Option<&Arc<Group>>,
-) -> Result<(Vec<Values>, bool), TrainError> {
-    let zero = || outcomes[0].loss.detach().zeros_like();
-    let scalar = |t: &Option<Tensor>| t.as_ref().map_or_else(zero, Tensor::detach);
-    let all: Vec<Tensor> = outcomes
-        .iter()
-        .flat_map(|o| [o.loss.detach(), scalar(&o.correct), scalar(&o.modules), scalar(&o.labelled)])
-        .collect();
-    let mut all = Vec::<f64>::try_from(Tensor::f_stack(&all, 0)?.to_kind(Kind::Double))?;
-    all.push(f64::from(u8::from(stop)));
-    if let Some(group) = group {
-        let sums = Tensor::f_from_slice(&all)?;
-        group.sum(&sums)?;
-        all = Vec::try_from(sums)?;
-    }
-    let stop = all.pop().is_some_and(|stops| stops > 0.0);
-    let values = |(v, o): (&[f64], &Outcome)| Values {
-        loss: v[0],
-        correct: v[1],
-        modules: v[2],
-        labelled: o.labelled.is_some().then_some(v[3]),
-    };
-    Ok((all.chunks_exact(4).zip(outcomes).map(values).collect(), stop))
 }
 
 /// A loss that is no number, and the batch it came from.
@@ -332,14 +348,14 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn new(step: &Step, batch: usize, loss: f64, ids: Vec<u32>, sources: &[crate::load::Source]) -> Self {
-        let at = &step.batches[batch];
+    fn new(update: &Update, batch: usize, loss: f64, ids: Vec<u32>, sources: &[crate::load::Source]) -> Self {
+        let at = &update.batches[batch];
         Self {
-            step: step.plan.step.0,
-            epoch: step.plan.epoch,
+            step: update.step,
+            epoch: update.epoch,
             batch,
             task: at.task,
-            source: sources[at.stream.0 as usize].name.clone(),
+            source: sources[at.stream].name.clone(),
             loss: loss.to_string(),
             ids,
         }
