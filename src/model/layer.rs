@@ -112,10 +112,10 @@ impl Layer {
                 // Three equal channels see the sum of the kernel over its inputs: a third of the work.
                 let summed = (x.size()[1] == 1 && weight.size()[1] == 3)
                     .then(|| weight.sum_dim_intlist([1i64].as_slice(), true, weight.kind()));
-                let weight = precision.cast(summed.as_ref().unwrap_or(weight));
-                let bias = bias.as_ref().map(|b| precision.cast(b));
-                let (padding, dilation) = ([*padding; 2], [*dilation; 2]);
-                precision.cast(x).f_conv2d(&weight, bias.as_ref(), [1, 1], padding, dilation, *groups)?
+                let weight = precision.operand(summed.as_ref().unwrap_or(weight));
+                let bias = bias.as_ref().map(|b| precision.operand(b));
+                let (x, padding, dilation) = (precision.operand(x), [*padding; 2], [*dilation; 2]);
+                precision.product(&x.f_conv2d(&weight, bias.as_ref(), [1, 1], padding, dilation, *groups)?)
             }
             Op::Linear { weight, bias } => linear(x, weight, bias, precision)?,
             Op::Norm(norm) => norm.forward(x, pass, self)?,
@@ -150,7 +150,8 @@ impl Layer {
 }
 
 fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: Precision) -> Result<Tensor, ModelError> {
-    Ok(precision.cast(x).f_linear(&precision.cast(weight), Some(&precision.cast(bias)))?)
+    let [x, weight, bias] = [x, weight, bias].map(|t| precision.operand(t));
+    Ok(precision.product(&x.f_linear(&weight, Some(&bias))?))
 }
 
 impl BatchNorm {

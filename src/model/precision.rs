@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Type of the numbers that convolutions and linear layers work in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,13 +28,27 @@ pub struct Runtime {
 }
 
 impl Precision {
-    /// `x` in the type that layers work in. A tensor that is of it already is not copied.
-    pub(super) fn cast(self, x: &Tensor) -> Tensor {
+    /// Type of what layers take and give.
+    fn narrow(self) -> Kind {
         match self {
-            Self::F32 => x.to_kind(Kind::Float),
-            Self::Bf16 => x.to_kind(Kind::BFloat16),
-            Self::F64 => x.to_kind(Kind::Double),
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+            Self::F64 => Kind::Double,
         }
+    }
+
+    /// `x` rounded to the type that layers work in, ready to be multiplied. A tensor that is so already is not copied.
+    ///
+    /// GPUs add products of bfloat16 up in 32 bits. PyTorch on a CPU without instructions for it adds up in bfloat16,
+    /// five times as far off in the gradients of kernels and ten times as slow, so that a CPU takes 32 bits for both.
+    pub(super) fn operand(self, x: &Tensor) -> Tensor {
+        let rounded = x.to_kind(self.narrow());
+        if self == Self::Bf16 && x.device() == Device::Cpu { rounded.to_kind(Kind::Float) } else { rounded }
+    }
+
+    /// What a product of operands is rounded to.
+    pub(super) fn product(self, y: &Tensor) -> Tensor {
+        y.to_kind(self.narrow())
     }
 
     /// Type of parameters, readouts, logits and losses.
@@ -48,4 +62,36 @@ impl Precision {
 pub(super) fn to_channels_last(kernel: &Tensor) {
     let strided = kernel.detach().permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
     kernel.shallow_clone().set_data(&strided);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_of_bfloat16_are_added_up_in_32_bits() {
+        tch::manual_seed(3);
+        let on = (Kind::Float, Device::Cpu);
+        let (x, w) = (Tensor::randn([16, 8, 32, 32], on).relu(), Tensor::randn([16, 8, 3, 3], on));
+        let upstream = Tensor::randn([16, 16, 32, 32], on).to_kind(Kind::BFloat16).to_kind(Kind::Float);
+        let gradients = |precision: Precision| {
+            let [x, w] =
+                [&x, &w].map(|t| t.to_kind(Kind::BFloat16).to_kind(Kind::Float).set_requires_grad(true));
+            let y = precision.operand(&x).conv2d(
+                &precision.operand(&w),
+                None::<&Tensor>,
+                [1, 1],
+                [1, 1],
+                [1, 1],
+                1,
+            );
+            (precision.product(&y).to_kind(Kind::Float) * &upstream).sum(Kind::Float).backward();
+            [x.grad(), w.grad()]
+        };
+        for (half, whole) in gradients(Precision::Bf16).into_iter().zip(gradients(Precision::F32)) {
+            let error = ((half - &whole).norm() / whole.norm()).double_value(&[]);
+            // Rounded once to 8 bits: 0.0017; added up in 8 bits: 0.009 for the kernel.
+            assert!(error > 0.0 && error < 0.0025, "{error}");
+        }
+    }
 }
