@@ -79,7 +79,7 @@ impl SeCore {
             InputRegularizer::LaplaceL2 => squares(&rough) * 0.5,
             InputRegularizer::LaplaceL1 => rough.abs().sum(rough.kind()),
             InputRegularizer::GaussianLaplaceL2 => {
-                let outside = 1.0 - bump(height, width).to_device(kernel.device());
+                let outside = 1.0 - bump(height, width, kernel.device());
                 squares(&(rough * outside)) / squares(&images)
             }
         }
@@ -87,11 +87,11 @@ impl SeCore {
 }
 
 /// A Gaussian bump `[1, 1, height, width]` from 0 at the farthest corner to 1 at the middle.
-fn bump(height: i64, width: i64) -> Tensor {
+fn bump(height: i64, width: i64, device: Device) -> Tensor {
     let sigma = height.min(width) as f64 / 4.0;
     let axis = |n: i64| {
         let middle = (n - 1) as f64 / 2.0;
-        ((Tensor::arange(n, (Kind::Float, Device::Cpu)) - middle) / sigma).square()
+        ((Tensor::arange(n, (Kind::Float, device)) - middle) / sigma).square()
     };
     let bump = ((axis(height).view([1, 1, -1, 1]) + axis(width).view([1, 1, 1, -1])) * -0.5).exp();
     let bump = &bump - bump.min();
