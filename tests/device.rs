@@ -91,7 +91,7 @@ fn losses_that_are_read_late_change_nothing() {
     assert_eq!(metrics(&late), metrics(&at_once));
     assert!(checkpoint(&late, "last") == checkpoint(&at_once, "last"), "weights differ");
 
-    // Interrupted within an epoch, between two readings.
+    // Saved within epochs, between two readings.
     let set = ["--set", "checkpoint.every_updates=4"];
     let saved = trained(dir.path(), "saved", &set);
     assert_eq!(metrics(&late), metrics(&saved));

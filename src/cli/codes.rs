@@ -109,7 +109,7 @@ same images come back, look at them with `nct inspect --contact-sheet`. numerics
 out and counts them."
     N602 1 "no memory left"
 "The network, its gradients and the batch did not fit. Reduce data.batch_size and data.neural_batch_size, and set
-mix.batches_per_step to add gradients up to the batch you wanted; numerics.precision = \"bf16\" halves the activations. `nct
+mix.batches_per_step to add gradients up to the batch you wanted; on a GPU numerics.precision = \"bf16\" halves the activations. `nct
 train --dry-run` estimates what is needed. Data on the host are bounded by loader.cache_mb."
     N603 2 "a checkpoint that does not fit"
 "Written by another version, for other settings, or damaged. A run is resumed with its own settings; to start another one

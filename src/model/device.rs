@@ -110,8 +110,8 @@ fn open_cuda() -> Result<(), ModelError> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     // Its own folder, not the link to it: there its dependencies are looked up.
     let path = cuda_library().canonicalize().unwrap_or_else(|_| cuda_library());
-    // SAFETY: the library is the other half of the libtorch this program is linked with, put there by
-    // tools/setup; its initialisers register kernels and do nothing else. It is never closed.
+    // SAFETY: the library is the other half of the libtorch this program is linked with, put there by tools/setup, or
+    // what the user names as such; its initialisers register kernels and do nothing else. It is never closed.
     let opened = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) };
     match opened {
         Ok(library) => {
@@ -119,7 +119,14 @@ fn open_cuda() -> Result<(), ModelError> {
             Ok(())
         }
         Err(e) => {
-            Err(ModelError::Device(format!("cuda: {e}; bring the CUDA libraries with tools/setup --cuda")))
+            let way_out = if std::env::var_os(CUDA_LIBRARY).is_some() {
+                format!(
+                    "{CUDA_LIBRARY} names another one than tools/setup --cuda brings: correct or unset it"
+                )
+            } else {
+                "bring the CUDA libraries with tools/setup --cuda".to_owned()
+            };
+            Err(ModelError::Device(format!("cuda: {e}; {way_out}")))
         }
     }
 }

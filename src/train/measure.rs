@@ -54,22 +54,22 @@ impl Trainer<'_> {
             optimizer: 0.0,
         };
         let mut loader = Loader::start(&self.sources, &self.schedule, self.seed, 0..end, self.loader)?;
-        let (mut unread, mut clock) = (Unread::default(), (Instant::now(), 0));
+        let (mut unread, mut since, mut made) = (Unread::default(), Instant::now(), 0u32);
         for number in 0..end {
             let before = loader.times().waited;
             let Some(step) = loader.next() else { break };
             let step = step?;
             guarded(|| self.step(&step, lr, (&mut tally, &mut unread), false))?;
-            clock.1 += 1;
+            made += 1;
             // Updates whose losses are read together are measured together.
             if unread.is_empty() || number + 1 == warm_up || number + 1 == end {
                 guarded(|| self.catch_up(&mut tally, &mut unread))?;
                 self.settle();
-                let each = clock.0.elapsed().as_secs_f64() / f64::from(clock.1);
+                let each = since.elapsed().as_secs_f64() / f64::from(made);
                 if number >= warm_up {
-                    found.seconds.extend(vec![each; clock.1 as usize]);
+                    found.seconds.extend(std::iter::repeat_n(each, made as usize));
                 }
-                clock = (Instant::now(), 0);
+                (since, made) = (Instant::now(), 0);
             }
             if number >= warm_up {
                 found.waited += loader.times().waited.saturating_sub(before).as_secs_f64();

@@ -66,7 +66,7 @@ pub enum TrainError {
     Settings(String),
     /// No memory left.
     #[error(
-        "{0}; use less at a time: reduce data.batch_size and data.neural_batch_size (mix.batches_per_step adds their gradients up), or set numerics.precision = \"bf16\"; `nct train --dry-run` estimates what is needed"
+        "{0}; use less at a time: reduce data.batch_size and data.neural_batch_size (mix.batches_per_step adds their gradients up), or on a GPU set numerics.precision = \"bf16\"; `nct train --dry-run` estimates what is needed"
     )]
     Memory(String),
     /// A loss that is no number.

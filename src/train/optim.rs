@@ -213,7 +213,7 @@ impl Optimizer {
     }
 
     /// Whether [`Self::step`] can leave an update out by what only the device knows.
-    pub fn is_fused(&self) -> bool {
+    pub(super) fn is_fused(&self) -> bool {
         self.fused
     }
 
@@ -238,10 +238,10 @@ impl Optimizer {
                 alike.entry(key).or_default().push(slot);
             }
         }
-        let (settings, lr, fused) = (&self.settings, self.lr, self.fused);
-        let update = |slots: &mut Vec<&mut Slot>| match settings.kind {
-            OptimizerKind::Sgd => sgd(slots, settings, lr, fused, unless),
-            OptimizerKind::Adam | OptimizerKind::AdamW => adam(slots, settings, lr, fused, unless),
+        let common = Common { settings: &self.settings, lr: self.lr, fused: self.fused, unless };
+        let update = |slots: &mut Vec<&mut Slot>| match common.settings.kind {
+            OptimizerKind::Sgd => sgd(slots, &common),
+            OptimizerKind::Adam | OptimizerKind::AdamW => adam(slots, &common),
         };
         tch::no_grad(|| alike.values_mut().try_for_each(update)).map_err(TrainError::Refused)
     }
@@ -294,14 +294,17 @@ impl Optimizer {
     }
 }
 
-/// Updates slots of one group, which have made as many updates.
-fn sgd(
-    slots: &mut [&mut Slot],
-    settings: &OptimizerSettings,
+/// What an update of all groups has in common.
+struct Common<'a> {
+    settings: &'a OptimizerSettings,
     lr: f64,
     fused: bool,
-    unless: Option<&Tensor>,
-) -> Result<(), String> {
+    unless: Option<&'a Tensor>,
+}
+
+/// Updates slots of one group, which have made as many updates.
+fn sgd(slots: &mut [&mut Slot], common: &Common<'_>) -> Result<(), String> {
+    let Common { settings, lr, fused, unless } = *common;
     let momentum = settings.momentum.unwrap_or(0.0);
     let first = moments(slots, usize::from(momentum > 0.0));
     let how = SgdUpdate {
@@ -317,13 +320,8 @@ fn sgd(
     update_sgd(&all(slots, |slot| &slot.param), &gradients(slots), &momenta, &how, unless)
 }
 
-fn adam(
-    slots: &mut [&mut Slot],
-    settings: &OptimizerSettings,
-    lr: f64,
-    fused: bool,
-    unless: Option<&Tensor>,
-) -> Result<(), String> {
+fn adam(slots: &mut [&mut Slot], common: &Common<'_>) -> Result<(), String> {
+    let Common { settings, lr, fused, unless } = *common;
     let amsgrad = settings.amsgrad == Some(true);
     moments(slots, if amsgrad { 3 } else { 2 });
     let (beta1, beta2) = settings.betas.unwrap_or((0.9, 0.999));

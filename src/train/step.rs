@@ -161,7 +161,8 @@ impl Trainer<'_> {
         self.optimizer.is_fused() && self.nonfinite == Nonfinite::Stop && !told
     }
 
-    /// Reads what is unread. If a loss is no number, weights and optimiser are as they were before its update.
+    /// Reads what is unread. If a loss is no number, weights and optimiser are as they were before its update; running
+    /// statistics have seen the batches since.
     pub(super) fn catch_up(&mut self, tally: &mut Tally, unread: &mut Unread) -> Result<(), TrainError> {
         for (update, values) in unread.take()? {
             if let Some(fault) = self.fault(&update, &values)? {
