@@ -84,11 +84,11 @@ fn torch() -> Vec<Finding> {
         (true, false) => Finding {
             what: "GPU",
             state: format!("there is one, and {} is missing", cuda.display()),
-            fix: Some("tools/setup --cuda".into()),
+            fix: Some(device::cuda_way_out().into()),
         },
         (true, true) => match device::select("cuda") {
             Ok(selected) => fine("GPU", selected.note),
-            Err(e) => Finding { what: "GPU", state: e.to_string(), fix: Some("tools/setup --cuda".into()) },
+            Err(e) => Finding { what: "GPU", state: e.to_string(), fix: Some(device::cuda_way_out().into()) },
         },
     });
     findings.push(match device::select("auto") {

@@ -105,6 +105,14 @@ pub fn cuda_library() -> PathBuf {
     named.unwrap_or_else(|| libtorch().join("cuda").join("libtorch_cuda.so"))
 }
 
+/// What to do if it is missing or wrong.
+pub fn cuda_way_out() -> &'static str {
+    match std::env::var_os(CUDA_LIBRARY) {
+        Some(_) => "correct or unset NCT_CUDA_LIBRARY",
+        None => "run tools/setup --cuda",
+    }
+}
+
 /// Loads the CUDA half of libtorch for the rest of the process.
 fn open_cuda() -> Result<(), ModelError> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
@@ -119,14 +127,8 @@ fn open_cuda() -> Result<(), ModelError> {
             Ok(())
         }
         Err(e) => {
-            let way_out = if std::env::var_os(CUDA_LIBRARY).is_some() {
-                format!(
-                    "{CUDA_LIBRARY} names another one than tools/setup --cuda brings: correct or unset it"
-                )
-            } else {
-                "bring the CUDA libraries with tools/setup --cuda".to_owned()
-            };
-            Err(ModelError::Device(format!("cuda: {e}; {way_out}")))
+            let why = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            Err(ModelError::Device(format!("cuda: {}: {why}; {}", path.display(), cuda_way_out())))
         }
     }
 }
