@@ -142,3 +142,21 @@ fn all_that_uses_a_network_runs_on_a_device() {
         succeed(on_device(dir.path()).args(args.split(' ')).args(["--device", "cuda"]));
     }
 }
+
+#[test]
+fn a_cuda_library_that_is_none_is_named_with_the_way_out() {
+    let dir = shards();
+    let wrong = dir.path().join("wrong.so");
+    for (content, why) in [(None, "No such file"), (Some("no library"), "file too short")] {
+        if let Some(content) = content {
+            fs::write(&wrong, content).unwrap();
+        }
+        let out = output(train(dir.path(), "wrong", &[]).env("NCT_CUDA_LIBRARY", &wrong));
+        assert_eq!(out.status.code(), Some(2));
+        let message = stderr(&out);
+        for part in ["wrong.so", why, "unset NCT_CUDA_LIBRARY"] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(!dir.path().join("wrong").exists(), "a refused training leaves no folder");
+    }
+}

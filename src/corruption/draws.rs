@@ -20,8 +20,7 @@ pub(super) trait Draws {
         for out in out.chunks_mut(CHUNK) {
             let words = &mut words[..out.len()];
             self.words(words);
-            let unit = |word: u32| (word >> 8) as i32 as f32 / (1 << 24) as f32;
-            out.iter_mut().zip(words).for_each(|(out, word)| *out = low + (high - low) * unit(*word));
+            between(low, high, words, out);
         }
     }
 
@@ -40,27 +39,57 @@ pub(super) trait Draws {
     }
 }
 
+/// Words as values of [`low`, `high`).
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn between(low: f32, high: f32, words: &[u32], out: &mut [f32]) {
+    let unit = |word: u32| (word >> 8) as i32 as f32 / (1 << 24) as f32;
+    out.iter_mut().zip(words).for_each(|(out, &word)| *out = low + (high - low) * unit(word));
+}
+
 /// A word as a whole number below `n`.
 pub(super) fn scale(word: u32, n: u32) -> usize {
     ((u64::from(word) * u64::from(n)) >> 32) as usize
 }
 
+/// Fewer words than this are drawn one by one: a generator of many would cost more than it saves.
+const FEW: usize = 64;
+
 impl Draws for Rng {
     fn words(&mut self, out: &mut [u32]) {
-        self.fill(out);
+        if out.len() < FEW {
+            out.fill_with(|| self.next_u32());
+        } else {
+            self.bulk().fill(out);
+        }
+    }
+
+    fn uniforms(&mut self, low: f32, high: f32, out: &mut [f32]) {
+        let mut words = [0; CHUNK];
+        if out.len() < FEW {
+            let words = &mut words[..out.len()];
+            self.words(words);
+            return between(low, high, words, out);
+        }
+        let mut bulk = self.bulk();
+        for out in out.chunks_mut(CHUNK) {
+            let words = &mut words[..out.len()];
+            bulk.fill(words);
+            between(low, high, words, out);
+        }
     }
 
     /// Box-Muller, both values of each pair.
     fn normals(&mut self, out: &mut [f32]) {
+        let mut bulk = self.bulk();
         let mut words = [0; CHUNK];
         let mut last = [0.0; CHUNK];
         let (whole, rest) = out.as_chunks_mut::<CHUNK>();
         for out in whole {
-            self.fill(&mut words);
+            bulk.fill(&mut words);
             box_muller(&words, out);
         }
         if !rest.is_empty() {
-            self.fill(&mut words);
+            bulk.fill(&mut words);
             box_muller(&words, &mut last);
             rest.copy_from_slice(&last[..rest.len()]);
         }

@@ -4,6 +4,7 @@
 use super::draws::Draws;
 use super::filter::{Border, Kernel, Plane, blur};
 use super::{Extent, Profile, Scratch, Severity};
+use multiversion::multiversion;
 
 /// Amplitude, deviation of the smoothing, and shift of the affine map's points, in heights of the image.
 const TINY: [[f64; 3]; 5] =
@@ -37,7 +38,12 @@ fn affine(s: &mut Scratch, shift: f64, draws: &mut dyn Draws) {
     let points = [[x + side, y + side], [x + side, y - side], [x - side, y - side]];
     let moved = points.map(|point| point.map(|at| at + draws.uniform(-shift, shift)));
     let Some(back) = inverse(points, moved) else { return };
-    sample(s, Border::Mirror, |x, y| back.map(|[a, b, c]| (a * x as f64 + b * y as f64 + c) as f32));
+    for (places, [a, b, c]) in s.layers.iter_mut().zip(back) {
+        let place = |at: usize| (a * (at % width) as f64 + b * (at / width) as f64 + c) as f32;
+        places.clear();
+        places.extend((0..height * width).map(place));
+    }
+    sample(s, Border::Mirror);
 }
 
 /// The affine map that takes `moved` to `points`, as rows of (x, y, 1); none if they lie on a line.
@@ -59,48 +65,105 @@ fn inverse(points: [[f64; 2]; 3], moved: [[f64; 2]; 3]) -> Option<[[f64; 3]; 2]>
 fn displace(s: &mut Scratch, amplitude: f32, most: [f32; 2], sigmas: [f64; 2], draws: &mut dyn Draws) {
     let plane = s.extent.size();
     let kernels = sigmas.map(|sigma| Kernel::gaussian(sigma, 3.0));
-    let mut fields = std::mem::take(&mut s.layers);
-    for (field, most) in fields.iter_mut().zip(most) {
+    let Scratch { layers, padded, .. } = s;
+    for (axis, (field, most)) in layers.iter_mut().zip(most).enumerate() {
         field.resize(plane.height * plane.width, 0.0);
         draws.uniforms(-most, most, field);
-        blur(field, plane, [&kernels[0], &kernels[1]], Border::Reflect, &mut s.padded);
-    }
-    let [across, down, _] = &fields;
-    sample(s, Border::Reflect, |x, y| {
-        let at = y * plane.width + x;
-        [x as f32 + amplitude * across[at], y as f32 + amplitude * down[at]]
-    });
-    s.layers = fields;
-}
-
-/// Replaces every pixel by what lies, between four neighbours, at the column and row that `place` gives.
-fn sample(s: &mut Scratch, border: Border, place: impl Fn(usize, usize) -> [f32; 2]) {
-    let Plane { height, width } = s.extent.size();
-    let Scratch { values, spare, .. } = s;
-    let n = height * width;
-    spare.resize(values.len(), 0.0);
-    // The corner above and to the left of a place, and the shares of the other ones.
-    let split = |at: f32| {
-        let whole = at as i32;
-        let whole = whole - i32::from(whole as f32 > at);
-        (whole as isize, at - whole as f32)
-    };
-    for y in 0..height {
-        for x in 0..width {
-            let [(left, across), (top, down)] = place(x, y).map(split);
-            let columns = [left, left + 1].map(|at| border.index(at, width));
-            let rows = [top, top + 1].map(|at| border.index(at, height) * width);
-            for (values, out) in values.chunks_exact(n).zip(spare.chunks_exact_mut(n)) {
-                let between = |row: usize| {
-                    let (a, b) = (values[row + columns[0]], values[row + columns[1]]);
-                    a + across * (b - a)
-                };
-                let (upper, lower) = (between(rows[0]), between(rows[1]));
-                out[y * width + x] = upper + down * (lower - upper);
+        blur(field, plane, [&kernels[0], &kernels[1]], Border::Reflect, padded);
+        for (y, row) in field.chunks_exact_mut(plane.width).enumerate() {
+            for (x, value) in row.iter_mut().enumerate() {
+                *value = [x, y][axis] as f32 + amplitude * *value;
             }
         }
     }
-    std::mem::swap(values, spare);
+    sample(s, Border::Reflect);
+}
+
+/// A pixel's channels, filled up to what one vector holds.
+type Pixel = [f32; 4];
+
+/// Replaces every pixel by what lies, between four neighbours, at its column in the first layer and its row in the
+/// second.
+fn sample(s: &mut Scratch, beyond: Border) {
+    let plane = s.extent.size();
+    let n = plane.height * plane.width;
+    let Scratch { values, spare, padded, layers: [columns, rows, _], words: corners, .. } = s;
+    // The last pixels have neighbours, too: with a share of nothing.
+    spare.truncate(4 * n);
+    spare.resize(4 * (n + plane.width + 1), 0.0);
+    padded.resize(4 * n, 0.0);
+    corners.resize(n, 0);
+    let (pixels, found) = (spare.as_chunks_mut::<4>().0, padded.as_chunks_mut::<4>().0);
+    for (channel, values) in values.chunks_exact(n).enumerate() {
+        pixels.iter_mut().zip(values).for_each(|(pixel, &value)| pixel[channel] = value);
+    }
+    split(columns, rows, plane, beyond, corners);
+    between(pixels, plane.width, [columns, rows], corners, found);
+    for (channel, values) in values.chunks_exact_mut(n).enumerate() {
+        values.iter_mut().zip(&*found).for_each(|(value, pixel)| *value = pixel[channel]);
+    }
+}
+
+/// The pixel above and to the left of each place; the place becomes its distance from that.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn split(columns: &mut [f32], rows: &mut [f32], plane: Plane, beyond: Border, corners: &mut [u32]) {
+    /// At this size a float's last bit counts ones.
+    const WHOLE: f32 = (3 << 22) as f32;
+    let Plane { height, width } = plane;
+    let [fold_x, fold_y] = [width, height].map(|n| Fold::new(beyond, n));
+    let [last_x, last_y] = [width, height].map(|n| n.saturating_sub(2) as f32);
+    for ((x, y), corner) in columns.iter_mut().zip(rows).zip(corners) {
+        (*x, *y) = (fold_x.within(*x), fold_y.within(*y));
+        let (left, top) = (x.floor().min(last_x), y.floor().min(last_y));
+        let [row, column] = [top, left].map(|at| (at + WHOLE).to_bits().wrapping_sub(WHOLE.to_bits()));
+        *corner = row.wrapping_mul(width as u32).wrapping_add(column);
+        (*x, *y) = (*x - left, *y - top);
+    }
+}
+
+/// Pixels beyond the edges are pixels again, back and forth. So are the places between them.
+#[derive(Debug, Clone, Copy)]
+struct Fold {
+    /// How far before the first pixel it turns back.
+    before: f32,
+    /// There and back.
+    period: f32,
+    last: f32,
+}
+
+impl Fold {
+    fn new(beyond: Border, n: usize) -> Self {
+        let last = n as f32 - 1.0;
+        let before = if beyond == Border::Mirror { 0.0 } else { 0.5 };
+        Self { before, period: (2.0 * (last + 2.0 * before)).max(1.0), last }
+    }
+
+    /// Where among the pixels the place is.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "it is compiled for the vectors of its caller only if it is part of it"
+    )]
+    fn within(self, at: f32) -> f32 {
+        let turns = ((at + self.before) / self.period).floor();
+        let there = at - turns * self.period;
+        let back = self.period - 2.0 * self.before - there;
+        there.min(back).clamp(0.0, self.last)
+    }
+}
+
+/// Mixes four neighbours each by the distances of the place from the first of them.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn between(pixels: &[Pixel], width: usize, [columns, rows]: [&[f32]; 2], corners: &[u32], out: &mut [Pixel]) {
+    for (((out, &across), &down), &corner) in out.iter_mut().zip(columns).zip(rows).zip(corners) {
+        let upper = &pixels[corner as usize..][..2];
+        let lower = &pixels[corner as usize + width..][..2];
+        let ([a, b], [c, d]) = ([upper[0], upper[1]], [lower[0], lower[1]]);
+        for i in 0..4 {
+            let (upper, lower) = (a[i] + across * (b[i] - a[i]), c[i] + across * (d[i] - c[i]));
+            out[i] = upper + down * (lower - upper);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -119,5 +182,27 @@ mod tests {
             }
         }
         assert_eq!(inverse(points, [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]), None);
+    }
+
+    /// Between the two pixels that [`Border::index`] names for a place.
+    #[test]
+    fn places_beyond_the_edge_are_folded_back() {
+        for beyond in [Border::Mirror, Border::Reflect] {
+            for n in [1, 2, 5] {
+                let value = |at: isize| (beyond.index(at, n).pow(2) * 3) as f32;
+                for eighth in -100..100 {
+                    let at = eighth as f32 / 8.0;
+                    let first = at.floor();
+                    let (a, b) = (value(first as isize), value(first as isize + 1));
+                    let expected = a + (at - first) * (b - a);
+                    let (mut columns, mut rows, mut corner) = ([at], [0.0], [0]);
+                    split(&mut columns, &mut rows, Plane { height: 1, width: n }, beyond, &mut corner);
+                    let left = corner[0] as isize;
+                    assert!(corner[0] as usize <= n.saturating_sub(2) && rows == [0.0]);
+                    let (a, b) = (value(left), value(left + 1));
+                    assert_eq!(a + columns[0] * (b - a), expected, "{beyond:?} {n} {at}");
+                }
+            }
+        }
     }
 }

@@ -4,8 +4,8 @@
 //!
 //! Two sets of parameters: those of Tiny-ImageNet-C, which was made for 64 pixels, and those of ImageNet-C,
 //! which the reference applies to 64 pixels on the fly with the Python package `imagecorruptions`.
-//! Definitions are those of spec/reconstruction 3.4 and 3.5: arithmetic in f32 on the scale of 0 to 255,
-//! then truncation to bytes. The one difference is frost: its photographs are replaced by textures that
+//! Definitions are those of spec/reconstruction 3.4 and 3.5: arithmetic in f32 on the scale of 0 to 255, or in
+//! whole numbers where that says the same, then truncation to bytes. The one difference is frost: its photographs are replaced by textures that
 //! `frost/texture.rs` makes.
 //!
 //! Absent: torch, files, threads, scores. Every draw is keyed, so that neither the number of threads nor the
@@ -23,6 +23,7 @@ mod frost;
 mod gaussian_blur;
 mod glass_blur;
 mod jpeg;
+mod law;
 mod motion_blur;
 mod noise;
 mod pixelate;
@@ -33,6 +34,7 @@ mod snow;
 mod spatter;
 #[cfg(test)]
 mod tests;
+mod turn;
 pub(crate) mod words;
 mod zoom;
 mod zoom_blur;
@@ -228,40 +230,66 @@ impl Corruption {
         extent: Extent,
         scratch: &mut Scratch,
     ) {
-        scratch.take(image, extent);
         let lane = (self as u32) << 8 | (profile as u32) << 4 | u32::from(severity.0);
         let mut rng = RngKey::new(key.seed, Purpose::Corruption, lane).stream(0, key.image);
-        self.definition()(scratch, profile, severity, &mut rng);
-        scratch.give(image);
+        self.definition().apply(image, extent, scratch, profile, severity, &mut rng);
     }
 
     fn definition(self) -> Definition {
+        use Definition::{Bytes, Values};
         match self {
-            Self::GaussianNoise => noise::gaussian,
-            Self::ShotNoise => shot_noise::apply,
-            Self::ImpulseNoise => noise::impulse,
-            Self::DefocusBlur => defocus_blur::apply,
-            Self::GlassBlur => glass_blur::apply,
-            Self::MotionBlur => motion_blur::apply,
-            Self::ZoomBlur => zoom_blur::apply,
-            Self::Snow => snow::apply,
-            Self::Frost => frost::apply,
-            Self::Fog => fog::apply,
-            Self::Brightness => brightness::apply,
-            Self::Contrast => contrast::apply,
-            Self::ElasticTransform => elastic::apply,
-            Self::Pixelate => pixelate::apply,
-            Self::JpegCompression => jpeg::apply,
-            Self::SpeckleNoise => noise::speckle,
-            Self::GaussianBlur => gaussian_blur::apply,
-            Self::Spatter => spatter::apply,
-            Self::Saturate => saturate::apply,
+            Self::GaussianNoise => Bytes(noise::gaussian),
+            Self::ShotNoise => Bytes(shot_noise::apply),
+            Self::ImpulseNoise => Bytes(noise::impulse),
+            Self::DefocusBlur => Bytes(defocus_blur::apply),
+            Self::GlassBlur => Values(glass_blur::apply),
+            Self::MotionBlur => Values(motion_blur::apply),
+            Self::ZoomBlur => Values(zoom_blur::apply),
+            Self::Snow => Values(snow::apply),
+            Self::Frost => Values(frost::apply),
+            Self::Fog => Values(fog::apply),
+            Self::Brightness => Values(brightness::apply),
+            Self::Contrast => Values(contrast::apply),
+            Self::ElasticTransform => Values(elastic::apply),
+            Self::Pixelate => Values(pixelate::apply),
+            Self::JpegCompression => Bytes(jpeg::apply),
+            Self::SpeckleNoise => Values(noise::speckle),
+            Self::GaussianBlur => Values(gaussian_blur::apply),
+            Self::Spatter => Values(spatter::apply),
+            Self::Saturate => Values(saturate::apply),
         }
     }
 }
 
-/// Turns the values in the scratch, on the scale of 0 to 255, into corrupted ones, which may leave that range.
-type Definition = fn(&mut Scratch, Profile, Severity, &mut dyn Draws);
+/// How a corruption is computed.
+enum Definition {
+    /// Turns the values in the scratch, on the scale of 0 to 255, into corrupted ones, which may leave that range.
+    Values(fn(&mut Scratch, Profile, Severity, &mut dyn Draws)),
+    /// Turns the bytes of an image of the scratch's extent into corrupted ones.
+    Bytes(fn(&mut [u8], &mut Scratch, Profile, Severity, &mut dyn Draws)),
+}
+
+impl Definition {
+    fn apply(
+        self,
+        image: &mut [u8],
+        extent: Extent,
+        scratch: &mut Scratch,
+        profile: Profile,
+        severity: Severity,
+        draws: &mut dyn Draws,
+    ) {
+        scratch.shape(image, extent);
+        match self {
+            Self::Values(corrupt) => {
+                scratch.take(image);
+                corrupt(scratch, profile, severity, draws);
+                scratch.give(image);
+            }
+            Self::Bytes(corrupt) => corrupt(image, scratch, profile, severity, draws),
+        }
+    }
+}
 
 impl Profile {
     /// Quality of the published JPEGs of Tiny-ImageNet-C.

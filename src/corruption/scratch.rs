@@ -1,5 +1,6 @@
 //! Memory of one thread, and the way from bytes to real values and back.
 
+use super::defocus_blur::Sums;
 use super::filter::Plane;
 use super::jpeg::Jpeg;
 use super::zoom::Turned;
@@ -60,8 +61,10 @@ pub struct Scratch {
     pub(super) layers: [Vec<f32>; 3],
     pub(super) bytes: [Vec<u8>; 2],
     pub(super) words: Vec<u32>,
+    pub(super) steps: Vec<i16>,
     pub(super) turned: Turned,
     pub(super) jpeg: Jpeg,
+    pub(super) sums: Sums,
 }
 
 impl Default for Extent {
@@ -76,14 +79,18 @@ impl Scratch {
         Self::default()
     }
 
-    /// Takes an image in.
-    pub(super) fn take(&mut self, image: &[u8], extent: Extent) {
+    /// Makes ready for an image, and checks that it is as long as `extent` says.
+    pub(super) fn shape(&mut self, image: &[u8], extent: Extent) {
         assert!(
             image.len() == extent.len() && matches!(extent.channels, 1 | 3),
             "{} bytes for {extent:?}",
             image.len()
         );
         self.extent = extent;
+    }
+
+    /// Takes an image in.
+    pub(super) fn take(&mut self, image: &[u8]) {
         self.values.resize(image.len(), 0.0);
         widen(image, &mut self.values);
     }
@@ -105,18 +112,20 @@ fn widen(bytes: &[u8], values: &mut [f32]) {
     values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte));
 }
 
-/// 2²³: added to a value below it, the sum's last bits are the value rounded to a whole number.
-const WHOLE: f32 = (1 << 23) as f32;
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+pub(super) fn truncate(values: &[f32], bytes: &mut [u8]) {
+    bytes.iter_mut().zip(values).for_each(|(byte, &value)| *byte = truncated(value));
+}
 
 /// Truncates toward zero, as the published sets do. A thousandth of a level is added first: whole results
 /// that rounding in f32 left just below their number stay that number.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-pub(super) fn truncate(values: &[f32], bytes: &mut [u8]) {
-    for (byte, &value) in bytes.iter_mut().zip(values) {
-        // Rounding what is half less truncates, in a ninth of the time of a conversion, which checks its range.
-        let less = (value + (1.0 / 1024.0 - 0.5)).clamp(0.0, 255.0);
-        *byte = (less + WHOLE).to_bits() as u8;
-    }
+#[inline(always)]
+pub(super) fn truncated(value: f32) -> u8 {
+    /// Added to a value below it, the sum's last bits are the value rounded to a whole number.
+    const WHOLE: f32 = (1 << 23) as f32;
+    // Rounding what is half less truncates, in a ninth of the time of a conversion, which checks its range.
+    let less = (value + (1.0 / 1024.0 - 0.5)).clamp(0.0, 255.0);
+    (less + WHOLE).to_bits() as u8
 }
 
 /// Rounds half up. Values are not negative.

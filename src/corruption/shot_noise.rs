@@ -1,67 +1,89 @@
 //! Shot noise: Poisson(c x) / c for c photons at full brightness.
 //!
-//! There are 256 brightnesses and, because more than c photons are shown as c, few results: the distribution
-//! of each is a table, and a value costs one word and a short walk.
+//! There are 256 brightnesses and, because more than c photons are shown as c, few results: each brightness has a
+//! table of its own, and a value costs one word.
 
 use super::draws::Draws;
+use super::law::Law;
 use super::{Profile, Scratch, Severity};
 use std::sync::OnceLock;
 
 const TINY: [u32; 5] = [250, 100, 50, 30, 15];
 const IMAGENET: [u32; 5] = [60, 25, 12, 5, 3];
 
-pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, draws: &mut dyn Draws) {
+pub(super) fn apply(
+    image: &mut [u8],
+    s: &mut Scratch,
+    profile: Profile,
+    severity: Severity,
+    draws: &mut dyn Draws,
+) {
     static TABLES: [[OnceLock<Photons>; 5]; 2] = [const { [const { OnceLock::new() }; 5] }; 2];
     let photons = profile.pick(severity, &TINY, &IMAGENET);
     let table = &TABLES[profile as usize][severity.index()];
     let table = table.get_or_init(|| Photons::new(photons as usize));
-    let Scratch { values, words, .. } = s;
-    words.resize(values.len(), 0);
-    draws.words(words);
-    let level = 255.0 / photons as f32;
-    for (value, &mut word) in values.iter_mut().zip(words) {
-        *value = level * table.count(*value as u8, word) as f32;
-    }
+    s.words.resize(image.len(), 0);
+    draws.words(&mut s.words);
+    table.count(image, &s.words);
 }
 
-/// Distributions of the number of photons, at most `most`, for each brightness.
+/// Distributions of the number of photons, at most 255, for each brightness.
 #[derive(Debug)]
-struct Photons {
-    most: usize,
-    /// `[brightness][count]`: the share of words below which there are at most so many.
-    bounds: Vec<u32>,
-    /// `[brightness][first byte of the word]`: the count of the least such word.
-    first: Vec<u8>,
+enum Photons {
+    /// Up to 15, 63 or 255 photons: smaller tables stay nearer to the processor.
+    Few(Table<16>),
+    Some(Table<64>),
+    Many(Table<256>),
+}
+
+/// What is shown for each number of photons, and its distribution for each brightness.
+#[derive(Debug)]
+struct Table<const SLOTS: usize> {
+    shown: [u8; SLOTS],
+    laws: Box<[Law<SLOTS>]>,
 }
 
 impl Photons {
     fn new(most: usize) -> Self {
-        let mut bounds = Vec::with_capacity(256 * most);
-        let mut first = Vec::with_capacity(256 * 256);
-        for brightness in 0..256 {
-            let mean = most as f64 * f64::from(brightness) / 255.0;
-            let (mut share, mut sum) = ((-mean).exp(), 0.0);
-            for count in 0..most {
-                sum += share;
-                // A bound of u32::MAX leaves 2^-32 too much to the counts above it.
-                bounds.push((sum * (1u64 << 32) as f64) as u32);
-                share *= mean / (count + 1) as f64;
-            }
-            let bounds = &bounds[bounds.len() - most..];
-            first.extend((0..256u32).map(|byte| bounds.partition_point(|&b| b <= byte << 24) as u8));
+        match most {
+            0..16 => Self::Few(Table::new(most)),
+            16..64 => Self::Some(Table::new(most)),
+            _ => Self::Many(Table::new(most)),
         }
-        Self { most, bounds, first }
     }
 
-    fn count(&self, brightness: u8, word: u32) -> usize {
-        let row = usize::from(brightness);
-        let bounds = &self.bounds[row * self.most..][..self.most];
-        let mut count = usize::from(self.first[row << 8 | (word >> 24) as usize]);
-        while count < self.most && word >= bounds[count] {
-            count += 1;
+    fn count(&self, image: &mut [u8], words: &[u32]) {
+        match self {
+            Self::Few(table) => table.count(image, words),
+            Self::Some(table) => table.count(image, words),
+            Self::Many(table) => table.count(image, words),
         }
-        count
     }
+}
+
+impl<const SLOTS: usize> Table<SLOTS> {
+    fn new(most: usize) -> Self {
+        let shown = std::array::from_fn(|count| (255 * count.min(most) / most) as u8);
+        Self { shown, laws: (0..=255).map(|brightness| Law::new(&shares(most, brightness))).collect() }
+    }
+
+    fn count(&self, image: &mut [u8], words: &[u32]) {
+        for (value, &word) in image.iter_mut().zip(words) {
+            *value = self.shown[self.laws[usize::from(*value)].outcome(word)];
+        }
+    }
+}
+
+/// Probability of each number of photons; that of `most` is for all above, too.
+fn shares(most: usize, brightness: u8) -> Vec<f64> {
+    let mean = most as f64 * f64::from(brightness) / 255.0;
+    let mut shares = vec![(-mean).exp()];
+    while shares.len() < most {
+        let count = shares.len();
+        shares.push(shares[count - 1] * mean / count as f64);
+    }
+    shares.push((1.0 - shares.iter().sum::<f64>()).max(0.0));
+    shares
 }
 
 #[cfg(test)]
@@ -69,22 +91,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_gives_the_count_that_the_distribution_says() {
+    fn numbers_of_photons_have_the_mean_and_variance_of_their_distribution() {
+        for (most, brightness) in [(3, 60), (60, 100), (250, 1), (250, 128)] {
+            let mean = most as f64 * f64::from(brightness) / 255.0;
+            let shares = shares(most, brightness);
+            let law = Law::<256>::new(&shares);
+            let moment = |of: &dyn Fn(f64) -> f64| -> f64 {
+                law.probabilities().iter().enumerate().map(|(count, p)| of(count as f64) * p).sum()
+            };
+            // Only of three photons a share is cut off.
+            let cut: f64 = if most == 3 { 0.06 } else { 1e-3 };
+            assert!((moment(&|n| n) / mean - 1.0).abs() < cut, "{most} {brightness}");
+            assert!((moment(&|n| (n - mean).powi(2)) / mean - 1.0).abs() < 4.0 * cut, "{most} {brightness}");
+            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn black_stays_black_and_no_more_than_all_photons_are_shown() {
         for most in [3, 60, 250] {
             let table = Photons::new(most);
-            for brightness in [0u8, 1, 77, 254, 255] {
-                let mean = most as f64 * f64::from(brightness) / 255.0;
-                for step in 0..1000u32 {
-                    let word = step * 4_294_967 + 13;
-                    let at = f64::from(word) / (1u64 << 32) as f64;
-                    let (mut share, mut sum, mut count) = ((-mean).exp(), 0.0, 0);
-                    while count < most && sum + share <= at {
-                        sum += share;
-                        count += 1;
-                        share *= mean / count as f64;
-                    }
-                    assert_eq!(table.count(brightness, word), count, "{most} {brightness} {word}");
-                }
+            let words: Vec<u32> = (0..1000u32).map(|i| i.wrapping_mul(0x9E37_79B9)).collect();
+            for brightness in [0, 255] {
+                let mut image = vec![brightness; words.len()];
+                table.count(&mut image, &words);
+                let steps =
+                    image.iter().all(|&v| (0..=most).any(|count| usize::from(v) == 255 * count / most));
+                assert!(steps, "{most} {brightness}");
+                assert_eq!(image.iter().all(|&v| v == 0), brightness == 0, "{most} {brightness}");
             }
         }
     }

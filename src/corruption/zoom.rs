@@ -1,6 +1,7 @@
 //! The middle of a plane, enlarged: `zoom` of spec/reconstruction 3.4, which is SciPy's linear `zoom` of a
 //! square that is cut out.
 
+use super::turn::turn_f32;
 use multiversion::multiversion;
 
 /// Where the outputs along one axis come from.
@@ -79,26 +80,24 @@ fn mix_rows(values: &[f32], width: usize, n: usize, axis: &Axis, out: &mut [f32]
 /// Rows to columns, in tiles that fit the registers.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 pub(super) fn transpose(values: &[f32], width: usize, out: &mut [f32]) {
-    const TILE: usize = 8;
+    const TILE: usize = 4;
     let height = values.len() / width;
-    for top in (0..height).step_by(TILE) {
-        for left in (0..width).step_by(TILE) {
-            if top + TILE <= height && left + TILE <= width {
-                let mut tile = [[0.0; TILE]; TILE];
-                for (y, row) in tile.iter_mut().enumerate() {
-                    row.copy_from_slice(&values[(top + y) * width + left..][..TILE]);
-                }
-                for x in 0..TILE {
-                    let column: [f32; TILE] = std::array::from_fn(|y| tile[y][x]);
-                    out[(left + x) * height + top..][..TILE].copy_from_slice(&column);
-                }
-                continue;
+    let (tall, across) = (height / TILE * TILE, width / TILE);
+    for (band, top) in values.chunks_exact(TILE * width).zip((0..tall).step_by(TILE)) {
+        let row = |y: usize| &band[y * width..][..width].as_chunks::<TILE>().0[..across];
+        let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+        for i in 0..across {
+            let first = TILE * i * height + top;
+            let columns = turn_f32([a[i], b[i], c[i], d[i]]);
+            for x in 0..TILE {
+                out[first + x * height..][..TILE].copy_from_slice(&columns[x]);
             }
-            for y in top..(top + TILE).min(height) {
-                for x in left..(left + TILE).min(width) {
-                    out[x * height + y] = values[y * width + x];
-                }
-            }
+        }
+    }
+    for (y, row) in values.chunks_exact(width).enumerate() {
+        let done = if y < tall { TILE * across } else { 0 };
+        for (x, &value) in row.iter().enumerate().skip(done) {
+            out[x * height + y] = value;
         }
     }
 }

@@ -13,6 +13,7 @@
     reason = "loops over lanes become vectors, and functions are compiled for those of their caller"
 )]
 
+use super::super::turn::turn_i16;
 use multiversion::multiversion;
 
 /// Blocks side by side.
@@ -193,24 +194,28 @@ pub(super) fn quantize(plane: &mut [i16], width: usize, table: &Steps) {
             corners[lane] = block / across * 8 * width + block % across * 8;
         }
         for y in 0..8 {
+            let mut rows = [[0; 8]; LANES];
             for lane in 0..LANES {
-                let row = *samples(plane, corners[lane] + y * width);
-                for x in 0..8 {
-                    blocks[8 * y + x][lane] = i32::from(row[x]);
-                }
+                rows[lane] = *samples(plane, corners[lane] + y * width);
+            }
+            let columns = turn_i16(rows);
+            for x in 0..8 {
+                blocks[8 * y + x] = columns[x].map(i32::from);
             }
         }
         rows_forward(&mut blocks);
         columns(&mut blocks, table);
         rows_back(&mut blocks);
         for y in 0..8 {
+            let mut columns = [[0; LANES]; 8];
+            for x in 0..8 {
+                // Beyond -512..512, which images made for it reach at low qualities, libjpeg's plain C
+                // wraps around. Its assembly clamps.
+                columns[x] = blocks[8 * y + x].map(|value| value.clamp(-128, 127) as i16);
+            }
+            let rows = turn_i16(columns);
             for lane in 0..LANES {
-                let row = samples(plane, corners[lane] + y * width);
-                for x in 0..8 {
-                    // Beyond -512..512, which images made for it reach at low qualities, libjpeg's plain C
-                    // wraps around. Its assembly clamps.
-                    row[x] = blocks[8 * y + x][lane].clamp(-128, 127) as i16;
-                }
+                *samples(plane, corners[lane] + y * width) = rows[lane];
             }
         }
     }

@@ -13,14 +13,15 @@ use super::{Extent, Profile, Scratch, Severity};
 use color::Components;
 use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 
-pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &mut dyn Draws) {
+pub(super) fn apply(
+    image: &mut [u8],
+    s: &mut Scratch,
+    profile: Profile,
+    severity: Severity,
+    _: &mut dyn Draws,
+) {
     let quality = profile.pick(severity, &[65, 58, 50, 40, 25], &[25, 18, 15, 10, 7]);
-    let Scratch { extent, values, bytes: [bytes, _], jpeg, .. } = s;
-    bytes.resize(values.len(), 0);
-    super::scratch::truncate(values, bytes);
-    jpeg.round_trip(bytes, *extent, quality)
-        .expect("the scratch holds an image of its extent, and the tables qualities of JPEG");
-    values.iter_mut().zip(bytes).for_each(|(value, &mut byte)| *value = f32::from(byte));
+    transform::round_trip(image, s.extent, quality, &mut s.jpeg.components);
 }
 
 /// What libjpeg answered, or would have.
