@@ -25,7 +25,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     loop {
         let mut file = temporary(0o666).prefix(&begun).suffix(BEGUN).tempfile_in(folder)?;
         // Held until it is in place. Where files cannot be locked nothing is taken for left over.
-        let _ = file.as_file().lock();
+        let _ = file.as_file().try_lock();
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         match file.persist(path) {

@@ -11,4 +11,4 @@ pub mod rng;
 pub use digest::Fingerprint;
 pub use dtype::{DType, Shape};
 pub use ids::{RecordId, Split, StepIndex, StreamId, Task};
-pub use rng::{Bulk, Purpose, Rng, RngKey};
+pub use rng::{Purpose, Rng, RngKey};

@@ -3,6 +3,7 @@
 
 use super::draws::Draws;
 use super::filter::{Border, Kernel, Plane, blur};
+use super::scratch::whole;
 use super::{Extent, Profile, Scratch, Severity};
 use multiversion::multiversion;
 
@@ -107,16 +108,13 @@ fn sample(s: &mut Scratch, beyond: Border) {
 /// The pixel above and to the left of each place; the place becomes its distance from that.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 fn split(columns: &mut [f32], rows: &mut [f32], plane: Plane, beyond: Border, corners: &mut [u32]) {
-    /// At this size a float's last bit counts ones.
-    const WHOLE: f32 = (3 << 22) as f32;
     let Plane { height, width } = plane;
     let [fold_x, fold_y] = [width, height].map(|n| Fold::new(beyond, n));
     let [last_x, last_y] = [width, height].map(|n| n.saturating_sub(2) as f32);
     for ((x, y), corner) in columns.iter_mut().zip(rows).zip(corners) {
         (*x, *y) = (fold_x.within(*x), fold_y.within(*y));
         let (left, top) = (x.floor().min(last_x), y.floor().min(last_y));
-        let [row, column] = [top, left].map(|at| (at + WHOLE).to_bits().wrapping_sub(WHOLE.to_bits()));
-        *corner = row.wrapping_mul(width as u32).wrapping_add(column);
+        *corner = (whole(top) as u32).wrapping_mul(width as u32).wrapping_add(whole(left) as u32);
         (*x, *y) = (*x - left, *y - top);
     }
 }

@@ -15,7 +15,7 @@ const IMAGENET: [(f64, usize, usize); 5] = [(0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3
 pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, draws: &mut dyn Draws) {
     let (sigma, distance, passes) = profile.pick(severity, &TINY, &IMAGENET);
     let plane = s.extent.size();
-    let Scratch { values, padded, bytes: [bytes, _], words, .. } = s;
+    let Scratch { values, padded, bytes, words, .. } = s;
     gaussian(values, plane, sigma, 4.0, Border::Nearest, padded);
     bytes.resize(values.len(), 0);
     truncate(values, bytes);

@@ -1,4 +1,5 @@
 //! Memory of one thread, and the way from bytes to real values and back.
+#![expect(clippy::inline_always, reason = "functions are compiled for the vectors of their caller")]
 
 use super::defocus_blur::Sums;
 use super::filter::Plane;
@@ -59,7 +60,7 @@ pub struct Scratch {
     pub(super) padded: Vec<f32>,
     /// One plane each.
     pub(super) layers: [Vec<f32>; 3],
-    pub(super) bytes: [Vec<u8>; 2],
+    pub(super) bytes: Vec<u8>,
     pub(super) words: Vec<u32>,
     pub(super) steps: Vec<i16>,
     pub(super) turned: Turned,
@@ -121,11 +122,17 @@ pub(super) fn truncate(values: &[f32], bytes: &mut [u8]) {
 /// that rounding in f32 left just below their number stay that number.
 #[inline(always)]
 pub(super) fn truncated(value: f32) -> u8 {
-    /// Added to a value below it, the sum's last bits are the value rounded to a whole number.
-    const WHOLE: f32 = (1 << 23) as f32;
-    // Rounding what is half less truncates, in a ninth of the time of a conversion, which checks its range.
-    let less = (value + (1.0 / 1024.0 - 0.5)).clamp(0.0, 255.0);
-    (less + WHOLE).to_bits() as u8
+    // Rounding what is half less truncates.
+    whole((value + (1.0 / 1024.0 - 0.5)).clamp(0.0, 255.0)) as u8
+}
+
+/// The nearest whole number, halves to even ones, of a value below 2^22. A conversion checks its range, and takes nine
+/// times as long.
+#[inline(always)]
+pub(super) fn whole(value: f32) -> i32 {
+    /// At this size a float's last bit counts ones.
+    const WHOLE: f32 = (3 << 22) as f32;
+    (value + WHOLE).to_bits() as i32 - WHOLE.to_bits() as i32
 }
 
 /// Rounds half up. Values are not negative.

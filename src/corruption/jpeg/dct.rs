@@ -13,6 +13,7 @@
     reason = "loops over lanes become vectors, and functions are compiled for those of their caller"
 )]
 
+use super::super::scratch::whole;
 use super::super::turn::turn_i16;
 use multiversion::multiversion;
 
@@ -52,11 +53,8 @@ impl Steps {
 /// by as much as it is away from a half.
 #[inline(always)]
 fn divide(value: i32, inverse: f32) -> i32 {
-    /// At this size a float's last bit counts ones.
-    const WHOLE: f32 = (3 << 22) as f32;
     let value = value as f32;
-    let quotient = (value + 0.25f32.copysign(value)) * inverse;
-    (quotient + WHOLE).to_bits() as i32 - WHOLE.to_bits() as i32
+    whole((value + 0.25f32.copysign(value)) * inverse)
 }
 
 /// Drops `bits` bits, rounding half up.
