@@ -1,12 +1,12 @@
 //! Defocus: correlation with a disk whose rim is smoothed.
 //!
-//! A smoothed disk is a disk and then a Gaussian. All weights of a disk are equal: a column of it is the difference of
-//! two sums from the top of the image, and columns of equal height come from the same difference. Sums of 16 bits may
-//! wrap around: no column, and no half of a disk, is as much as that.
+//! A smoothed disk is a disk and then a Gaussian. All weights of a disk are equal, and it is a stack of runs of pixels:
+//! the sums of a row over runs of all widths grow out of each other, and each serves all the disks that it is part of.
 #![expect(clippy::inline_always, reason = "functions are compiled for the vectors of their caller")]
 
 use super::draws::Draws;
-use super::filter::{Border, Margins, Plane};
+use super::filter::{Border, Plane};
+use super::turn::reversed;
 use super::{Profile, Scratch, Severity};
 use multiversion::multiversion;
 
@@ -26,31 +26,57 @@ pub(super) fn apply(
     let plane = s.extent.size();
     let Scratch { values, sums, .. } = &mut *s;
     values.resize(image.len(), 0.0);
+    let rows = disk.rows(plane);
+    sums.resize(&disk, rows);
     let size = (plane.height * plane.width).max(1);
     for (image, values) in image.chunks_exact(size).zip(values.chunks_exact_mut(size)) {
-        disk.correlate(image, plane, sums, values);
+        pad(image, rows, &mut sums.padded);
+        correlate(&disk, rows, sums, values);
     }
     s.give(image);
 }
 
-/// Memory of one plane.
+/// Memory of one plane. Vectors of a row lie side by side.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
+    /// The row that stands for each, from the first one of the margin on.
+    mirrored: Vec<usize>,
+    /// Rows with what is mirrored to their left and right.
     padded: Vec<u16>,
-    /// Of all pixels above.
-    from_top: Vec<u16>,
-    /// A row of columns for each height.
-    columns: Vec<u16>,
-    over_disks: Vec<f32>,
+    /// For each row, sums over runs of each width.
+    over_runs: Vec<[u16; LANES]>,
+    over_disks: Vec<[f32; LANES]>,
+    /// Over runs along columns.
+    over_columns: Vec<u16>,
     /// What is missing above and below, and to the left and right.
-    missing: [Vec<f32>; 2],
-    rows: [Vec<f32>; 2],
+    missing: [Vec<[i16; LANES]>; 2],
+    /// Smoothed along columns.
+    along: Vec<f32>,
+}
+
+impl Sums {
+    fn resize(&mut self, disk: &Disk, rows: Rows) {
+        let Rows { plane: Plane { height, .. }, margin, parts } = rows;
+        self.mirrored.clear();
+        let reach = -(margin as isize)..(height + margin) as isize;
+        self.mirrored.extend(reach.map(|y| Border::Mirror.index(y, height)));
+        self.padded.resize(height * rows.padded(), 0);
+        self.over_runs.resize(height * disk.widths.len() * parts, [0; LANES]);
+        self.over_disks.resize(height * parts, [0.0; LANES]);
+        self.along.resize(height * (parts * LANES + 2 * EDGE), 0.0);
+        if disk.touches {
+            self.over_columns.resize(height * rows.padded(), 0);
+            self.missing.iter_mut().for_each(|missing| missing.resize(height * parts, [0; LANES]));
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Disk {
-    /// How far it reaches above and below each column, from the middle one to the last.
-    heights: Vec<usize>,
+    /// How far each row reaches to both sides, from the middle one to the last. Columns are the same.
+    reaches: Vec<usize>,
+    /// All that occur, from the narrowest on.
+    widths: Vec<usize>,
     /// What smooths the rim along one axis, from the middle to one side.
     rim: Vec<f32>,
     /// Whether it reaches the edge of the grid on which `imagecorruptions` smooths it: what goes beyond is mirrored
@@ -62,250 +88,320 @@ impl Disk {
     fn new(radius: f64, sigma: f64) -> Self {
         let (side, taps) = if radius <= 8.0 { (8, 1) } else { (radius as usize, 2) };
         let reach = |at: usize| (radius * radius - (at * at) as f64).sqrt() as usize;
-        let heights: Vec<usize> = (0..=radius as usize).map(reach).collect();
+        let reaches: Vec<usize> = (0..=radius as usize).map(reach).collect();
+        let mut widths: Vec<usize> = reaches.iter().rev().copied().collect();
+        widths.dedup();
         let weight = |k: usize| (-0.5 * (k as f64 / sigma).powi(2)).exp();
         let total = 1.0 + 2.0 * (1..=taps).map(weight).sum::<f64>();
         let mut rim: Vec<f32> = (0..=taps).map(|k| (weight(k) / total) as f32).collect();
         rim.truncate(rim.iter().take_while(|&&weight| weight > 1e-9).count());
-        Self { touches: heights.len() > side && rim.len() > 1, heights, rim }
-    }
-
-    /// How far beyond the edges pixels are needed.
-    fn margin(&self) -> usize {
-        self.heights.len()
+        Self { touches: reaches.len() > side && rim.len() > 1, reaches, widths, rim }
     }
 
     fn pixels(&self) -> usize {
-        let columns = self.heights.iter().map(|height| 2 * height + 1);
-        2 * columns.sum::<usize>() - (2 * self.heights[0] + 1)
+        let rows = self.reaches.iter().map(|reach| 2 * reach + 1);
+        2 * rows.sum::<usize>() - (2 * self.reaches[0] + 1)
     }
 
-    /// The means over the disk around each pixel of a plane.
-    fn correlate(&self, image: &[u8], plane: Plane, s: &mut Sums, out: &mut [f32]) {
-        let margin = self.margin();
-        // Rows of whole vectors: what lies behind their end is mirrored, too.
-        let stride = plane.width.next_multiple_of(LANES);
-        let padded_width = (stride + 2 * margin).next_multiple_of(FEW);
-        let margins = Margins { right: padded_width - margin - plane.width, ..Margins::of([margin; 2]) };
-        plane.pad(image, margins, Border::Mirror, &mut s.padded);
-        s.from_top.resize(s.padded.len() + padded_width, 0);
-        sums_from_top(&s.padded, padded_width, &mut s.from_top);
-        // Columns of equal height lie side by side.
-        let mut heights = self.heights.clone();
-        heights.dedup();
-        let number = |height| heights.iter().take_while(|&&h| h > height).count();
-        let rows: Vec<usize> = self.heights.iter().map(|&height| number(height) * padded_width).collect();
-        s.columns.resize(heights.len().max(2) * padded_width, 0);
-        for sums in s.missing.iter_mut().chain([&mut s.over_disks]) {
-            sums.resize(plane.height * stride, 0.0);
-        }
-        let size = [stride, margin, padded_width];
-        sums_over_disks(&s.from_top, size, &heights, &rows, &mut s.columns, &mut s.over_disks);
-        if self.touches {
-            // The share of the next pixel but one, below 0.0003, is left out.
-            let last = (self.rim[1], self.heights[margin - 2]);
-            missing_rows(&s.padded, size, last, &mut s.columns, &mut s.missing[0]);
-            missing_columns([&s.padded, &s.from_top], size, last, &mut s.columns, &mut s.missing[1]);
-        }
-        let [row, smoothed] = &mut s.rows;
-        row.resize(stride + 2 * (self.rim.len() - 1), 0.0);
-        smoothed.resize(stride, 0.0);
-        let missing = self.touches.then_some(&s.missing);
-        means(&s.over_disks, missing, &self.rim, 1.0 / self.pixels() as f32, [row, smoothed], plane, out);
+    fn rows(&self, plane: Plane) -> Rows {
+        Rows { plane, margin: self.reaches.len(), parts: plane.width.div_ceil(LANES) }
+    }
+}
+
+/// How rows lie in memory.
+#[derive(Debug, Clone, Copy)]
+struct Rows {
+    plane: Plane,
+    /// Rows and columns beyond the edge that a disk may need.
+    margin: usize,
+    /// Vectors of a row. What lies behind its end is mirrored, too.
+    parts: usize,
+}
+
+impl Rows {
+    /// Length of a row with its margins.
+    const fn padded(self) -> usize {
+        self.parts * LANES + 2 * BESIDE
     }
 }
 
 /// Values of a row that are computed side by side in registers.
 const LANES: usize = 64;
-/// Values of a padded row that are computed at once.
-const FEW: usize = 16;
+/// Columns to the left and right of padded rows: as many as the largest disk needs, and more.
+const BESIDE: usize = 16;
+/// Columns beside those that are smoothed along columns.
+const EDGE: usize = 8;
+
+/// The means over the disk around each pixel of a plane.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn correlate(disk: &Disk, rows: Rows, s: &mut Sums, out: &mut [f32]) {
+    if rows.plane.width == LANES {
+        // The compiler has half as much to do if it knows the usual width.
+        let plane = Plane { width: LANES, ..rows.plane };
+        correlate_rows(disk, Rows { plane, parts: 1, ..rows }, s, out);
+    } else {
+        correlate_rows(disk, rows, s, out);
+    }
+}
+
+#[inline(always)]
+fn correlate_rows(disk: &Disk, rows: Rows, s: &mut Sums, out: &mut [f32]) {
+    sums_over_disks(&s.padded, &s.mirrored, rows, disk, &mut s.over_runs, &mut s.over_disks);
+    if disk.touches {
+        // The share of the next pixel but one, below 0.0003, is left out.
+        missing_rows((&s.padded, &s.over_runs), &s.mirrored, rows, disk, &mut s.missing[0]);
+        sums_of_columns(&s.padded, &s.mirrored, rows, disk.reaches[rows.margin - 2], &mut s.over_columns);
+        missing_columns([&s.padded, &s.over_columns], rows, &mut s.missing[1]);
+    }
+    let share = 1.0 / disk.pixels() as f32;
+    let [above, beside] = [0, 1].map(|i| disk.touches.then_some(&s.missing[i][..]));
+    smooth_along(&s.over_disks, above, &s.mirrored, rows, &disk.rim, &mut s.along);
+    smooth_across(&s.along, beside, &s.mirrored, rows, (&disk.rim, share), out);
+}
+
+/// Mirrors the ends of rows.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn pad(image: &[u8], rows: Rows, out: &mut [u16]) {
+    let width = rows.plane.width;
+    for (row, out) in image.chunks_exact(width).zip(out.chunks_exact_mut(rows.padded())) {
+        out[BESIDE..][..width].iter_mut().zip(row).for_each(|(out, &value)| *out = value.into());
+        if width == rows.parts * LANES {
+            let ends: [Option<&[u8; BESIDE]>; 2] = [row[1..].first_chunk(), row[..width - 1].last_chunk()];
+            let [left, right] = ends.map(|end| reversed(*end.expect("a row is longer")));
+            out[..BESIDE].copy_from_slice(&left);
+            out[BESIDE + width..].copy_from_slice(&right);
+        } else {
+            let at = |x: isize| u16::from(row[Border::Mirror.index(x, width)]);
+            for x in (0..BESIDE).chain(BESIDE + width..out.len()) {
+                out[x] = at(x as isize - BESIDE as isize);
+            }
+        }
+    }
+}
+
+/// Sums over disks of the rows of `over_runs`, which are made as they are needed.
+#[inline(always)]
+fn sums_over_disks(
+    padded: &[u16],
+    mirrored: &[usize],
+    rows: Rows,
+    disk: &Disk,
+    over_runs: &mut [[u16; LANES]],
+    out: &mut [[f32; LANES]],
+) {
+    let Rows { plane: Plane { height, .. }, margin, parts } = rows;
+    let Disk { reaches, widths, .. } = disk;
+    let group = widths.len() * parts;
+    let mut numbers = [0; BESIDE];
+    for (number, reach) in numbers.iter_mut().zip(reaches) {
+        *number = widths.iter().take_while(|&width| width < reach).count() * parts;
+    }
+    let numbers = &numbers[..margin];
+    let mut made = 0;
+    for (y, out) in out.chunks_exact_mut(parts).enumerate() {
+        for y in made..(y + margin).min(height) {
+            let row = &padded[y * rows.padded()..][..rows.padded()];
+            sums_over_runs(row, widths, &mut over_runs[y * group..][..group]);
+        }
+        made = (y + margin).min(height);
+        let (above, below) = mirrored[y..][..=2 * margin].split_at(margin);
+        for (n, out) in out.iter_mut().enumerate() {
+            let (mut upper, mut lower) = (over_runs[below[0] * group + numbers[0] + n], [0u16; LANES]);
+            for ((above, below), number) in above.iter().rev().zip(&below[1..]).zip(&numbers[1..]) {
+                let (above, below) =
+                    (&over_runs[above * group + number + n], &over_runs[below * group + number + n]);
+                for i in 0..LANES {
+                    upper[i] += above[i];
+                    lower[i] += below[i];
+                }
+            }
+            for i in 0..LANES {
+                out[i] = (i32::from(upper[i]) + i32::from(lower[i])) as f32;
+            }
+        }
+    }
+}
+
+/// Sums of a row over runs of `widths` to both sides.
+#[inline(always)]
+fn sums_over_runs(row: &[u16], widths: &[usize], out: &mut [[u16; LANES]]) {
+    let parts = out.len() / widths.len();
+    for n in 0..parts {
+        let middle = BESIDE + n * LANES;
+        let mut sum = *lanes(row, middle);
+        let row: &[u16; LANES + 2 * BESIDE] = row[n * LANES..].first_chunk().expect("a row has margins");
+        let mut out = out[n..].iter_mut().step_by(parts);
+        let mut widths = widths.iter();
+        let mut next = widths.next();
+        // The compiler writes all steps out: none has to look whether it is still within the row.
+        for reach in 0..BESIDE {
+            if reach > 0 {
+                for i in 0..LANES {
+                    sum[i] += row[BESIDE - reach + i] + row[BESIDE + reach + i];
+                }
+            }
+            if next == Some(&reach) {
+                *out.next().expect("one for each width") = sum;
+                next = widths.next();
+                if next.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+}
 
 #[inline(always)]
 fn lanes<T>(values: &[T], at: usize) -> &[T; LANES] {
     values[at..].first_chunk().expect("rows are whole vectors")
 }
 
-/// Row y of `sums` is the sum of the rows above it.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-fn sums_from_top(values: &[u16], width: usize, sums: &mut [u16]) {
-    sums[..width].fill(0);
-    for (y, row) in values.chunks_exact(width).enumerate() {
-        let (above, below) = sums[y * width..][..2 * width].split_at_mut(width);
-        let chunks = above.as_chunks::<FEW>().0.iter().zip(row.as_chunks::<FEW>().0);
-        for (below, (above, value)) in below.as_chunks_mut::<FEW>().0.iter_mut().zip(chunks) {
-            let mut sums = *above;
-            for i in 0..FEW {
-                sums[i] = sums[i].wrapping_add(value[i]);
-            }
-            *below = sums;
-        }
-    }
-}
-
-/// Sums of columns that reach `height` above and below row `y`.
+/// What a smoothed disk that touches the edge of its grid has more and less than one that does not: its last row but
+/// one, which is mirrored, and of its last row, one pixel, which is cut. To be smoothed across.
 #[inline(always)]
-fn column_sums(from_top: &[u16], y: usize, height: usize, out: &mut [u16]) {
-    let width = out.len();
-    let [top, bottom] = [y - height, y + height + 1].map(|row| &from_top[row * width..][..width]);
-    let chunks = top.as_chunks::<FEW>().0.iter().zip(bottom.as_chunks::<FEW>().0);
-    for (out, (top, bottom)) in out.as_chunks_mut::<FEW>().0.iter_mut().zip(chunks) {
-        let mut sums = *bottom;
-        for i in 0..FEW {
-            sums[i] = sums[i].wrapping_sub(top[i]);
-        }
-        *out = sums;
-    }
-}
-
-/// Sums over disks of columns of `heights`; those from the middle one to the last begin at `rows` of `columns`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-fn sums_over_disks(
-    from_top: &[u16],
-    [stride, margin, width]: [usize; 3],
-    heights: &[usize],
-    rows: &[usize],
-    columns: &mut [u16],
-    out: &mut [f32],
-) {
-    for (y, out) in out.chunks_exact_mut(stride).enumerate() {
-        for (&height, column) in heights.iter().zip(columns.chunks_exact_mut(width)) {
-            column_sums(from_top, y + margin, height, column);
-        }
-        for (n, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let first = margin + n * LANES;
-            let (mut left, mut right) = (*lanes(columns, rows[0] + first), [0u16; LANES]);
-            for (k, &row) in rows.iter().enumerate().skip(1) {
-                let (before, after) = (lanes(columns, row + first - k), lanes(columns, row + first + k));
-                for i in 0..LANES {
-                    left[i] = left[i].wrapping_add(before[i]);
-                    right[i] = right[i].wrapping_add(after[i]);
-                }
-            }
-            for i in 0..LANES {
-                out[i] = (i32::from(left[i]) + i32::from(right[i])) as f32;
-            }
-        }
-    }
-}
-
-/// What a smoothed disk that touches the edge of its grid has more and less than one that does not: of its last row but
-/// one, `half` pixels to both sides, which is mirrored, and of its last row, one pixel, which is cut. To be smoothed
-/// across.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 fn missing_rows(
-    padded: &[u16],
-    [stride, margin, width]: [usize; 3],
-    (share, half): (f32, usize),
-    memory: &mut [u16],
-    out: &mut [f32],
+    (padded, over_runs): (&[u16], &[[u16; LANES]]),
+    mirrored: &[usize],
+    rows: Rows,
+    disk: &Disk,
+    out: &mut [[i16; LANES]],
 ) {
-    let row = |at: usize| &padded[at * width..][..width];
-    let pair = &mut memory[..width];
-    for (out, y) in out.chunks_exact_mut(stride).zip(margin..) {
-        let (last, cut) = ([y - margin + 1, y + margin - 1].map(row), [y - margin, y + margin].map(row));
-        pair.iter_mut().zip(last[0]).zip(last[1]).for_each(|((pair, a), b)| *pair = a + b);
-        for (n, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let first = margin + n * LANES;
-            let (a, b) = (lanes(cut[0], first), lanes(cut[1], first));
-            let mut sum = [0u16; LANES];
-            for at in first - half..=first + half {
-                let pair = lanes(pair, at);
-                for i in 0..LANES {
-                    sum[i] += pair[i];
-                }
-            }
+    let Rows { margin, parts, .. } = rows;
+    let last = disk.reaches[margin - 2];
+    let number = disk.widths.iter().take_while(|&&width| width < last).count();
+    for (y, out) in out.chunks_exact_mut(parts).enumerate() {
+        for (n, out) in out.iter_mut().enumerate() {
+            let run = |y: usize| &over_runs[(mirrored[y] * disk.widths.len() + number) * parts + n];
+            let cut = |y: usize| lanes(padded, mirrored[y] * rows.padded() + BESIDE + n * LANES);
+            let (a, b) = (run(y + 1), run(y + 2 * margin - 1));
+            let (c, d) = (cut(y), cut(y + 2 * margin));
             for i in 0..LANES {
-                out[i] = share * (i32::from(sum[i]) - i32::from(a[i] + b[i])) as f32;
+                out[i] = (a[i] + b[i]) as i16 - (c[i] + d[i]) as i16;
             }
         }
+    }
+}
+
+/// Sums of the columns that reach `half` above and below.
+#[inline(always)]
+fn sums_of_columns(padded: &[u16], mirrored: &[usize], rows: Rows, half: usize, out: &mut [u16]) {
+    let (width, margin) = (rows.padded(), rows.margin);
+    let row = |y: usize| &padded[mirrored[y] * width..][..width];
+    let (first, rest) = out.split_at_mut(width);
+    first.fill(0);
+    for y in margin - half..=margin + half {
+        first.iter_mut().zip(row(y)).for_each(|(sum, value)| *sum += value);
+    }
+    let mut before = &*first;
+    for (out, y) in rest.chunks_exact_mut(width).zip(margin + 1..) {
+        let (gone, new) = (row(y - half - 1), row(y + half));
+        for i in 0..width {
+            out[i] = before[i] + new[i] - gone[i];
+        }
+        before = out;
     }
 }
 
 /// As [`missing_rows`] with the columns to the left and right, to be smoothed along them.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-fn missing_columns(
-    [padded, from_top]: [&[u16]; 2],
-    [stride, margin, width]: [usize; 3],
-    (share, half): (f32, usize),
-    memory: &mut [u16],
-    out: &mut [f32],
-) {
-    let column = &mut memory[..width];
-    for (out, y) in out.chunks_exact_mut(stride).zip(margin..) {
-        column_sums(from_top, y, half, column);
-        let row = &padded[y * width..][..width];
-        let last = column[1..].iter().zip(&column[2 * margin - 1..]);
-        let cut = row.iter().zip(&row[2 * margin..]);
-        for ((out, (a, b)), (c, d)) in out.iter_mut().zip(last).zip(cut) {
-            *out = share * (i32::from(a + b) - i32::from(c + d)) as f32;
-        }
-    }
-}
-
-/// Smooths sums over disks with `rim`, adds what is missing, and gives the `share` of that.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-fn means(
-    sums: &[f32],
-    missing: Option<&[Vec<f32>; 2]>,
-    rim: &[f32],
-    share: f32,
-    [padded, smoothed]: [&mut [f32]; 2],
-    Plane { height, width }: Plane,
-    out: &mut [f32],
-) {
-    let (stride, taps) = (smoothed.len(), rim.len() - 1);
-    for (y, out) in out.chunks_exact_mut(width).enumerate() {
-        if taps == 0 {
-            let sums = &sums[y * stride..][..width];
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * share);
-            continue;
-        }
-        let side = |at: isize| Border::Mirror.index(at, height) * stride;
-        smooth(
-            sums,
-            y * stride,
-            |k| [side(y as isize - k), side(y as isize + k)],
-            rim,
-            &mut padded[taps..][..stride],
-        );
-        if let Some([above, _]) = missing {
-            let above = &above[y * stride..][..stride];
-            padded[taps..].iter_mut().zip(above).for_each(|(value, missing)| *value += missing);
-        }
-        for k in 1..=taps {
-            padded[taps - k] = padded[taps + Border::Mirror.index(-(k as isize), width)];
-            let last = width - 1 + k;
-            padded[taps + last] = padded[taps + Border::Mirror.index(last as isize, width)];
-        }
-        smooth(padded, taps, |k| [taps - k as usize, taps + k as usize], rim, smoothed);
-        if let Some([_, beside]) = missing {
-            // The padded row has served.
-            smooth(
-                beside,
-                y * stride,
-                |k| [side(y as isize - k), side(y as isize + k)],
-                rim,
-                &mut padded[..stride],
-            );
-            smoothed.iter_mut().zip(&*padded).for_each(|(value, missing)| *value += missing);
-        }
-        out.iter_mut().zip(&*smoothed).for_each(|(out, value)| *out = value * share);
-    }
-}
-
-/// The values from `middle` on, and those to their `sides`, with the weights of `rim`.
 #[inline(always)]
-fn smooth(values: &[f32], middle: usize, sides: impl Fn(isize) -> [usize; 2], rim: &[f32], out: &mut [f32]) {
-    for (n, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        let mut sum = lanes(values, middle + n * LANES).map(|value| rim[0] * value);
-        for (k, weight) in (1..).zip(&rim[1..]) {
-            let [a, b] = sides(k);
-            let (a, b) = (lanes(values, a + n * LANES), lanes(values, b + n * LANES));
+fn missing_columns([padded, over_columns]: [&[u16]; 2], rows: Rows, out: &mut [[i16; LANES]]) {
+    let Rows { margin, parts, .. } = rows;
+    for (y, out) in out.chunks_exact_mut(parts).enumerate() {
+        for (n, out) in out.iter_mut().enumerate() {
+            let middle = y * rows.padded() + BESIDE + n * LANES;
+            let (a, b) = (lanes(over_columns, middle + 1 - margin), lanes(over_columns, middle + margin - 1));
+            let (c, d) = (lanes(padded, middle - margin), lanes(padded, middle + margin));
             for i in 0..LANES {
-                sum[i] += weight * (a[i] + b[i]);
+                out[i] = (a[i] + b[i]) as i16 - (c[i] + d[i]) as i16;
             }
         }
-        *out = sum;
+    }
+}
+
+/// Smooths sums over disks with `rim` along columns, and adds the share of what is `missing`. Rows of `out` have
+/// [`EDGE`] more columns on both sides, of which as many as the rim needs are filled.
+#[inline(always)]
+fn smooth_along(
+    sums: &[[f32; LANES]],
+    missing: Option<&[[i16; LANES]]>,
+    mirrored: &[usize],
+    rows: Rows,
+    rim: &[f32],
+    out: &mut [f32],
+) {
+    let Rows { plane: Plane { width, .. }, margin, parts } = rows;
+    for (y, row) in out.chunks_exact_mut(parts * LANES + 2 * EDGE).enumerate() {
+        for (n, out) in row[EDGE..].as_chunks_mut::<LANES>().0[..parts].iter_mut().enumerate() {
+            let at = |y: usize| &sums[mirrored[y] * parts + n];
+            let mut sum = times(at(y + margin), rim[0]);
+            for (k, weight) in (1..).zip(&rim[1..]) {
+                let (a, b) = (at(y + margin - k), at(y + margin + k));
+                for i in 0..LANES {
+                    sum[i] += weight * (a[i] + b[i]);
+                }
+            }
+            if let Some(missing) = missing {
+                let missing = &missing[y * parts + n];
+                for i in 0..LANES {
+                    sum[i] += rim[1] * f32::from(missing[i]);
+                }
+            }
+            *out = sum;
+        }
+        for k in 1..rim.len() {
+            row[EDGE - k] = row[EDGE + Border::Mirror.index(-(k as isize), width)];
+            let last = width - 1 + k;
+            row[EDGE + last] = row[EDGE + Border::Mirror.index(last as isize, width)];
+        }
+    }
+}
+
+/// The compiler leaves `map` of so many in memory.
+#[inline(always)]
+fn times(values: &[f32; LANES], factor: f32) -> [f32; LANES] {
+    let mut product = [0.0; LANES];
+    for i in 0..LANES {
+        product[i] = factor * values[i];
+    }
+    product
+}
+
+/// Smooths rows with `rim`, adds the share of what is `missing`, smoothed along columns, and gives the `share` of all.
+#[inline(always)]
+fn smooth_across(
+    along: &[f32],
+    missing: Option<&[[i16; LANES]]>,
+    mirrored: &[usize],
+    rows: Rows,
+    (rim, share): (&[f32], f32),
+    out: &mut [f32],
+) {
+    let Rows { plane: Plane { width, .. }, margin, parts } = rows;
+    for (y, out) in out.chunks_exact_mut(width).enumerate() {
+        for (n, out) in out.chunks_mut(LANES).enumerate() {
+            let first = y * (parts * LANES + 2 * EDGE) + EDGE + n * LANES;
+            let mut sum = times(lanes(along, first), rim[0]);
+            for (k, weight) in (1..).zip(&rim[1..]) {
+                let (a, b) = (lanes(along, first - k), lanes(along, first + k));
+                for i in 0..LANES {
+                    sum[i] += weight * (a[i] + b[i]);
+                }
+            }
+            if let Some(missing) = missing {
+                let at = |y: usize| &missing[mirrored[y] * parts + n];
+                let middle = at(y + margin);
+                for i in 0..LANES {
+                    sum[i] += rim[1] * rim[0] * f32::from(middle[i]);
+                }
+                for (k, weight) in (1..).zip(&rim[1..]) {
+                    let (a, b) = (at(y + margin - k), at(y + margin + k));
+                    for i in 0..LANES {
+                        sum[i] += rim[1] * weight * f32::from(a[i] + b[i]);
+                    }
+                }
+            }
+            out.iter_mut().zip(sum).for_each(|(out, sum)| *out = sum * share);
+        }
     }
 }
 

@@ -35,7 +35,7 @@ impl Border {
 }
 
 /// A plane of rows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Plane {
     pub(super) height: usize,
     pub(super) width: usize,

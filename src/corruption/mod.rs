@@ -251,7 +251,7 @@ impl Corruption {
             Self::Brightness => Values(brightness::apply),
             Self::Contrast => Values(contrast::apply),
             Self::ElasticTransform => Values(elastic::apply),
-            Self::Pixelate => Values(pixelate::apply),
+            Self::Pixelate => Bytes(pixelate::apply),
             Self::JpegCompression => Bytes(jpeg::apply),
             Self::SpeckleNoise => Values(noise::speckle),
             Self::GaussianBlur => Values(gaussian_blur::apply),

@@ -1,55 +1,168 @@
 //! Pixelate: Pillow's BOX filter to fewer pixels, and back by the nearest one.
 
+#![expect(clippy::inline_always, reason = "functions are compiled for the vectors of their caller")]
+
 use super::draws::Draws;
 use super::filter::Plane;
-use super::zoom::transpose;
+use super::turn::turn_u8;
 use super::{Profile, Scratch, Severity};
 use multiversion::multiversion;
 use std::ops::Range;
 
-pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, _: &mut dyn Draws) {
+pub(super) fn apply(
+    image: &mut [u8],
+    s: &mut Scratch,
+    profile: Profile,
+    severity: Severity,
+    _: &mut dyn Draws,
+) {
     let share = profile.pick(severity, &[0.9, 0.8, 0.7, 0.6, 0.5], &[0.6, 0.5, 0.4, 0.3, 0.25]);
-    let Plane { height, width } = s.extent.size();
-    let fewer = |n: usize| ((n as f64 * share) as usize).max(1);
-    let (rows, columns) = (fewer(height), fewer(width));
-    let (down, across) = (taps(height, rows), taps(width, columns));
-    let Scratch { values, padded: a, spare: b, .. } = s;
-    a.resize(height * width, 0.0);
-    b.resize(values.len().max(height * width), 0.0);
-    for values in values.chunks_exact_mut(height * width) {
+    let plane = s.extent.size();
+    let Plane { height, width } = plane;
+    let Coarse { pixels, turned, spare } = &mut s.coarse;
+    let pixels = match pixels {
+        Some(pixels) if pixels.made_for == (plane, share) => pixels,
+        others => others.insert(Pixels::new(plane, share)),
+    };
+    let [tall, wide] = [height, width].map(|n| n.next_multiple_of(TILE));
+    turned.resize(tall * wide, 0);
+    spare.resize(tall * wide, 0);
+    for image in image.chunks_exact_mut((height * width).max(1)) {
         // Along an axis by rows of the plane, turned on its side for the columns. Pillow goes across first, and rounds
-        // to bytes after each axis.
-        transpose(values, width, a);
-        mean_rows(a, height, &across, b);
-        transpose(&b[..columns * height], height, a);
-        mean_rows(a, columns, &down, b);
-        transpose(&b[..rows * columns], columns, a);
-        repeat_rows(a, rows, columns, width, b);
-        transpose(&b[..width * rows], rows, a);
-        repeat_rows(a, width, rows, height, values);
+        // to bytes after each axis. Columns have their old number back before there are fewer rows.
+        let whole = if width == wide {
+            &*image
+        } else {
+            let rows = image.chunks_exact(width).zip(spare.chunks_exact_mut(wide));
+            rows.for_each(|(row, out)| out[..width].copy_from_slice(row));
+            &*spare
+        };
+        transpose(whole, wide, &pixels.all_rows, turned, tall);
+        mean_rows(turned, tall, &pixels.across, spare);
+        transpose(spare, tall, &pixels.columns, turned, wide);
+        mean_rows(turned, wide, &pixels.down, spare);
+        repeat_rows(spare, wide, &pixels.rows, image, width);
     }
 }
 
-/// Each row of `out` is the mean of some rows of `values`, rounded half up. What is added for f32 is less than any
-/// distance between means.
+/// Memory of one plane.
+#[derive(Debug, Default)]
+pub(super) struct Coarse {
+    pixels: Option<Pixels>,
+    turned: Vec<u8>,
+    spare: Vec<u8>,
+}
+
+/// Which pixels become which.
+#[derive(Debug)]
+struct Pixels {
+    made_for: (Plane, f64),
+    across: Vec<Range<usize>>,
+    down: Vec<Range<usize>>,
+    all_rows: Vec<usize>,
+    /// The coarse pixel at each pixel.
+    columns: Vec<usize>,
+    rows: Vec<usize>,
+}
+
+impl Pixels {
+    fn new(plane: Plane, share: f64) -> Self {
+        let Plane { height, width } = plane;
+        let coarse = |n: usize| {
+            let fewer = ((n as f64 * share) as usize).max(1);
+            (taps(n, fewer), (0..n).map(|at| nearest(at, fewer, n)).collect())
+        };
+        let ((down, rows), (across, columns)) = (coarse(height), coarse(width));
+        Self { made_for: (plane, share), across, down, all_rows: (0..height).collect(), columns, rows }
+    }
+}
+
+/// Side of the squares that are turned on their diagonal.
+const TILE: usize = 16;
+
+/// Each row of `out` is the mean of some rows of `values`, rounded half up.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-fn mean_rows(values: &[f32], width: usize, taps: &[Range<usize>], out: &mut [f32]) {
+fn mean_rows(values: &[u8], width: usize, taps: &[Range<usize>], out: &mut [u8]) {
+    // The compiler has less to do if it knows the usual width.
+    if width == 64 { means(values, 64, taps, out) } else { means(values, width, taps, out) }
+}
+
+#[inline(always)]
+fn means(values: &[u8], width: usize, taps: &[Range<usize>], out: &mut [u8]) {
     for (taps, out) in taps.iter().zip(out.chunks_exact_mut(width)) {
-        out.fill(0.0);
-        for row in values[taps.start * width..taps.end * width].chunks_exact(width) {
-            out.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-        }
-        let n = taps.len().max(1) as f32;
-        for sum in out.iter_mut() {
-            *sum = (*sum / n + (0.5 + 1e-4)).floor();
+        let row = |n: usize| &values[(taps.start + n) * width..][..width];
+        match taps.len() {
+            1 => out.copy_from_slice(row(0)),
+            2 => mean([row(0), row(1)], out),
+            3 => mean([row(0), row(1), row(2)], out),
+            4 => mean([row(0), row(1), row(2), row(3)], out),
+            n => {
+                // Few pixels of a small image.
+                for (i, out) in out.iter_mut().enumerate() {
+                    let sum: usize = (0..n).map(|n| usize::from(row(n)[i])).sum();
+                    *out = ((sum + n / 2) / n) as u8;
+                }
+            }
         }
     }
 }
 
-/// `large` rows of the nearest of `small` ones.
-fn repeat_rows(values: &[f32], width: usize, small: usize, large: usize, out: &mut [f32]) {
-    for (y, out) in out.chunks_exact_mut(width).take(large).enumerate() {
-        out.copy_from_slice(&values[nearest(y, small, large) * width..][..width]);
+#[inline(always)]
+fn mean<const N: usize>(rows: [&[u8]; N], out: &mut [u8]) {
+    let n = out.len();
+    let rows = rows.map(|row| &row[..n]);
+    for i in 0..n {
+        let mut sum = N as u16 / 2;
+        for row in rows {
+            sum += u16::from(row[i]);
+        }
+        out[i] = (sum / N as u16) as u8;
+    }
+}
+
+/// Turns `rows` of `values`, of `width` pixels, into columns of `out`, whose rows have `tall`. Both widths are whole
+/// tiles.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn transpose(values: &[u8], width: usize, rows: &[usize], out: &mut [u8], tall: usize) {
+    if (width, tall) == (64, 64) {
+        transpose_tiles(values, 64, rows, out, 64);
+    } else {
+        transpose_tiles(values, width, rows, out, tall);
+    }
+}
+
+#[inline(always)]
+fn transpose_tiles(values: &[u8], width: usize, rows: &[usize], out: &mut [u8], tall: usize) {
+    for (band, rows) in rows.chunks(TILE).enumerate() {
+        let mut tiles = [&[][..]; TILE];
+        for y in 0..TILE {
+            // Rows beyond the last one are that.
+            let row = rows[y.min(rows.len() - 1)];
+            tiles[y] = &values[row * width..][..width];
+        }
+        for at in 0..width / TILE {
+            let mut tile = [[0; TILE]; TILE];
+            for y in 0..TILE {
+                tile[y].copy_from_slice(&tiles[y][at * TILE..][..TILE]);
+            }
+            let columns = turn_u8(tile);
+            let out = &mut out[at * TILE * tall..][..TILE * tall];
+            for x in 0..TILE {
+                out[x * tall + band * TILE..][..TILE].copy_from_slice(&columns[x]);
+            }
+        }
+    }
+}
+
+/// Rows of `out`, of `width` pixels, are `rows` of `values`, which have `wide`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn repeat_rows(values: &[u8], wide: usize, rows: &[usize], out: &mut [u8], width: usize) {
+    if let (64, 64, (out, [])) = (wide, width, out.as_chunks_mut::<64>()) {
+        out.iter_mut().zip(rows).for_each(|(out, &row)| *out = values.as_chunks().0[row]);
+        return;
+    }
+    for (out, &row) in out.chunks_exact_mut(width).zip(rows) {
+        out.copy_from_slice(&values[row * wide..][..width]);
     }
 }
 

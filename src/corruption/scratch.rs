@@ -4,6 +4,7 @@
 use super::defocus_blur::Sums;
 use super::filter::Plane;
 use super::jpeg::Jpeg;
+use super::pixelate::Coarse;
 use super::zoom::Turned;
 use multiversion::multiversion;
 
@@ -66,6 +67,7 @@ pub struct Scratch {
     pub(super) turned: Turned,
     pub(super) jpeg: Jpeg,
     pub(super) sums: Sums,
+    pub(super) coarse: Coarse,
 }
 
 impl Default for Extent {

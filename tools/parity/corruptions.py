@@ -5,9 +5,11 @@ Profile i is compared with the package imagecorruptions. For profile t, which no
 definitions in NumPy, SciPy, scikit-image and Pillow. Corruptions without randomness must agree pixel by pixel; random
 ones are compared by how much they change an image (RMSE), the mean, the variance and the histogram of the values.
 Frost is shown and not judged: nct's textures are its own. Times are of the same run, Python on one core, nct on one
-and on two.
+and on two, in turn: the least of a few rounds each. Python's are of the images that are compared, nct's of these again
+and again, so that they neither fit its caches nor are done before a second thread has started.
 
-usage: tools/parity/corruptions.py --nct target/release/nct [--profile i|t] [--n 200] [--images DIR] [--sheet PNG]
+usage: tools/parity/corruptions.py --nct target/release/nct [--profile i|t] [--n 200] [--n-speed 10000] [--rounds 3]
+                                   [--only NAMES] [--images DIR] [--sheet PNG]
 (needs numpy, scipy, scikit-image, Pillow, opencv-python-headless, imagecorruptions; without --images, crops of the
 photographs that come with scikit-image are used. Exits with 1 if a bound is not met.)
 """
@@ -233,16 +235,25 @@ class Tiny:
         return (np.asarray(image.resize((n, n), Image.BOX).resize((64, 64), Image.BOX)) + .5) / 255
 
 
-def with_nct(program, name, images, profile, threads):
-    """Corrupted images [severity, n, 64, 64, 3], and seconds."""
+def with_nct(program, name, images, profile, threads, output=None):
+    """Corrupted images [severity, n, 64, 64, 3], unless the output is given, and seconds an image and severity."""
     with tempfile.TemporaryDirectory() as folder:
-        source, made = Path(folder) / "images", Path(folder) / "corrupted"
-        source.write_bytes(np.ascontiguousarray(images.transpose(0, 3, 1, 2)).tobytes())
+        source, made = Path(folder) / "images", output or Path(folder) / "corrupted"
+        source.write_bytes(images)
         command = [program, "corrupt-raw", source, made, "--corruptions", name, "--profile", profile,
-                   "--threads", str(threads), "--rounds", "3"]
+                   "--threads", str(threads)]
         lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-        pixels = np.fromfile(made, np.uint8).reshape(5, len(images), 3, 64, 64)
-    return pixels.transpose(0, 1, 3, 4, 2), sum(json.loads(line)["seconds"] for line in lines)
+        seconds = sum(json.loads(line)["seconds"] for line in lines) / (5 * (len(images) // (3 * 64 * 64)))
+        if output:
+            return seconds
+        return np.fromfile(made, np.uint8).reshape(5, -1, 3, 64, 64).transpose(0, 1, 3, 4, 2)
+
+
+def with_python(apply, images):
+    """Corrupted images [severity, n, 64, 64, 3], and seconds an image and severity."""
+    start = time.perf_counter()
+    made = [[np.uint8(apply(image, level)) for image in images] for level in range(1, 6)]
+    return np.array(made), (time.perf_counter() - start) / (5 * len(images))
 
 
 def compared(name, images, python, nct):
@@ -286,6 +297,9 @@ def main():
     parser.add_argument("--nct", required=True)
     parser.add_argument("--profile", choices=["i", "t"], default="i")
     parser.add_argument("--n", type=int, default=200, help="images")
+    parser.add_argument("--n-speed", type=int, default=10000, help="images for nct's times")
+    parser.add_argument("--rounds", type=int, default=3, help="times are the least of so many")
+    parser.add_argument("--only", help="these corruptions, by commas")
     parser.add_argument("--n-glass", type=int, default=30, help="images for glass blur, a plain loop in Python")
     parser.add_argument("--images", help="folder of images instead of scikit-image's")
     parser.add_argument("--sheet", help="write a picture of one image, Python's to the left")
@@ -296,39 +310,43 @@ def main():
         reference = Tiny()
     np.random.seed(0)
     made, ours, bad, times = {}, {}, [], {}
+    planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).tobytes()
+    many = (planes * -(-args.n_speed // len(images)))[:args.n_speed * len(planes) // len(images)]
     print(f"profile {args.profile}, {len(images)} images, 5 severities; ms an image and severity\n")
     print("| corruption | difference | Python | nct | ratio | nct, 2 threads | ratio |\n|---|---|---|---|---|---|---|")
-    for name in ALL:
+    for name in args.only.split(",") if args.only else ALL:
         if args.profile == "t" and name in ("frost", "spatter"):
             continue
         apply = reference(name)
         apply(images[0], 1)
         shown = images[:args.n_glass] if name == "glass_blur" else images
-        start = time.perf_counter()
-        result = [[np.uint8(apply(image, level)) for image in shown] for level in range(1, 6)]
-        python = (time.perf_counter() - start) * len(images) / len(shown)
-        # Right after, so that both meet the same machine.
-        ours[name], one = with_nct(args.nct, name, images, args.profile, 1)
-        again, two = with_nct(args.nct, name, images, args.profile, 2)
+        ours[name], again = (with_nct(args.nct, name, planes, args.profile, threads) for threads in (1, 2))
         assert (ours[name] == again).all(), f"{name}: the number of threads changed a byte"
-        times[name] = seconds = [python, one, two]
-        made[name] = np.array(result)
+        rounds = []
+        for turn in range(1 if name == "glass_blur" else args.rounds):
+            result, python = with_python(apply, shown)
+            # Random corruptions draw on: the first ones are compared.
+            made[name] = result if turn == 0 else made[name]
+            rounds.append([python] + [with_nct(args.nct, name, many, args.profile, threads, "/dev/null")
+                                      for threads in (1, 2)])
+        times[name] = seconds = np.min(rounds, axis=0)
         text, wrong = compared(name, shown, made[name], ours[name][:, :len(shown)])
         bad += [name] if wrong else []
-        row(name, text + (" **beyond its bound**" if wrong else ""), seconds, 5 * len(images))
+        row(name, text + (" **beyond its bound**" if wrong else ""), seconds)
     # Glass blur is a plain loop in Python, and most of its time.
     for left_out in ([], ["glass_blur"]):
         counted = [times[name] for name in PAPER if name in times and name not in left_out]
         title = f"all {len(counted)} of the paper" + (" but glass_blur" if left_out else "")
-        row(title, "", [sum(column) for column in zip(*counted)], 5 * len(images))
+        if not args.only:
+            row(title, "", np.sum(counted, axis=0))
     if args.sheet:
         sheet(args.sheet, images[0], made, ours)
     if bad:
         sys.exit("beyond their bounds: " + ", ".join(bad))
 
 
-def row(name, text, seconds, n):
-    python, one, two = (1000 * s / n for s in seconds)
+def row(name, text, seconds):
+    python, one, two = (1000 * s for s in seconds)
     print(f"| {name} | {text} | {python:.3f} | {one:.4f} | {python / one:.0f}x | {two:.4f} | {python / two:.0f}x |", flush=True)
 
 

@@ -21,22 +21,82 @@ use multiversion::multiversion;
 const LANES: usize = 8;
 /// Sample or coefficient 8 y + x of each block.
 type Blocks = [[i32; LANES]; 64];
+/// Blocks that are transformed together: rows of samples, of each block one after another.
+pub(super) type Group = [[[i16; 8]; LANES]; 8];
+
+/// A plane of whole blocks, in groups, from left to right and from top to bottom.
+#[derive(Debug, Default)]
+pub(super) struct Samples {
+    groups: Vec<Group>,
+    /// Blocks in a row of them.
+    across: usize,
+    down: usize,
+}
+
+impl Samples {
+    /// Makes room for a plane.
+    pub(super) fn resize(&mut self, height: usize, width: usize) {
+        (self.down, self.across) = (height.div_ceil(8), width.div_ceil(8));
+        // An even number: some processors take two at a time.
+        self.groups.resize(2 * (self.down * self.across).div_ceil(2 * LANES), [[[0; 8]; LANES]; 8]);
+    }
+
+    /// Rows of samples.
+    pub(super) const fn height(&self) -> usize {
+        8 * self.down
+    }
+
+    /// Blocks in a row of them.
+    pub(super) const fn across(&self) -> usize {
+        self.across
+    }
+
+    /// Row `y` of samples within the `n`-th block from the left, where there are `across`.
+    #[inline(always)]
+    pub(super) fn eight(&self, across: usize, y: usize, n: usize) -> &[i16; 8] {
+        let block = y / 8 * across + n;
+        &self.groups[block / LANES][y % 8][block % LANES]
+    }
+
+    /// As [`Samples::eight`].
+    #[inline(always)]
+    pub(super) fn eight_mut(&mut self, across: usize, y: usize, n: usize) -> &mut [i16; 8] {
+        let block = y / 8 * across + n;
+        &mut self.groups[block / LANES][y % 8][block % LANES]
+    }
+
+    /// Replaces all samples, -128 to 127, by what is left of them.
+    pub(super) fn quantize(&mut self, table: &Steps) {
+        #[cfg(target_arch = "x86_64")]
+        if super::avx2::quantize(&mut self.groups, table) {
+            return;
+        }
+        portable(&mut self.groups, table);
+    }
+}
 
 /// Bits behind the point of the constants.
-const FRACTION: u32 = 13;
+pub(super) const FRACTION: u32 = 13;
 /// Bits behind the point after the first direction.
-const BETWEEN: u32 = 2;
+pub(super) const BETWEEN: u32 = 2;
 
 const fn fixed(value: f64) -> i32 {
     (value * (1 << FRACTION) as f64 + 0.5) as i32
 }
 
-/// The steps of a quantisation table, row by row.
+/// The steps of a quantisation table, row by row. With the 8 by which the transform scales they are divisors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Steps {
-    steps: [i32; 64],
-    /// One over the step and over the 8 by which the transform scales.
+    pub(super) steps: [i32; 64],
+    /// One over the divisor.
     inverses: [f32; 64],
+    /// Half the divisor.
+    pub(super) halves: [u16; 64],
+    /// One over the divisor, in as many bits as 16 can hold, rounded up. Of numbers below 2^14 the error is no part of
+    /// the quotient.
+    pub(super) shares: [u16; 64],
+    /// How many of these bits are more than 16.
+    pub(super) bits: [i32; 64],
 }
 
 impl Steps {
@@ -44,7 +104,14 @@ impl Steps {
     pub(super) fn new(table: &[u8; 64], quality: i32) -> Self {
         let percent = if quality < 50 { 5000 / quality } else { 200 - 2 * quality };
         let steps = table.map(|step| ((i32::from(step) * percent + 50) / 100).clamp(1, 255));
-        Self { steps, inverses: steps.map(|step| 1.0 / (8 * step) as f32) }
+        let bits = steps.map(|step| (8 * step - 1).ilog2() as i32);
+        Self {
+            steps,
+            inverses: steps.map(|step| 1.0 / (8 * step) as f32),
+            halves: steps.map(|step| 4 * step as u16),
+            shares: std::array::from_fn(|i| (1u32 << (16 + bits[i])).div_ceil(8 * steps[i] as u32) as u16),
+            bits,
+        }
     }
 }
 
@@ -65,14 +132,14 @@ fn round(value: i32, bits: u32) -> i32 {
 
 /// Turns a point by 3/8 of a right angle and stretches it by the root of two: the middle of the even half.
 #[inline(always)]
-fn turn(a: i32, b: i32) -> [i32; 2] {
+pub(super) const fn turn(a: i32, b: i32) -> [i32; 2] {
     let both = (a + b) * fixed(0.541_196_100);
     [both + a * fixed(0.765_366_865), both - b * fixed(1.847_759_065)]
 }
 
 /// The odd half, which is the same in both directions: differences to coefficients 7, 5, 3, 1, and back.
 #[inline(always)]
-fn odd([a, b, c, d]: [i32; 4]) -> [i32; 4] {
+pub(super) const fn odd([a, b, c, d]: [i32; 4]) -> [i32; 4] {
     let ad = (a + d) * -fixed(0.899_976_223);
     let bc = (b + c) * -fixed(2.562_915_447);
     let all = (a + b + c + d) * fixed(1.175_875_602);
@@ -133,16 +200,6 @@ fn put(values: [i32; 8], bits: u32, blocks: &mut Blocks, first: usize, step: usi
     }
 }
 
-#[inline(always)]
-fn rows_forward(blocks: &mut Blocks) {
-    for y in 0..8 {
-        for lane in 0..LANES {
-            let coefficients = forward(take(blocks, 8 * y, 1, lane));
-            put(coefficients, FRACTION - BETWEEN, blocks, 8 * y, 1, lane);
-        }
-    }
-}
-
 /// Columns there, the table, and columns back: nothing lies between them.
 #[inline(always)]
 fn columns(blocks: &mut Blocks, table: &Steps) {
@@ -158,63 +215,35 @@ fn columns(blocks: &mut Blocks, table: &Steps) {
     }
 }
 
-/// Each of the two directions scales by the root of eight.
-#[inline(always)]
-fn rows_back(blocks: &mut Blocks) {
-    for y in 0..8 {
-        for lane in 0..LANES {
-            let samples = inverse(take(blocks, 8 * y, 1, lane));
-            put(samples, FRACTION + BETWEEN + 3, blocks, 8 * y, 1, lane);
-        }
-    }
-}
-
-/// The eight samples from `at` on.
-#[inline(always)]
-fn samples(plane: &mut [i16], at: usize) -> &mut [i16; 8] {
-    plane[at..].first_chunk_mut().expect("a plane has whole blocks")
-}
-
-/// Replaces a plane of samples, -128 to 127, by what is left of it. Its sides are multiples of 8.
-///
-/// No sum overflows. A block of bytes less 128 has coefficients of norm 1024 at most, and rounding to steps of a
+/// Replaces samples by what is left of them. No sum overflows. A block of bytes less 128 has coefficients of norm 1024 at most, and rounding to steps of a
 /// byte adds at most 8 * 127.5; half way back, with [`BETWEEN`] bits and times the root of eight, rows have a
 /// norm of at most 23,200, and sums of them with constants below 4 one below 2^30.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-pub(super) fn quantize(plane: &mut [i16], width: usize, table: &Steps) {
-    let across = width / 8;
-    let n = plane.len() / 64;
-    let (mut blocks, mut corners) = ([[0; LANES]; 64], [0; LANES]);
-    for first in (0..n).step_by(LANES) {
-        for lane in 0..LANES {
-            // Lanes beyond the last block do its work again.
-            let block = (first + lane).min(n - 1);
-            corners[lane] = block / across * 8 * width + block % across * 8;
-        }
+pub(super) fn portable(groups: &mut [Group], table: &Steps) {
+    let mut blocks = [[0; LANES]; 64];
+    for group in groups {
         for y in 0..8 {
-            let mut rows = [[0; 8]; LANES];
+            let turned = turn_i16(group[y]);
             for lane in 0..LANES {
-                rows[lane] = *samples(plane, corners[lane] + y * width);
-            }
-            let columns = turn_i16(rows);
-            for x in 0..8 {
-                blocks[8 * y + x] = columns[x].map(i32::from);
+                let mut row = [0; 8];
+                for x in 0..8 {
+                    row[x] = i32::from(turned[x][lane]);
+                }
+                put(forward(row), FRACTION - BETWEEN, &mut blocks, 8 * y, 1, lane);
             }
         }
-        rows_forward(&mut blocks);
         columns(&mut blocks, table);
-        rows_back(&mut blocks);
         for y in 0..8 {
-            let mut columns = [[0; LANES]; 8];
-            for x in 0..8 {
-                // Beyond -512..512, which images made for it reach at low qualities, libjpeg's plain C
-                // wraps around. Its assembly clamps.
-                columns[x] = blocks[8 * y + x].map(|value| value.clamp(-128, 127) as i16);
-            }
-            let rows = turn_i16(columns);
+            let mut turned = [[0; LANES]; 8];
             for lane in 0..LANES {
-                *samples(plane, corners[lane] + y * width) = rows[lane];
+                let row = inverse(take(&blocks, 8 * y, 1, lane));
+                for x in 0..8 {
+                    // Each of the two directions scales by the root of eight. Beyond -512..512, which images made
+                    // for it reach at low qualities, libjpeg's plain C wraps around. Its assembly clamps.
+                    turned[x][lane] = round(row[x], FRACTION + BETWEEN + 3).clamp(-128, 127) as i16;
+                }
             }
+            group[y] = turn_i16(turned);
         }
     }
 }
@@ -226,12 +255,46 @@ mod tests {
     #[test]
     fn quotients_round_halves_away_from_zero() {
         for step in 1..256 {
-            let inverse = 1.0 / (8 * step) as f32;
+            let steps = Steps::new(&[step as u8; 64], 50);
+            let (inverse, halves, share, bits) =
+                (steps.inverses[0], steps.halves[0], steps.shares[0], steps.bits[0]);
             for value in 0..1 << 14 {
                 let expected = (value + 4 * step) / (8 * step);
                 assert_eq!(divide(value, inverse), expected, "{value} / {step}");
                 assert_eq!(divide(-value, inverse), -expected, "-{value} / {step}");
+                let quotient = ((value as u32 + u32::from(halves)) * u32::from(share)) >> 16 >> bits;
+                assert_eq!(quotient, expected as u32, "{value} / {step}");
             }
+        }
+    }
+
+    /// The two forms of the same transform.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_processor_with_more_instructions_gives_the_same_samples() {
+        use super::super::avx2;
+        use crate::base::rng::mix64;
+        if !is_x86_feature_detected!("avx2") {
+            eprintln!("skipped: no AVX2");
+            return;
+        }
+        let tables = [[1u8; 64], [255; 64], std::array::from_fn(|i| 1 + mix64(i as u64) as u8 / 2)];
+        for (n, (table, quality)) in
+            tables.iter().flat_map(|table| (1..=100).map(move |quality| (table, quality))).enumerate()
+        {
+            // Noise, the largest coefficients of both signs, and smooth slopes.
+            let value = |i: usize| match (n + i / 512) % 3 {
+                0 => mix64((n << 20 | i) as u64) as i8,
+                1 => [-128, 127][mix64((n << 20 | (i / (1 + n % 64))) as u64) as usize % 2],
+                _ => (i % (3 + n)) as i8,
+            };
+            let mut groups = [[[[0; 8]; LANES]; 8]; 6];
+            let samples = groups.as_flattened_mut().as_flattened_mut().as_flattened_mut();
+            samples.iter_mut().enumerate().for_each(|(i, sample)| *sample = value(i).into());
+            let (mut others, steps) = (groups, Steps::new(table, quality));
+            portable(&mut groups, &steps);
+            assert!(avx2::quantize(&mut others, &steps));
+            assert_eq!(groups, others, "quality {quality}, steps {:?}", steps.steps);
         }
     }
 }

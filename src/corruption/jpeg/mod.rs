@@ -2,6 +2,8 @@
 //!
 //! libjpeg-turbo writes files. Where only the pixels matter, `transform.rs` makes the same ones without it.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod color;
 mod dct;
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use super::super::Extent;
 use super::color::Components;
-use super::dct::{Steps, quantize};
+use super::dct::Steps;
 
 /// Steps of the luminance for quality 50, row by row (T.81, table K.1).
 #[rustfmt::skip]
@@ -42,18 +42,21 @@ pub(super) fn round_trip(image: &mut [u8], extent: Extent, quality: i32, compone
         return;
     }
     components.resize(extent);
-    let luminance = Steps::new(&LUMINANCE, quality);
+    let [luminance, chrominance] = match components.steps {
+        Some((made_for, steps)) if made_for == quality => steps,
+        _ => [&LUMINANCE, &CHROMINANCE].map(|table| Steps::new(table, quality)),
+    };
+    components.steps = Some((quality, [luminance, chrominance]));
     if extent.channels == 1 {
         components.take_gray(image, extent);
-        quantize(&mut components.planes[0], components.widths[0], &luminance);
+        components.planes[0].quantize(&luminance);
         components.give_gray(image, extent);
         return;
     }
     components.take_color(image, extent);
-    let Components { planes: [luma, blue, red], widths: [width, half_width], .. } = components;
-    quantize(luma, *width, &luminance);
-    let chrominance = Steps::new(&CHROMINANCE, quality);
-    quantize(blue, *half_width, &chrominance);
-    quantize(red, *half_width, &chrominance);
+    let [luma, blue, red] = &mut components.planes;
+    luma.quantize(&luminance);
+    blue.quantize(&chrominance);
+    red.quantize(&chrominance);
     components.give_color(image, extent);
 }
