@@ -9,6 +9,10 @@ use super::{Profile, Scratch, Severity};
 use multiversion::multiversion;
 use std::ops::Range;
 
+/// Share of the rows and columns that are left.
+const TINY: [f64; 5] = [0.9, 0.8, 0.7, 0.6, 0.5];
+const IMAGENET: [f64; 5] = [0.6, 0.5, 0.4, 0.3, 0.25];
+
 pub(super) fn apply(
     image: &mut [u8],
     s: &mut Scratch,
@@ -16,7 +20,7 @@ pub(super) fn apply(
     severity: Severity,
     _: &mut dyn Draws,
 ) {
-    let share = profile.pick(severity, &[0.9, 0.8, 0.7, 0.6, 0.5], &[0.6, 0.5, 0.4, 0.3, 0.25]);
+    let share = profile.pick(severity, &TINY, &IMAGENET);
     let plane = s.extent.size();
     let Plane { height, width } = plane;
     let Coarse { pixels, turned, spare } = &mut s.coarse;
@@ -188,4 +192,54 @@ fn taps(large: usize, small: usize) -> Vec<Range<usize>> {
         from..to
     };
     (0..small).map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Corruption, Extent, ImageKey};
+    use super::*;
+    use crate::base::rng::mix64;
+
+    /// Means across, then down, one pixel at a time.
+    fn expected(image: &[u8], plane: Plane, share: f64) -> Vec<u8> {
+        let Plane { height, width } = plane;
+        let mean = |values: &mut dyn Iterator<Item = u8>| {
+            let values: Vec<u32> = values.map(u32::from).collect();
+            let n = values.len() as u32;
+            ((2 * values.iter().sum::<u32>() + n) / (2 * n)) as u8
+        };
+        let [rows, columns] = [height, width].map(|n| ((n as f64 * share) as usize).max(1));
+        let narrow: Vec<Vec<u8>> = image
+            .chunks(width)
+            .map(|row| {
+                let taps = taps(width, columns);
+                taps.into_iter().map(|taps| mean(&mut taps.map(|x| row[x]))).collect()
+            })
+            .collect();
+        let low: Vec<Vec<u8>> = taps(height, rows)
+            .into_iter()
+            .map(|taps| (0..columns).map(|x| mean(&mut taps.clone().map(|y| narrow[y][x]))).collect())
+            .collect();
+        let at = |i: usize| low[nearest(i / width, rows, height)][nearest(i % width, columns, width)];
+        (0..height * width).map(at).collect()
+    }
+
+    #[test]
+    fn pixels_are_means_in_images_of_all_sizes() {
+        let mut s = Scratch::new();
+        for (height, width) in [(1, 1), (3, 5), (7, 40), (16, 16), (17, 64), (64, 17), (64, 64), (70, 48)] {
+            let plane = Plane { height, width };
+            let extent = Extent { channels: 3, height, width };
+            let image: Vec<u8> = (0..extent.len()).map(|i| mix64(i as u64) as u8).collect();
+            for (profile, shares) in [(Profile::Tiny, TINY), (Profile::ImageNet, IMAGENET)] {
+                for (severity, share) in Severity::ALL.into_iter().zip(shares) {
+                    let (mut found, key) = (image.clone(), ImageKey { seed: 1, image: 1 });
+                    Corruption::Pixelate.apply(profile, severity, key, &mut found, extent, &mut s);
+                    for (found, image) in found.chunks(extent.plane()).zip(image.chunks(extent.plane())) {
+                        assert_eq!(found, expected(image, plane, share), "{extent:?} {share}");
+                    }
+                }
+            }
+        }
+    }
 }
