@@ -6,6 +6,7 @@
 
 use super::draws::Draws;
 use super::filter::{Border, Plane};
+use super::scratch::truncate;
 use super::turn::reversed;
 use super::{Profile, Scratch, Severity};
 use multiversion::multiversion;
@@ -24,16 +25,16 @@ pub(super) fn apply(
     let (radius, sigma) = profile.pick(severity, &TINY, &IMAGENET);
     let disk = Disk::new(radius, sigma);
     let plane = s.extent.size();
-    let Scratch { values, sums, .. } = &mut *s;
+    let Scratch { values, sums, .. } = s;
     values.resize(image.len(), 0.0);
     let rows = disk.rows(plane);
     sums.resize(&disk, rows);
     let size = (plane.height * plane.width).max(1);
-    for (image, values) in image.chunks_exact(size).zip(values.chunks_exact_mut(size)) {
+    for (image, values) in image.chunks_exact_mut(size).zip(values.chunks_exact_mut(size)) {
         pad(image, rows, &mut sums.padded);
         correlate(&disk, rows, sums, values);
+        truncate(values, image);
     }
-    s.give(image);
 }
 
 /// Memory of one plane. Vectors of a row lie side by side.
@@ -197,6 +198,7 @@ fn sums_over_disks(
         *number = widths.iter().take_while(|&width| width < reach).count() * parts;
     }
     let numbers = &numbers[..margin];
+    let fit = disk.pixels() * 255 <= usize::from(u16::MAX);
     let mut made = 0;
     for (y, out) in out.chunks_exact_mut(parts).enumerate() {
         for y in made..(y + margin).min(height) {
@@ -214,6 +216,12 @@ fn sums_over_disks(
                     upper[i] += above[i];
                     lower[i] += below[i];
                 }
+            }
+            if fit {
+                for i in 0..LANES {
+                    out[i] = f32::from(upper[i] + lower[i]);
+                }
+                continue;
             }
             for i in 0..LANES {
                 out[i] = (i32::from(upper[i]) + i32::from(lower[i])) as f32;

@@ -261,6 +261,18 @@ impl Corruption {
     }
 }
 
+/// Asks for the memory of an image that is corrupted next, so that nothing waits for it then.
+pub fn prefetch(image: &[u8]) {
+    /// Bytes that come together.
+    const LINE: usize = 64;
+    for line in image.iter().step_by(LINE) {
+        #[cfg(target_arch = "x86_64")]
+        safe_arch::prefetch_t0(line);
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
+    }
+}
+
 /// How a corruption is computed.
 enum Definition {
     /// Turns the values in the scratch, on the scale of 0 to 255, into corrupted ones, which may leave that range.

@@ -2,7 +2,7 @@
 
 use super::super::exit::Usage;
 use super::super::show::out;
-use crate::corruption::{Corruption, Extent, ImageKey, Profile, Scratch, Severity};
+use crate::corruption::{Corruption, Extent, ImageKey, Profile, Scratch, Severity, prefetch};
 use rayon::prelude::*;
 use serde_json::json;
 use std::path::PathBuf;
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     rounds: usize,
 }
 
+/// Images that a thread takes one after another.
+const AT_ONCE: usize = 8;
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let usage = |what: String| Usage(format!("{}: {what}", args.images.display()));
     let images = std::fs::read(&args.images).map_err(|e| usage(e.to_string()))?;
@@ -44,16 +47,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut all = Vec::new();
     for &corruption in &args.corruptions {
         for severity in Severity::ALL {
-            let one = |scratch: &mut Scratch, (number, image): (usize, &mut [u8])| {
-                let key = ImageKey { seed: args.seed, image: number as u64 };
-                corruption.apply(args.profile, severity, key, image, extent, scratch);
+            let few = |scratch: &mut Scratch, (n, mut images): (usize, &mut [u8])| {
+                for number in n * AT_ONCE.. {
+                    let Some((image, next)) = images.split_at_mut_checked(extent.len()) else { break };
+                    prefetch(&next[..extent.len().min(next.len())]);
+                    let key = ImageKey { seed: args.seed, image: number as u64 };
+                    corruption.apply(args.profile, severity, key, image, extent, scratch);
+                    images = next;
+                }
             };
             let (mut seconds, mut made) = (f64::INFINITY, Vec::new());
             for _ in 0..args.rounds.max(1) {
                 made.clone_from(&images);
                 let start = Instant::now();
-                let parts = made.par_chunks_exact_mut(extent.len()).enumerate();
-                pool.install(|| parts.for_each_init(Scratch::new, one));
+                let parts = made.par_chunks_mut(AT_ONCE * extent.len()).enumerate();
+                pool.install(|| parts.for_each_init(Scratch::new, few));
                 seconds = seconds.min(start.elapsed().as_secs_f64());
             }
             let line = json!({

@@ -61,12 +61,7 @@ impl Components {
 
     /// Gives a gray image out.
     pub(super) fn give_gray(&self, image: &mut [u8], extent: Extent) {
-        for (y, row) in image.chunks_exact_mut(extent.width).enumerate() {
-            for (n, out) in row.chunks_mut(8).enumerate() {
-                let samples = self.planes[0].eight(self.planes[0].across(), y, n);
-                out.iter_mut().zip(samples).for_each(|(out, &value)| *out = (value + 128) as u8);
-            }
-        }
+        give_gray(&self.planes[0], image, extent);
     }
 
     /// Takes a colour image of planes in.
@@ -121,20 +116,50 @@ const HALF: usize = FEW / 2;
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 fn take_gray(to: &mut Samples, image: &[u8], Extent { height, width, .. }: Extent) {
+    let across = to.across();
     for y in 0..to.height() {
-        let row = &image[y.min(height - 1) * width..][..width];
-        for n in 0..to.across() {
-            let across = to.across();
-            let mut values = [row[width - 1]; 8];
-            let rest = &row[8 * n..];
-            let here = rest.len().min(8);
-            values[..here].copy_from_slice(&rest[..here]);
-            let samples = to.eight_mut(across, y, n);
-            for i in 0..8 {
-                samples[i] = i16::from(values[i]) - 128;
-            }
+        let (whole, rest) = image[y.min(height - 1) * width..][..width].as_chunks();
+        for (n, values) in whole.iter().enumerate() {
+            *to.eight_mut(across, y, n) = less_half(values);
+        }
+        if let Some(&last) = rest.last() {
+            let mut values = [last; 8];
+            values[..rest.len()].copy_from_slice(rest);
+            *to.eight_mut(across, y, whole.len()) = less_half(&values);
         }
     }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn give_gray(from: &Samples, image: &mut [u8], Extent { width, .. }: Extent) {
+    let across = from.across();
+    for (y, row) in image.chunks_exact_mut(width).enumerate() {
+        let (whole, rest) = row.as_chunks_mut();
+        for (n, out) in whole.iter_mut().enumerate() {
+            *out = and_half(from.eight(across, y, n));
+        }
+        if !rest.is_empty() {
+            rest.copy_from_slice(&and_half(from.eight(across, y, whole.len()))[..rest.len()]);
+        }
+    }
+}
+
+#[inline(always)]
+fn less_half(values: &[u8; 8]) -> [i16; 8] {
+    let mut out = [0; 8];
+    for i in 0..8 {
+        out[i] = i16::from(values[i]) - 128;
+    }
+    out
+}
+
+#[inline(always)]
+fn and_half(samples: &[i16; 8]) -> [u8; 8] {
+    let mut out = [0; 8];
+    for i in 0..8 {
+        out[i] = (samples[i] + 128) as u8;
+    }
+    out
 }
 
 /// Rows have `width` values, whole vectors.
