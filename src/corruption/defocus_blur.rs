@@ -198,7 +198,7 @@ fn sums_over_disks(
         *number = widths.iter().take_while(|&width| width < reach).count() * parts;
     }
     let numbers = &numbers[..margin];
-    let fit = disk.pixels() * 255 <= usize::from(u16::MAX);
+    let fit = u16::try_from(disk.pixels() * 255).is_ok();
     let mut made = 0;
     for (y, out) in out.chunks_exact_mut(parts).enumerate() {
         for y in made..(y + margin).min(height) {
