@@ -43,39 +43,33 @@ pub(super) struct Plane {
 
 impl Plane {
     /// Copies `values` with more rows above and below, and more columns to the left and right.
-    pub(super) fn pad<A: Copy + Into<B>, B: Copy + Default>(
-        self,
-        values: &[A],
-        margins: Margins,
-        border: Border,
-        out: &mut Vec<B>,
-    ) {
+    pub(super) fn pad(self, values: &[f32], margins: Margins, border: Border, out: &mut Vec<f32>) {
         let Margins { above, below, left, right } = margins;
         let width = self.width + left + right;
-        out.resize((self.height + above + below) * width, B::default());
+        out.resize((self.height + above + below) * width, 0.0);
         let rows = out[above * width..].chunks_exact_mut(width);
         for (out, row) in rows.zip(values.chunks_exact(self.width)) {
             let (before, rest) = out.split_at_mut(left);
             let (inside, after) = rest.split_at_mut(self.width);
-            inside.iter_mut().zip(row).for_each(|(out, &value)| *out = value.into());
+            inside.copy_from_slice(row);
             if border == Border::Nearest {
-                before.fill(row[0].into());
-                after.fill(row[self.width - 1].into());
+                before.fill(row[0]);
+                after.fill(row[self.width - 1]);
                 continue;
             }
             // In a mirror the edge is not met twice.
             let skipped = usize::from(border == Border::Mirror);
             if left.max(right) + skipped <= self.width {
                 let inner = (&row[skipped..], row[..self.width - skipped].iter().rev());
-                before.iter_mut().rev().zip(inner.0).for_each(|(out, &value)| *out = value.into());
-                after.iter_mut().zip(inner.1).for_each(|(out, &value)| *out = value.into());
+                before.iter_mut().rev().zip(inner.0).for_each(|(out, &value)| *out = value);
+                after.iter_mut().zip(inner.1).for_each(|(out, &value)| *out = value);
                 continue;
             }
             for (out, at) in before.iter_mut().rev().zip(1..) {
-                *out = row[border.index(-at, self.width)].into();
+                *out = row[border.index(-at, self.width)];
             }
             for (out, at) in after.iter_mut().zip(self.width as isize..) {
-                *out = row[border.index(at, self.width)].into();
+                *out = row[border.index(at, self.width)];
             }
         }
         for y in (0..above).chain(above + self.height..above + self.height + below) {

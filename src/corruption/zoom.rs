@@ -79,7 +79,7 @@ fn mix_rows(values: &[f32], width: usize, n: usize, axis: &Axis, out: &mut [f32]
 
 /// Rows to columns, in tiles that fit the registers.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-pub(super) fn transpose(values: &[f32], width: usize, out: &mut [f32]) {
+fn transpose(values: &[f32], width: usize, out: &mut [f32]) {
     const TILE: usize = 4;
     let height = values.len() / width;
     let (tall, across) = (height / TILE * TILE, width / TILE);

@@ -2,7 +2,8 @@
 //!
 //! A transform is made of two turns of two values and one of four (`dct.rs`). Products add up without rounding, so
 //! that a turn by its matrix gives the same numbers as one with fewer multiplications. Between the two directions
-//! values fit 16 bits (see `dct::portable`).
+//! values fit 16 bits (see `dct::portable`): on the way there they are at most 2^12, and four are added before they
+//! are turned.
 #![expect(unsafe_code, reason = "instructions that not every processor has are behind a question to it")]
 
 use super::dct::{BETWEEN, FRACTION, Group, Steps, odd, turn};
@@ -17,7 +18,9 @@ use std::arch::x86_64::{
 pub(super) fn quantize(groups: &mut [Group], steps: &Steps) -> bool {
     let there = is_x86_feature_detected!("avx2");
     if there {
-        for [first, second] in groups.as_chunks_mut().0 {
+        let (twos, rest) = groups.as_chunks_mut();
+        assert!(rest.is_empty(), "groups come in twos");
+        for [first, second] in twos {
             // SAFETY: the processor has been asked for AVX2, which is all that the function requires.
             unsafe { quantize_two(first, second, steps) };
         }
