@@ -127,6 +127,10 @@ many processes as you like. checkpoint.every_updates saves within epochs too."
     N653 2 "processes that disagree"
 "All processes of a training need the same shards and the same version of nct; settings are those of process 0. The message
 says what differs."
+    N654 2 "GPUs that do not find each other"
+"Each process of a training on GPUs has one of its own, and NCCL, which lets them exchange gradients, refused to connect them:
+two processes have the same GPU, NCCL is not there, or machines do not reach each other. NCCL_DEBUG=WARN lets it say more, and
+NCCL_SOCKET_IFNAME names the network to use. `--device cpu` trains without it."
     N701 2 "classes that do not fit"
 "The network knows other classes than the images have. `nct eval --images SET` matches classes by name, and --classes N
 lets only the first N compete."
@@ -255,6 +259,7 @@ fn of_group(error: &GroupError) -> Code {
         GroupError::Meeting { .. } => N651,
         GroupError::Lost(_) => N652,
         GroupError::Apart(_) => N653,
+        GroupError::Gpus { .. } => N654,
     }
 }
 

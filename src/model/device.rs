@@ -21,14 +21,21 @@ pub struct Selected {
 /// `auto` takes the GPU where there is one that works, and its note says what it took and why; a GPU that was
 /// asked for by name and does not work is an error.
 pub fn select(name: &str) -> Result<Selected, ModelError> {
+    select_own(name, 0, 1)
+}
+
+/// As [`select`], for process `rank` of `here` on this machine, each of which has a GPU of its own.
+pub fn select_own(name: &str, rank: u32, here: u32) -> Result<Selected, ModelError> {
+    let own = |n: usize| own_of(n, rank as usize, here as usize);
     let cpu = |why: &str| Selected { device: Device::Cpu, note: format!("cpu ({why})") };
     let selected = match name {
         "cpu" => Ok(cpu("as asked")),
         "auto" if !gpu_present() => Ok(cpu("no NVIDIA GPU here")),
-        "auto" => Ok(gpu(0).unwrap_or_else(|e| cpu(&e.to_string()))),
-        "cuda" => gpu(0),
+        "auto" if here == 1 => Ok(gpu(own).unwrap_or_else(|e| cpu(&e.to_string()))),
+        // Several processes that each chose for themselves would wait for each other.
+        "auto" | "cuda" => gpu(own),
         _ => match name.strip_prefix("cuda:").map(str::parse) {
-            Some(Ok(index)) => gpu(index),
+            Some(Ok(index)) => gpu(|_| Ok(index)),
             _ => Err(ModelError::Device(format!("{name:?}: expected auto, cpu, cuda or cuda:N"))),
         },
     };
@@ -58,15 +65,27 @@ pub fn keep_freed_memory() {
     }
 }
 
-fn gpu(index: usize) -> Result<Selected, ModelError> {
+/// The GPU of process `rank` of `here`, of `n` that it sees.
+fn own_of(n: usize, rank: usize, here: usize) -> Result<usize, ModelError> {
+    match n {
+        // Given to it alone, as `srun --gpus-per-task=1` does; NCCL refuses two on one.
+        1 => Ok(0),
+        _ if here <= n || n == 0 => Ok(rank),
+        _ => Err(ModelError::Device(format!("cuda: {here} processes need a GPU each, and {n} are here"))),
+    }
+}
+
+/// The GPU that `choose` takes of so many.
+fn gpu(choose: impl Fn(usize) -> Result<usize, ModelError>) -> Result<Selected, ModelError> {
     if !gpu_present() {
-        return Err(ModelError::Device(format!(
-            "cuda:{index}: this machine has no NVIDIA GPU or driver; use --device cpu"
-        )));
+        return Err(ModelError::Device(
+            "cuda: this machine has no NVIDIA GPU or driver; use --device cpu".into(),
+        ));
     }
     open_cuda()?;
-    let n = Cuda::device_count();
-    if !Cuda::is_available() || index as i64 >= n {
+    let n = usize::try_from(Cuda::device_count()).unwrap_or(0);
+    let index = choose(n)?;
+    if !Cuda::is_available() || index >= n {
         let what = format!("cuda:{index}: libtorch finds {n} usable GPUs; `nct doctor` says more");
         return Err(ModelError::Device(what));
     }
@@ -136,4 +155,18 @@ fn open_cuda() -> Result<(), ModelError> {
 /// Seeds torch's generators on all devices.
 pub fn seed(seed: u64) {
     tch::manual_seed(seed as i64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_of;
+
+    #[test]
+    fn each_process_has_a_gpu_of_its_own() {
+        let own = |n, rank, here| own_of(n, rank, here).map_err(|e| e.to_string());
+        assert_eq!((own(8, 0, 1), own(8, 3, 4), own(4, 3, 4)), (Ok(0), Ok(3), Ok(3)));
+        // Each sees but its own.
+        assert_eq!(own(1, 3, 4), Ok(0));
+        assert!(own(2, 1, 3).unwrap_err().contains("3 processes need a GPU each, and 2 are here"));
+    }
 }

@@ -2,6 +2,7 @@
 // behind a C interface. `mod.rs` is its only caller and states the contracts.
 
 #include "guard.h"
+#include "nccl.h"
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -15,6 +16,22 @@
 using at::Tensor;
 using GroupPtr = c10::intrusive_ptr<c10d::ProcessGroup>;
 
+// Processes, and how their hosts talk.
+struct NctGroup {
+  GroupPtr group;
+  c10::intrusive_ptr<c10d::Store> store;
+  std::shared_ptr<gloo::transport::Device> device;
+  std::chrono::milliseconds wait;
+
+  // Of the hosts; collectives of several do not get into each other's way.
+  c10::intrusive_ptr<c10d::Backend> backend(const std::string& name) const {
+    auto options = c10d::ProcessGroupGloo::Options::create(wait);
+    options->devices.push_back(device);
+    return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store),
+                                                       group->getRank(), group->getSize(), options);
+  }
+};
+
 namespace {
 
 // `[C]` as it is broadcast over `[batch, C, ...]`.
@@ -26,11 +43,11 @@ Tensor over(const Tensor& channels, const Tensor& like) {
 
 // `[world, ...]`: the tensors of all ranks, which have one shape.
 Tensor gathered(const GroupPtr& group, const Tensor& mine) {
-  std::vector<std::vector<Tensor>> all(1);
-  for (int64_t rank = 0; rank < group->getSize(); ++rank) all[0].push_back(at::empty_like(mine));
-  std::vector<Tensor> in{mine};
-  group->allgather(all, in)->wait();
-  return at::stack(all[0]);
+  std::vector<int64_t> shape = mine.sizes().vec();
+  shape.insert(shape.begin(), group->getSize());
+  Tensor all = at::empty(shape, mine.options()), in = mine.unsqueeze(0);
+  group->_allgather_base(all, in)->wait();
+  return all;
 }
 
 // Batch normalisation over the batch of all ranks (Ioffe and Szegedy 2015): the counts, means and sums of squared
@@ -113,7 +130,7 @@ const char* nct_error() {
 }
 
 int nct_group_new(const char* host, uint16_t port, const char* interface, int rank, int world, int64_t join_ms,
-                  int64_t wait_ms, GroupPtr** out) {
+                  int64_t wait_ms, NctGroup** out) {
   return guarded([&] {
     c10d::TCPStoreOptions options;
     options.port = port;
@@ -122,50 +139,56 @@ int nct_group_new(const char* host, uint16_t port, const char* interface, int ra
     options.timeout = std::chrono::milliseconds(join_ms);
     auto store = c10::make_intrusive<c10d::TCPStore>(std::string(host), options);
     auto group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, world);
-    auto gloo = c10d::ProcessGroupGloo::Options::create(std::chrono::milliseconds(wait_ms));
-    gloo->devices.push_back(device_for(interface, host));
-    auto backend = c10::make_intrusive<c10d::ProcessGroupGloo>(
-        c10::make_intrusive<c10d::PrefixStore>("gloo", store), rank, world, gloo);
-    group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
+    NctGroup made{group, store, device_for(interface, host), std::chrono::milliseconds(wait_ms)};
+    group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, made.backend("gloo"));
     group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
     group->setGroupName("nct");
-    *out = new GroupPtr(group);
+    *out = new NctGroup(std::move(made));
   });
 }
 
-void nct_group_free(GroupPtr* group) {
+int nct_group_cuda(NctGroup* with, int index) {
+  return guarded([&] {
+    const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+    const auto& group = with->group;
+    group->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL,
+                      nccl_backend(with->store, group->getRank(), group->getSize(), device, with->backend("pulse")));
+  });
+}
+
+void nct_group_free(NctGroup* group) {
   guarded([&] { delete group; });
 }
 
-int nct_group_sum(GroupPtr* group, Tensor* tensor) {
+int nct_group_sum(NctGroup* group, Tensor* tensor) {
   return guarded([&] {
     std::vector<Tensor> all{*tensor};
-    (*group)->allreduce(all)->wait();
+    group->group->allreduce(all)->wait();
   });
 }
 
-int nct_group_broadcast(GroupPtr* group, Tensor* tensor) {
+int nct_group_broadcast(NctGroup* group, Tensor* tensor) {
   return guarded([&] {
     at::NoGradGuard none;
     // Whatever its strides, all ranks see the same numbers.
     std::vector<Tensor> all{tensor->detach().contiguous()};
-    (*group)->broadcast(all)->wait();
+    group->group->broadcast(all)->wait();
     tensor->copy_(all[0]);
   });
 }
 
-int nct_group_gather(GroupPtr* group, Tensor* mine, Tensor** out) {
-  return guarded([&] { *out = new Tensor(gathered(*group, *mine)); });
+int nct_group_gather(NctGroup* group, Tensor* mine, Tensor** out) {
+  return guarded([&] { *out = new Tensor(gathered(group->group, *mine)); });
 }
 
-int nct_group_norm(GroupPtr* group, Tensor* x, Tensor* weight, Tensor* bias, Tensor* mean, Tensor* variance,
+int nct_group_norm(NctGroup* group, Tensor* x, Tensor* weight, Tensor* bias, Tensor* mean, Tensor* variance,
                    double momentum, double eps, Tensor** out) {
   return guarded([&] {
-    *out = new Tensor(GroupNorm::apply(*x, *weight, *bias, *mean, *variance, momentum, eps, *group));
+    *out = new Tensor(GroupNorm::apply(*x, *weight, *bias, *mean, *variance, momentum, eps, group->group));
   });
 }
 
-int nct_reducer_new(GroupPtr* group, Tensor** params, size_t n, c10d::Reducer** out) {
+int nct_reducer_new(NctGroup* group, Tensor** params, size_t n, c10d::Reducer** out) {
   return guarded([&] {
     std::vector<Tensor> all;
     for (size_t i = 0; i < n; ++i) all.push_back(*params[i]);
@@ -174,7 +197,7 @@ int nct_reducer_new(GroupPtr* group, Tensor** params, size_t n, c10d::Reducer** 
     auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(all, {first, cap}));
     // Gradients of the last parameters are there first.
     std::reverse(buckets.begin(), buckets.end());
-    *out = new c10d::Reducer(all, buckets, *group, std::vector<bool>(n, false), cap, /*find_unused_parameters=*/true,
+    *out = new c10d::Reducer(all, buckets, group->group, std::vector<bool>(n, false), cap, /*find_unused_parameters=*/true,
                              /*gradient_as_bucket_view=*/false, {}, first, /*skip_all_reduce_unused_params=*/false,
                              /*use_python_reducer=*/false, {});
   });

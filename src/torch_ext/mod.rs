@@ -33,6 +33,16 @@ pub enum GroupError {
         "another process of this training has ended or cannot be reached ({0}); the run goes on from its last checkpoint with --resume, with any number of processes"
     )]
     Lost(String),
+    /// Their GPUs did not find each other.
+    #[error(
+        "the GPUs that train together do not find each other (this process has cuda:{gpu}): {what}; `nct doctor` says what there is, and NCCL_DEBUG=WARN lets NCCL say more"
+    )]
+    Gpus {
+        /// That of this process.
+        gpu: usize,
+        /// Why.
+        what: String,
+    },
     /// They disagree.
     #[error("{0}")]
     Apart(String),
@@ -90,6 +100,7 @@ unsafe extern "C" {
         wait_ms: i64,
         out: *mut *mut c_void,
     ) -> c_int;
+    fn nct_group_cuda(group: *mut c_void, index: c_int) -> c_int;
     fn nct_group_free(group: *mut c_void);
     fn nct_group_sum(group: *mut c_void, tensor: *const c_void) -> c_int;
     fn nct_group_broadcast(group: *mut c_void, tensor: *const c_void) -> c_int;
@@ -306,6 +317,16 @@ impl Group {
         };
         checked(code).map_err(refuse)?;
         Ok(Self { raw: group, rank: at.rank, world: at.world })
+    }
+
+    /// From now on its GPUs, of which each process has its own, exchange their tensors by themselves; `device` is this
+    /// process's. The host does not wait for such an exchange, and what comes after it on the device does. Blocks until
+    /// all processes are here; to be called once at most.
+    pub fn connect(&self, device: Device) -> Result<(), GroupError> {
+        let Device::Cuda(index) = device else { return Ok(()) };
+        // SAFETY: the group lives as long as `self`.
+        checked(unsafe { nct_group_cuda(self.raw, index as c_int) })
+            .map_err(|what| GroupError::Gpus { gpu: index, what })
     }
 
     /// This process, from 0.

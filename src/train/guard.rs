@@ -49,7 +49,7 @@ fn refusal(payload: &(dyn Any + Send)) -> Option<String> {
 
 fn error(said: String) -> TrainError {
     // Gradients are exchanged within backward passes.
-    if ["gloo", "Gloo", "Connection closed by peer"].iter().any(|words| said.contains(words)) {
+    if ["gloo", "Gloo", "NCCL", "Connection closed by peer"].iter().any(|words| said.contains(words)) {
         return GroupError::Lost(said).into();
     }
     let memory = ["out of memory", "not enough memory", "can't allocate memory"];

@@ -76,19 +76,16 @@ impl Together {
 
     /// The device that was asked for; of several GPUs, this process's own.
     pub(super) fn device(&self, asked: &str) -> anyhow::Result<Selected> {
-        if self.group.is_none() {
-            return Ok(device::select(asked)?);
-        }
+        let Some(group) = &self.group else { return Ok(device::select(asked)?) };
         if asked.starts_with("cuda:") {
             return Err(
                 Usage(format!("{asked}: several processes need a GPU each; use --device cuda")).into()
             );
         }
-        let selected = device::select(asked)?;
-        if selected.device == Device::Cpu {
-            return Ok(selected);
-        }
-        Err(Usage("several processes train on CPUs only so far; give them --device cpu".into()).into())
+        let selected = device::select_own(asked, self.local.0, self.local.1)?;
+        group.agree("devices (--device)", if selected.device == Device::Cpu { "cpu" } else { "cuda" })?;
+        group.connect(selected.device)?;
+        Ok(selected)
     }
 
     /// The text of process 0.

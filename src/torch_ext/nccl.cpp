@@ -1,0 +1,240 @@
+// A backend of c10d for tensors on GPUs, over NCCL's C interface. PyTorch's own belongs to libtorch's CUDA half, which
+// this program is not linked with; NCCL comes into the process with that half, and is looked up here by name.
+
+#include "nccl.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/ivalue.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+using at::Tensor;
+
+namespace {
+
+// As nccl.h has them; NCCL keeps them through its versions.
+struct UniqueId {
+  char bytes[128];
+};
+using Comm = void*;
+constexpr int SUCCESS = 0, SUM = 0;
+
+int type_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case at::kChar: return 0;
+    case at::kByte: case at::kBool: return 1;
+    case at::kInt: return 2;
+    case at::kLong: return 4;
+    case at::kHalf: return 6;
+    case at::kFloat: return 7;
+    case at::kDouble: return 8;
+    case at::kBFloat16: return 9;
+    default: TORCH_CHECK(false, "no exchange between GPUs of values of type ", t.scalar_type());
+  }
+}
+
+template <class Function>
+void find(Function*& function, const char* name) {
+  function = reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
+  TORCH_CHECK(function, "the CUDA half of libtorch came without NCCL: ", name, " is not there");
+}
+
+struct Functions {
+  int (*get_unique_id)(UniqueId*);
+  int (*init)(Comm*, int world, UniqueId, int rank);
+  int (*abort)(Comm);
+  int (*async_error)(Comm, int*);
+  const char* (*error)(int);
+  int (*all_reduce)(const void*, void*, size_t, int type, int op, Comm, void* stream);
+  int (*broadcast)(const void*, void*, size_t, int type, int root, Comm, void* stream);
+  int (*all_gather)(const void*, void*, size_t, int type, Comm, void* stream);
+
+  Functions() {
+    find(get_unique_id, "ncclGetUniqueId");
+    find(init, "ncclCommInitRank");
+    find(abort, "ncclCommAbort");
+    find(async_error, "ncclCommGetAsyncError");
+    find(error, "ncclGetErrorString");
+    find(all_reduce, "ncclAllReduce");
+    find(broadcast, "ncclBroadcast");
+    find(all_gather, "ncclAllGather");
+  }
+
+  void check(int result) const { TORCH_CHECK(result == SUCCESS, "NCCL: ", error(result)); }
+};
+
+const c10::impl::DeviceGuardImplInterface& gpu() { return *c10::impl::getDeviceGuardImpl(c10::kCUDA); }
+
+// Waits on streams, never on the host.
+class OnStream final : public c10d::Work {
+ public:
+  OnStream(int rank, c10d::OpType op, const c10::Stream& stream, std::vector<Tensor> outputs)
+      : Work(rank, op), done(c10::kCUDA), outputs(std::move(outputs)) {
+    done.record(stream);
+    future = c10::make_intrusive<at::ivalue::Future>(c10::ListType::create(c10::TensorType::get()),
+                                                     std::vector<c10::Device>{stream.device()});
+    const c10::StreamGuard guard(stream);
+    future->markCompleted(at::IValue(this->outputs));
+  }
+
+  bool isCompleted() override { return done.query(); }
+  bool isSuccess() const override { return done.query(); }
+  bool wait(std::chrono::milliseconds) override {
+    synchronize();
+    return true;
+  }
+  void synchronize() override { done.block(gpu().getStream(done.device())); }
+  std::vector<Tensor> result() override { return outputs; }
+  c10::intrusive_ptr<c10::ivalue::Future> getFuture() override { return future; }
+
+ private:
+  c10::Event done;
+  std::vector<Tensor> outputs;
+  c10::intrusive_ptr<at::ivalue::Future> future;
+};
+
+class Nccl final : public c10d::Backend {
+ public:
+  Nccl(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world, c10::Device device,
+       c10::intrusive_ptr<c10d::Backend> pulse)
+      : Backend(rank, world), stream(gpu().getStreamFromGlobalPool(device, /*isHighPriority=*/true)), pulse(std::move(pulse)) {
+    const c10::DeviceGuard guard(device);
+    UniqueId id;
+    if (rank == 0) {
+      nccl.check(nccl.get_unique_id(&id));
+      store->set("nccl", std::vector<uint8_t>(id.bytes, id.bytes + sizeof id.bytes));
+    } else {
+      const auto bytes = store->get("nccl");
+      TORCH_CHECK(bytes.size() == sizeof id.bytes, "NCCL: an identifier of ", bytes.size(), " bytes");
+      std::copy(bytes.begin(), bytes.end(), id.bytes);
+    }
+    nccl.check(nccl.init(&comm, world, id, rank));
+    watch = std::thread([this] { beat(); });
+  }
+
+  ~Nccl() override {
+    {
+      const std::lock_guard<std::mutex> lock(pause);
+      ending = true;
+    }
+    woken.notify_all();
+    watch.join();
+    end();
+  }
+
+  const std::string getBackendName() const override { return "nccl"; }
+
+  c10::intrusive_ptr<c10d::Work> allreduce(std::vector<Tensor>& tensors, const c10d::AllreduceOptions& how) override {
+    TORCH_CHECK(how.reduceOp == c10d::ReduceOp::SUM, "GPUs exchange sums only");
+    return enqueue(c10d::OpType::ALLREDUCE, tensors, tensors, [&](void* on) {
+      for (const Tensor& t : tensors) {
+        nccl.check(nccl.all_reduce(t.data_ptr(), t.data_ptr(), t.numel(), type_of(t), SUM, comm, on));
+      }
+    });
+  }
+
+  c10::intrusive_ptr<c10d::Work> broadcast(std::vector<Tensor>& tensors, const c10d::BroadcastOptions& how) override {
+    return enqueue(c10d::OpType::BROADCAST, tensors, tensors, [&](void* on) {
+      for (const Tensor& t : tensors) {
+        const int root = static_cast<int>(how.rootRank);
+        nccl.check(nccl.broadcast(t.data_ptr(), t.data_ptr(), t.numel(), type_of(t), root, comm, on));
+      }
+    });
+  }
+
+  c10::intrusive_ptr<c10d::Work> _allgather_base(Tensor& out, Tensor& in, const c10d::AllgatherOptions&) override {
+    return enqueue(c10d::OpType::_ALLGATHER_BASE, {in, out}, {out}, [&](void* on) {
+      nccl.check(nccl.all_gather(in.data_ptr(), out.data_ptr(), in.numel(), type_of(in), comm, on));
+    });
+  }
+
+ private:
+  // On a stream of its own, after what the current one has to do to the tensors; these stay until it is done.
+  template <class Call>
+  c10::intrusive_ptr<c10d::Work> enqueue(c10d::OpType op, const std::vector<Tensor>& all, std::vector<Tensor> outputs,
+                                         Call call) {
+    const c10::DeviceGuard guard(stream.device());
+    c10::Event ready(c10::kCUDA);
+    ready.record(gpu().getStream(stream.device()));
+    ready.block(stream);
+    for (const Tensor& t : all) {
+      TORCH_CHECK(t.device() == stream.device() && t.is_contiguous(), "not a contiguous tensor of ", stream.device());
+      gpu().recordDataPtrOnStream(t.storage().data_ptr(), stream);
+    }
+    const std::lock_guard<std::timed_mutex> lock(calls);
+    TORCH_CHECK(!lost, "NCCL: ", why);
+    call(stream.native_handle());
+    TORCH_CHECK(!lost, "NCCL: ", why);
+    return c10::make_intrusive<OnStream>(getRank(), op, stream, std::move(outputs));
+  }
+
+  // Twice a second, until a process says that it ends, or does so.
+  void beat() {
+    why = "another process has ended";
+    for (bool mine = false; !mine;) {
+      {
+        std::unique_lock<std::mutex> lock(pause);
+        woken.wait_for(lock, std::chrono::milliseconds(500), [this] { return ending; });
+        mine = ending;
+      }
+      try {
+        std::vector<Tensor> ends{at::full({1}, mine ? 1 : 0, at::kLong)};
+        pulse->allreduce(ends)->wait();
+        if (mine) return;
+        if (ends[0].item<int64_t>() > 0 || failed()) break;
+      } catch (const std::exception& e) {
+        why = e.what();
+        break;
+      }
+    }
+    lost = true;
+    // Ends what GPUs and host wait for. A call that is under way ends by that, with an error of its own.
+    const std::unique_lock<std::timed_mutex> lock(calls, std::chrono::seconds(1));
+    end();
+  }
+
+  // Whether NCCL has lost a connection.
+  bool failed() {
+    const std::unique_lock<std::timed_mutex> lock(calls, std::try_to_lock);
+    if (!lock) return false;
+    int result = SUCCESS;
+    nccl.check(nccl.async_error(comm, &result));
+    if (result != SUCCESS) why = nccl.error(result);
+    return result != SUCCESS;
+  }
+
+  void end() {
+    if (comm) nccl.abort(comm);
+    comm = nullptr;
+  }
+
+  const Functions nccl;
+  const c10::Stream stream;
+  const c10::intrusive_ptr<c10d::Backend> pulse;
+  // Held through calls of NCCL.
+  std::timed_mutex calls;
+  Comm comm = nullptr;
+  // Written before `lost`.
+  std::string why;
+  std::atomic<bool> lost{false};
+  std::mutex pause;
+  std::condition_variable woken;
+  bool ending = false;
+  std::thread watch;
+};
+
+} // namespace
+
+c10::intrusive_ptr<c10d::Backend> nccl_backend(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world,
+                                               c10::Device device, c10::intrusive_ptr<c10d::Backend> pulse) {
+  return c10::make_intrusive<Nccl>(store, rank, world, device, std::move(pulse));
+}
