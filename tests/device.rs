@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The stand-in for libtorch's CUDA half, compiled once.
-fn stand_in() -> &'static Path {
+pub(crate) fn stand_in() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in/cuda.cpp");
@@ -69,6 +69,20 @@ fn waits(dir: &Path, batch_size: u32, resident: &str) -> [usize; 3] {
     let log = fs::read_to_string(log).unwrap();
     ["to the device", "to the host", "_local_scalar_dense"]
         .map(|kind| log.lines().filter(|line| line.contains(kind)).count())
+}
+
+#[test]
+fn batches_come_beside_what_is_computed() {
+    let dir = shards();
+    for (resident, comes) in [("on", false), ("off", true)] {
+        let log = dir.path().join(format!("log-{resident}"));
+        let settings = [format!("loader.resident=\"{resident}\""), "data.batch_size=24".into()];
+        let mut command = train(dir.path(), resident, &["--epochs", "1"]);
+        command.args(settings.iter().flat_map(|set| ["--set", set])).env("NCT_STAND_IN_LOG", &log);
+        succeed(&mut command);
+        let beside = fs::read_to_string(log).unwrap().lines().filter(|line| *line == "copy beside").count();
+        assert_eq!(beside > 0, comes, "{resident}: {beside}");
+    }
 }
 
 #[test]

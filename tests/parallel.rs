@@ -1,6 +1,7 @@
 //! Several processes that train one network.
 
 use crate::common::{files, metrics, nct, only_run, output, shards, stderr, succeed};
+use crate::device::stand_in;
 use nct::base::Split;
 use nct::base::rng::mix64;
 use nct::config::{Data, Experiment};
@@ -47,22 +48,27 @@ add_final_val_eval = false
 
 /// `train` of the recipe, by `n` processes if they are several.
 fn command(dir: &Path, n: usize, more: &[&str]) -> Command {
+    command_on("cpu", dir, n, more)
+}
+
+fn command_on(device: &str, dir: &Path, n: usize, more: &[&str]) -> Command {
     let mut command = nct(dir);
     if n > 1 {
         command.args(["launch", "-n", &n.to_string()]);
     }
-    command.args(["train", "--device", "cpu"]).args(more);
+    command.args(["train", "--device", device]).args(more);
     command
 }
 
-/// The same, of a new run in `out` with some other settings.
-fn first(dir: &Path, n: usize, out: &str, sets: &[&str]) -> Command {
+/// What makes a new run in `out` with some other settings.
+fn anew<'a>(dir: &Path, out: &'a str, sets: &[&'a str]) -> Vec<&'a str> {
     fs::write(dir.join("parallel.toml"), RECIPE).unwrap();
-    let mut command = command(dir, n, &["--config", "parallel.toml", "--out", out]);
-    for set in sets {
-        command.args(["--set", set]);
-    }
-    command
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    ["--config", "parallel.toml", "--out", out].into_iter().chain(sets).collect()
+}
+
+fn first(dir: &Path, n: usize, out: &str, sets: &[&str]) -> Command {
+    command(dir, n, &anew(dir, out, sets))
 }
 
 fn train(dir: &Path, n: usize, out: &str, sets: &[&str]) -> PathBuf {
@@ -234,6 +240,96 @@ fn a_loss_that_is_no_number_stops_all_and_names_all_images() {
         serde_json::from_slice(&fs::read(only_run(dir.path(), "broken").join("failure.json")).unwrap())
             .unwrap();
     assert_eq!(failure["ids"].as_array().unwrap().len(), 14);
+}
+
+/// `train` with a GPU for each process: on the stand-in.
+fn on_gpus(dir: &Path, n: usize, more: &[&str]) -> Command {
+    let mut command = command_on("cuda", dir, n, more);
+    command.env("NCT_CUDA_LIBRARY", stand_in());
+    command
+}
+
+#[test]
+fn gpus_exchange_what_hosts_would() {
+    let dir = shards();
+    let alone = train(dir.path(), 1, "alone", &[]);
+    for (n, resident) in [(2, "on"), (3, "off")] {
+        let (out, resident) = (format!("gpus-{n}"), format!("loader.resident=\"{resident}\""));
+        succeed(&mut on_gpus(dir.path(), n, &anew(dir.path(), &out, &[&resident])));
+        assert_same_curves(&only_run(dir.path(), &out), &alone);
+    }
+}
+
+#[test]
+fn an_update_of_several_gpus_reads_one_thing() {
+    let dir = shards();
+    // How often the two hosts waited in so many updates.
+    let waits = |size: u32| {
+        let log = dir.path().join(format!("waits-{size}"));
+        let out = format!("of-{size}");
+        let sets = [
+            format!("data.batch_size={size}"),
+            format!("data.neural_batch_size={size}"),
+            "schedule.max_iter=1".into(),
+        ];
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        succeed(on_gpus(dir.path(), 2, &anew(dir.path(), &out, &sets)).env("NCT_STAND_IN_LOG", &log));
+        let waits = fs::read_to_string(log).unwrap().lines().filter(|line| !line.contains("beside")).count();
+        let updates = metrics(&only_run(dir.path(), &out)).last().unwrap()["step"].as_u64().unwrap();
+        (waits as u64, updates)
+    };
+    let (few, many) = (waits(24), waits(6));
+    // Which parameters no process used, as the reducer asks.
+    assert_eq!(many.0 - few.0, 2 * (many.1 - few.1), "{few:?} {many:?}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_all_gpus() {
+    let dir = shards();
+    let broken = ["data.mean=[1e38]", "data.std=[1e-300]"];
+    let out = output(&mut on_gpus(dir.path(), 2, &anew(dir.path(), "broken", &broken)));
+    assert_eq!(out.status.code(), Some(1), "{}", stderr(&out));
+    assert!(stderr(&out).contains("[N601]"), "{}", stderr(&out));
+    let failure = fs::read(only_run(dir.path(), "broken").join("failure.json")).unwrap();
+    let failure: Value = serde_json::from_slice(&failure).unwrap();
+    assert_eq!((failure["step"].as_u64(), failure["ids"].as_array().unwrap().len()), (Some(0), 14));
+}
+
+/// Two processes, each with a GPU, and nobody who watches over them.
+#[test]
+fn a_gpu_does_not_wait_for_one_that_is_gone() {
+    let dir = shards();
+    let sets = ["checkpoint.every_updates=1", "schedule.max_iter=3"];
+    succeed(&mut on_gpus(dir.path(), 2, &anew(dir.path(), "whole", &sets)));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = |rank: u32| {
+        let mut command = on_gpus(dir.path(), 1, &anew(dir.path(), "killed", &sets));
+        for (name, value) in
+            [("RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_RANK", rank), ("LOCAL_WORLD_SIZE", 2)]
+        {
+            command.env(name, value.to_string());
+        }
+        command
+            .env("MASTER_PORT", port.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let [mut leads, other] = [0, 1].map(start);
+    let run = run_with(dir.path(), "killed", 2, &mut leads);
+    // Stopped in the middle of something, so that the other waits for it; then gone.
+    signal(other.id(), "-STOP");
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(leads.try_wait().unwrap().is_none());
+    signal(other.id(), "-KILL");
+    let since = std::time::Instant::now();
+    let out = leads.wait_with_output().unwrap();
+    println!("ended after {:.2} s", since.elapsed().as_secs_f64());
+    assert_eq!(out.status.code(), Some(3), "{}", stderr(&out));
+    assert!(stderr(&out).contains("[N652]"), "{}", stderr(&out));
+    succeed(&mut on_gpus(dir.path(), 2, &["--resume", run.to_str().unwrap()]));
+    assert_eq!(metrics(&run), metrics(&only_run(dir.path(), "whole")));
 }
 
 /// Process `rank` of two that meet at `port`, started by hand.

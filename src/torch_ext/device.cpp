@@ -5,6 +5,10 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
+
+#include <optional>
 
 extern "C" {
 
@@ -18,13 +22,33 @@ int nct_cuda_memory(int index, uint64_t* free) {
 
 // The host does not wait: up to 64 KB are taken from its memory before this returns (CUDA C++ Programming Guide,
 // "Concurrent Execution between Host and Device"), more goes by way of pinned memory, which PyTorch's allocator hands
-// out again when the copy is done.
+// out again when the copy is done; and does so beside what the device computes, which waits for it only where it comes
+// to what uses it. The host is ahead, so that is later.
 int nct_send(const at::Tensor* tensor, int index, at::Tensor** out) {
   return guarded([&] {
     constexpr size_t SMALL = 64 << 10;
     const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
-    const at::Tensor from = tensor->nbytes() > SMALL ? tensor->pin_memory() : *tensor;
-    *out = new at::Tensor(from.to(device, from.scalar_type(), /*non_blocking=*/true));
+    const auto go = [&](const at::Tensor& from) { return from.to(device, from.scalar_type(), /*non_blocking=*/true); };
+    if (tensor->nbytes() <= SMALL) {
+      *out = new at::Tensor(go(*tensor));
+      return;
+    }
+    const at::Tensor pinned = tensor->pin_memory();
+    const auto& gpu = *c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA);
+    const c10::Stream computing = gpu.getStream(device);
+    thread_local std::optional<c10::Stream> beside;
+    if (!beside || beside->device() != device) beside = gpu.getStreamFromGlobalPool(device);
+    at::Tensor there;
+    {
+      const c10::StreamGuard guard(*beside);
+      there = go(pinned);
+    }
+    c10::Event done(c10::DeviceType::CUDA);
+    done.record(*beside);
+    done.block(computing);
+    // Its memory belongs to `beside`, which must not have it back while it is computed with.
+    gpu.recordDataPtrOnStream(there.storage().data_ptr(), computing);
+    *out = new at::Tensor(std::move(there));
   });
 }
 

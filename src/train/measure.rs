@@ -63,7 +63,7 @@ impl Trainer<'_> {
             made += 1;
             // Updates whose losses are read together are measured together.
             if unread.is_empty() || number + 1 == warm_up || number + 1 == end {
-                guarded(|| self.catch_up(&mut tally, &mut unread))?;
+                guarded(|| self.catch_up(&mut tally, &mut unread, false))?;
                 self.settle();
                 let each = since.elapsed().as_secs_f64() / f64::from(made);
                 if number >= warm_up {

@@ -371,10 +371,8 @@ impl Trainer<'_> {
             let saves = self.checkpoints.every_updates.is_some_and(|n| next.is_multiple_of(n)) && next < end;
             let made = guarded(|| {
                 let stops = self.step(&step, state.anneal.lr, (&mut tally, &mut unread), stop)?;
-                if stops || saves || next == end {
-                    self.catch_up(&mut tally, &mut unread)?;
-                }
-                Ok(stops)
+                let reads = stops || saves || next == end;
+                Ok(reads && self.catch_up(&mut tally, &mut unread, stop)? || stops)
             });
             let stops = match made {
                 Ok(stops) => stops,

@@ -117,7 +117,8 @@ impl Outcome {
 
 impl Trainer<'_> {
     /// One optimiser update. `stop` says whether the user of this process wants to stop; the answer, whether one of any
-    /// process does. What comes late is in `unread` until [`Self::catch_up`].
+    /// process does, as far as the processes have told each other. What comes late is in `unread` until
+    /// [`Self::catch_up`].
     pub(super) fn step(
         &mut self,
         step: &Step,
@@ -130,11 +131,10 @@ impl Trainer<'_> {
         let (outcomes, seed) = self.gradients(step, epoch_lr)?;
         let update = Update::new(step, &outcomes, self.optimizer.counts())?;
         if self.reads_late() {
-            self.update(Some(unread.add(update)?))?;
-            if unread.is_full() {
-                self.catch_up(tally, unread)?;
-            }
-            return Ok(stop);
+            let group = self.net.group();
+            self.update(Some(unread.add(update, group)?))?;
+            let full = unread.is_full();
+            return if full { self.catch_up(tally, unread, stop) } else { Ok(stop && group.is_none()) };
         }
         let (values, stop) = update.read(stop, self.net.group())?;
         if let Some(recorder) = &self.recorder {
@@ -155,23 +155,28 @@ impl Trainer<'_> {
     }
 
     /// Whether losses are read after the updates they would forbid: the device holds these back itself. Skipped updates
-    /// are not so, since they are not to hold back the next, and those that others are told of.
+    /// are not so, since they are not to hold back the next, and those that are written down.
     fn reads_late(&self) -> bool {
-        let told = self.recorder.is_some() || self.net.group().is_some();
-        self.optimizer.is_fused() && self.nonfinite == Nonfinite::Stop && !told
+        self.optimizer.is_fused() && self.nonfinite == Nonfinite::Stop && self.recorder.is_none()
     }
 
-    /// Reads what is unread. If a loss is no number, weights and optimiser are as they were before its update; running
-    /// statistics have seen the batches since.
-    pub(super) fn catch_up(&mut self, tally: &mut Tally, unread: &mut Unread) -> Result<(), TrainError> {
-        for (update, values) in unread.take()? {
+    /// Reads what is unread, and asks all processes whether to stop. If a loss is no number, weights and optimiser are as
+    /// they were before its update; running statistics have seen the batches since.
+    pub(super) fn catch_up(
+        &mut self,
+        tally: &mut Tally,
+        unread: &mut Unread,
+        stop: bool,
+    ) -> Result<bool, TrainError> {
+        let (read, stop) = unread.take(stop, self.net.group())?;
+        for (update, values) in read {
             if let Some(fault) = self.fault(&update, &values)? {
                 self.optimizer.set_counts(&update.counts);
                 return Err(TrainError::Nonfinite(Box::new(fault)));
             }
             tally.count(&update, &values);
         }
-        Ok(())
+        Ok(stop)
     }
 
     /// Forward and backward passes of all batches. Torch's generator is reseeded first, so that dropout and readout

@@ -1,6 +1,7 @@
 //! What updates gave, as long as the device alone knows. Reading makes the host wait for all that the device has to do,
 //! so where the device can leave an update out by itself, several are read at once.
 
+use super::TrainError;
 use super::step::Outcome;
 use crate::base::Task;
 use crate::load::Step;
@@ -69,15 +70,8 @@ impl Update {
         &self,
         stop: bool,
         group: Option<&Arc<Group>>,
-    ) -> Result<(Vec<Values>, bool), super::TrainError> {
-        let mut all = Vec::<f64>::try_from(self.values.f_view([-1])?)?;
-        all.push(f64::from(u8::from(stop)));
-        if let Some(group) = group {
-            let sums = Tensor::f_from_slice(&all)?;
-            group.sum(&sums)?;
-            all = Vec::try_from(sums)?;
-        }
-        let stop = all.pop().is_some_and(|stops| stops > 0.0);
+    ) -> Result<(Vec<Values>, bool), TrainError> {
+        let (all, stop) = read(&self.values, stop, group)?;
         Ok((self.values(&all), stop))
     }
 
@@ -92,6 +86,19 @@ impl Update {
     }
 }
 
+/// Values on the device, summed over all processes, and whether any wants to stop.
+fn read(values: &Tensor, stop: bool, group: Option<&Arc<Group>>) -> Result<(Vec<f64>, bool), TrainError> {
+    let mut all = Vec::<f64>::try_from(values.f_view([-1])?)?;
+    all.push(f64::from(u8::from(stop)));
+    if let Some(group) = group {
+        let sums = Tensor::f_from_slice(&all)?;
+        group.sum(&sums)?;
+        all = Vec::try_from(sums)?;
+    }
+    let stop = all.pop().is_some_and(|stops| stops > 0.0);
+    Ok((all, stop))
+}
+
 /// Updates that the device has made, or left out, and the host has not read.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
@@ -104,10 +111,14 @@ impl Unread {
     /// So many are read at once: a fraction of a second of a GPU's time.
     const AT_ONCE: usize = 16;
 
-    /// Takes an update; gives what must hold it and all later ones back: a 1 if a loss is no number.
-    pub(super) fn add(&mut self, update: Update) -> Result<&Tensor, TchError> {
+    /// Takes an update; gives what must hold it and all later ones back, in all processes: a 1 if a loss is no number.
+    pub(super) fn add(&mut self, update: Update, group: Option<&Arc<Group>>) -> Result<&Tensor, TrainError> {
         let finite = update.values.f_select(1, 0)?.f_isfinite()?.f_all()?;
-        let bad = finite.f_logical_not()?.f_to_kind(Kind::Float)?;
+        let mut bad = finite.f_logical_not()?.f_to_kind(Kind::Float)?;
+        if let Some(group) = group {
+            group.sum(&bad)?;
+            bad = bad.f_clamp_max(1.0)?;
+        }
         let bad = self.bad.as_ref().map_or(Ok(bad.shallow_clone()), |before| before.f_maximum(&bad))?;
         self.updates.push(update);
         Ok(self.bad.insert(bad))
@@ -128,20 +139,25 @@ impl Unread {
         self.updates.len() >= Self::AT_ONCE
     }
 
-    /// Reads all, in one transfer.
-    pub(super) fn take(&mut self) -> Result<Vec<(Update, Vec<Values>)>, TchError> {
+    /// Reads all, in one transfer; also whether any process wants to stop; of several, none is asked where nothing
+    /// is unread.
+    pub(super) fn take(
+        &mut self,
+        stop: bool,
+        group: Option<&Arc<Group>>,
+    ) -> Result<(Vec<(Update, Vec<Values>)>, bool), TrainError> {
         if self.updates.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), stop && group.is_none()));
         }
         let rows: Vec<&Tensor> = self.updates.iter().map(|update| &update.values).collect();
-        let all = Vec::<f64>::try_from(Tensor::f_cat(&rows, 0)?.f_view([-1])?)?;
+        let (all, stop) = read(&Tensor::f_cat(&rows, 0)?, stop, group)?;
         let mut rest = &all[..];
-        let read = |update: Update| {
+        let of = |update: Update| {
             let (mine, others) = rest.split_at(4 * update.batches.len());
             rest = others;
             let values = update.values(mine);
             (update, values)
         };
-        Ok(std::mem::take(&mut self.updates).into_iter().map(read).collect())
+        Ok((std::mem::take(&mut self.updates).into_iter().map(of).collect(), stop))
     }
 }
