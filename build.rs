@@ -40,6 +40,7 @@ fn torch_ext(libtorch: &Path) {
         .debug(false)
         .file("src/torch_ext/c10d.cpp")
         .file("src/torch_ext/device.cpp")
+        .file("src/torch_ext/graph.cpp")
         .file("src/torch_ext/nccl.cpp")
         .file("src/torch_ext/update.cpp")
         .compile("nct_torch_ext");

@@ -74,15 +74,17 @@ fn waits(dir: &Path, batch_size: u32, resident: &str) -> [usize; 3] {
 #[test]
 fn batches_come_beside_what_is_computed() {
     let dir = shards();
-    for (resident, comes) in [("on", false), ("off", true)] {
+    let beside = |resident: &str| {
         let log = dir.path().join(format!("log-{resident}"));
-        let settings = [format!("loader.resident=\"{resident}\""), "data.batch_size=24".into()];
-        let mut command = train(dir.path(), resident, &["--epochs", "1"]);
-        command.args(settings.iter().flat_map(|set| ["--set", set])).env("NCT_STAND_IN_LOG", &log);
-        succeed(&mut command);
-        let beside = fs::read_to_string(log).unwrap().lines().filter(|line| *line == "copy beside").count();
-        assert_eq!(beside > 0, comes, "{resident}: {beside}");
-    }
+        let set = format!("loader.resident=\"{resident}\"");
+        let mut command = train(dir.path(), resident, &["--epochs", "1", "--set", &set]);
+        succeed(command.env("NCT_STAND_IN_LOG", &log));
+        fs::read_to_string(log).unwrap().lines().filter(|line| *line == "copy beside").count()
+    };
+    // Those of evaluations come in both.
+    let (fewer, more) = (beside("on"), beside("off"));
+    let updates = metrics(&only_run(dir.path(), "off")).last().unwrap()["step"].as_u64().unwrap();
+    assert!(more >= fewer + updates as usize, "{fewer}, then {more} in {updates} updates");
 }
 
 #[test]
@@ -173,4 +175,52 @@ fn a_cuda_library_that_is_none_is_named_with_the_way_out() {
         }
         assert!(!dir.path().join("wrong").exists(), "a refused training leaves no folder");
     }
+}
+
+#[test]
+fn passes_that_are_repeated_change_nothing() {
+    let dir = shards();
+    // Random positions and dropout, both kinds of targets, two batches of a kind in an update, and both precisions.
+    let labels = ["--set", "data.neural_labels=true", "--set", "mix={kind=\"mtl\",ratio={1=2}}"];
+    for (i, more) in [
+        &["--epochs", "4"][..],
+        &["--epochs", "4", "--set", "loader.resident=\"off\"", "--set", "numerics.precision=\"bf16\""],
+        &[&labels[..], &["--epochs", "2", "--set", "loss.regularize=true"]].concat(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let log = dir.path().join(format!("log-{i}"));
+        let (plain, repeated) = (format!("plain-{i}"), format!("repeated-{i}"));
+        let plain = trained(dir.path(), &plain, more);
+        let mut command = train(dir.path(), &repeated, more);
+        command.args(["--set", "numerics.graphs=true"]).env("NCT_STAND_IN_LOG", &log);
+        succeed(&mut command);
+        let run = only_run(dir.path(), &repeated);
+        assert_eq!(metrics(&run), metrics(&plain), "{more:?}");
+        assert!(checkpoint(&run, "last") == checkpoint(&plain, "last"), "{more:?}");
+        let log = fs::read_to_string(log).unwrap();
+        let count = |what: &str| log.lines().filter(|line| *line == what).count();
+        let (recorded, replayed) = (count("recorded"), count("replayed"));
+        assert!(recorded >= 2 && replayed > 2 * recorded, "{recorded} recorded, {replayed} replayed");
+    }
+}
+
+#[test]
+fn what_cannot_be_repeated_is_refused() {
+    let dir = shards();
+    let graphs = ["--set", "numerics.graphs=true"];
+    let module = "modules.representation_matching={representation=\"core.0\",lambda=0.5}";
+    let out = output(train(dir.path(), "refused", &graphs).args(["--set", module]));
+    assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+    assert!(stderr(&out).contains("numerics.graphs") && stderr(&out).contains("modules"), "{}", stderr(&out));
+    let mut several = on_device(dir.path());
+    several.args(["launch", "-n", "2", "train", "--config", "small.toml", "--device", "cuda"]).args(graphs);
+    let out = output(&mut several);
+    assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+    assert!(stderr(&out).contains("one process"), "{}", stderr(&out));
+    let mut on_cpu = nct(dir.path());
+    on_cpu.args(["train", "--config", "small.toml", "--device", "cpu", "--epochs", "1"]).args(graphs);
+    let out = output(&mut on_cpu);
+    assert!(out.status.success() && stderr(&out).contains("has no effect here"), "{}", stderr(&out));
 }

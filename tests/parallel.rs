@@ -505,6 +505,7 @@ fn train_here(experiment: &Experiment, shards: &ShardSet, group: &Arc<Group>) ->
         nonfinite: experiment.numerics.on_nonfinite,
         recorder: None,
         reducer: Some(Reducer::new(Arc::clone(group), &moving).unwrap()),
+        graphs: None,
         seed: experiment.seed,
         run: &run,
     };

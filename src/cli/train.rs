@@ -19,7 +19,9 @@ use crate::runs::{EventFile, Run, now_seconds};
 use crate::schedule::Schedule;
 use crate::shard::{Dataset, ShardSet};
 use crate::train::modules::Modules;
-use crate::train::{Optimizer, Outcome, Periodic, Recorder, SoFar, TrainState, Trainer, Watch, load_weights};
+use crate::train::{
+    Graphs, Optimizer, Outcome, Periodic, Recorder, SoFar, TrainState, Trainer, Watch, load_weights,
+};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -210,6 +212,7 @@ fn train_together(
         nonfinite: experiment.numerics.on_nonfinite,
         recorder,
         reducer,
+        graphs: graphs(experiment, together, selected.device, show)?,
         seed: experiment.seed,
         run: &run,
     };
@@ -225,6 +228,28 @@ fn train_together(
     load_weights(&run, "best", &net)?;
     let rows = evaluate_at_end(experiment, &data, &finals, (&net, &run), args, show)?;
     Ok(Some((run, rows)))
+}
+
+/// Recordings of passes, if they were asked for and the device can make them.
+fn graphs(
+    experiment: &Experiment,
+    together: &Together,
+    device: Device,
+    show: Show,
+) -> anyhow::Result<Option<Graphs>> {
+    if !experiment.numerics.graphs {
+        return Ok(None);
+    }
+    if together.world() > 1 {
+        let what =
+            "numerics.graphs is for one process: exchanges between several are not recorded; set it to false";
+        return Err(Usage(what.into()).into());
+    }
+    let graphs = Graphs::on(device);
+    if graphs.is_none() {
+        show.line("numerics.graphs is for GPUs and has no effect here");
+    }
+    Ok(graphs)
 }
 
 fn objective(experiment: &Experiment, sources: &[Source], device: Device) -> Objective {

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 /// Settings that change no result, by the beginnings of their names; and those that name weights by a path, which
 /// count by their content.
-const WITHOUT_EFFECT: [&str; 5] =
-    ["name", "loader.", "checkpoint.", "init.from", "modules.rdm_prediction.run"];
+const WITHOUT_EFFECT: [&str; 6] =
+    ["name", "loader.", "numerics.graphs", "checkpoint.", "init.from", "modules.rdm_prediction.run"];
 
 impl Experiment {
     /// A digest of the settings that decide the result, of the data sets (digests by name), and of files that settings
@@ -43,6 +43,7 @@ mod tests {
         for same in [
             "name = \"other\"",
             "[loader]\nthreads = 7",
+            "[numerics]\ngraphs = true",
             "[checkpoint]\nevery_updates = 3",
             "[init]\nfrom = \"elsewhere\"",
             "seed = 1000",

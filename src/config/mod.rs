@@ -123,6 +123,9 @@ pub struct NumericsSettings {
     pub channels_last: bool,
     /// `stop` or `skip`: what to do with an update whose loss is NaN or infinite.
     pub on_nonfinite: Nonfinite,
+    /// Whether a GPU repeats forward and backward passes from a recording (CUDA graphs): the same numbers with less work
+    /// for the host, which small networks and batches otherwise wait for. For one process, without modules.
+    pub graphs: bool,
 }
 
 /// What is evaluated at the end with the best weights (spec/trainer 4.5), and between epochs.
@@ -427,6 +430,12 @@ impl Experiment {
         self.loss.check()?;
         self.optimizer.check()?;
         self.modules.check(self.schedule.max_iter)?;
+        if self.numerics.graphs && self.modules != ModuleSettings::default() {
+            return Err(
+                "numerics.graphs repeats what a batch is made to do, which modules change; give one of both"
+                    .into(),
+            );
+        }
         self.check_start()?;
         self.schedule.check()
     }

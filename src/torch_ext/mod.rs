@@ -1,6 +1,6 @@
 //! Unsafe fence 4: what tch lacks of libtorch, in C++. Process groups, their collectives, and the reducer of
 //! gradients, all PyTorch's own (`c10d.cpp`); the memory of devices and the way there (`device.cpp`); updates of many
-//! parameters at once (`update.cpp`).
+//! parameters at once (`update.cpp`); exchanges between GPUs (`nccl.cpp`); CUDA graphs (`graph.cpp`).
 //!
 //! Every process of a group must call the same collectives in the same order. One that ends without warning makes the
 //! collectives of the others fail.
@@ -8,7 +8,10 @@
 //! Absent: what is exchanged, and when.
 #![expect(unsafe_code, reason = "a C interface is unsafe by nature; this is its only place")]
 
+mod graph;
 mod host;
+
+pub use graph::Graph;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;

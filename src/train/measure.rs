@@ -97,7 +97,8 @@ impl Trainer<'_> {
             let batches = step.plan.batches.iter().zip(&step.batches);
             for ((plan, batch), [forward, backward]) in batches.zip(&mut times) {
                 let began = Instant::now();
-                let outcome = self.forward(plan, batch)?;
+                let (images, targets) = self.bring(batch)?;
+                let outcome = self.forward(plan, &images, &targets)?;
                 self.settle();
                 forward.push(began.elapsed().as_secs_f64());
                 let began = Instant::now();

@@ -4,6 +4,7 @@
 
 mod anneal;
 mod checkpoint;
+mod graphs;
 mod guard;
 pub mod measure;
 pub mod modules;
@@ -18,6 +19,7 @@ mod unread;
 pub use anneal::{Anneal, AnnealSettings, Decision, RestoreOptimizer, Scheduler, ThresholdMode};
 use checkpoint::BEST;
 pub use checkpoint::{TrainState, load_weights, network_weights, part_of};
+pub use graphs::Graphs;
 pub use optim::{Optimizer, OptimizerKind, OptimizerSettings, ParamGroup};
 pub use periodic::{Open, Periodic};
 pub use rate::rate;
@@ -238,6 +240,8 @@ pub struct Trainer<'a> {
     pub recorder: Option<Recorder>,
     /// Exchanges gradients, if several processes train the network.
     pub reducer: Option<Reducer>,
+    /// Passes that a GPU repeats from a recording; neither with [`Self::modules`] nor [`Self::reducer`].
+    pub graphs: Option<Graphs>,
     /// Seed of order, augmentation and dropout.
     pub seed: u64,
     /// Where everything is written.

@@ -16,7 +16,7 @@ use crate::torch_ext::send;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What an epoch's batches add up to, by task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -86,6 +86,39 @@ impl Tally {
     }
 }
 
+/// A batch's targets, on the device.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// `[batch]`.
+    Labels(Tensor),
+    /// `[batch * neurons]`.
+    Responses(Tensor),
+    /// Both.
+    Both { labels: Tensor, responses: Tensor },
+}
+
+impl Sent {
+    fn new(targets: &Targets, device: Device) -> Result<Self, TrainError> {
+        let labels = |labels: &[i64]| Tensor::f_from_slice(labels).and_then(|t| send(&t, device));
+        let responses = |values: &[f32]| Tensor::f_from_slice(values).and_then(|t| send(&t, device));
+        Ok(match targets {
+            Targets::Labels(all) => Self::Labels(labels(all)?),
+            Targets::Responses(all) => Self::Responses(responses(all)?),
+            Targets::Both { labels: all, responses: recorded } => {
+                Self::Both { labels: labels(all)?, responses: responses(recorded)? }
+            }
+        })
+    }
+
+    /// The tensors it consists of.
+    pub(super) fn tensors(&self) -> Vec<&Tensor> {
+        match self {
+            Self::Labels(one) | Self::Responses(one) => vec![one],
+            Self::Both { labels, responses } => vec![labels, responses],
+        }
+    }
+}
+
 /// What one batch, or this process's share of it, gives, as scalars on the device.
 pub(super) struct Outcome {
     loss: Tensor,
@@ -103,16 +136,22 @@ impl Outcome {
     }
 
     /// Its values; 0 for those it does not have.
-    pub(super) fn row(&self) -> [Tensor; 4] {
+    fn given(&self) -> Result<Given, TrainError> {
         let scalar =
             |t: &Option<Tensor>| t.as_ref().map_or_else(|| self.loss.detach().zeros_like(), Tensor::detach);
-        [self.loss.detach(), scalar(&self.correct), scalar(&self.modules), scalar(&self.labelled)]
+        let row = [self.loss.detach(), scalar(&self.correct), scalar(&self.modules), scalar(&self.labelled)];
+        Ok(Given { values: Tensor::f_stack(&row, 0)?.f_view([4])?, is_labelled: self.labelled.is_some() })
     }
+}
 
+/// What is left of a batch whose gradients are there.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// `[4]`, on the device: loss, logits that are largest at their label, loss of the modules, and the classification's
+    /// part of the loss.
+    pub(super) values: Tensor,
     /// Whether it is that of a session's batch with labels.
-    pub(super) fn is_labelled(&self) -> bool {
-        self.labelled.is_some()
-    }
+    pub(super) is_labelled: bool,
 }
 
 impl Trainer<'_> {
@@ -128,8 +167,8 @@ impl Trainer<'_> {
     ) -> Result<bool, TrainError> {
         // A forward pass moves running statistics, which a skipped update must not.
         let buffers = (self.nonfinite == Nonfinite::Skip).then(|| self.net.params().buffers());
-        let (outcomes, seed) = self.gradients(step, epoch_lr)?;
-        let update = Update::new(step, &outcomes, self.optimizer.counts())?;
+        let (given, seed) = self.gradients(step, epoch_lr)?;
+        let update = Update::new(step, &given, self.optimizer.counts())?;
         if self.reads_late() {
             let group = self.net.group();
             self.update(Some(unread.add(update, group)?))?;
@@ -181,7 +220,7 @@ impl Trainer<'_> {
 
     /// Forward and backward passes of all batches. Torch's generator is reseeded first, so that dropout and readout
     /// positions are a function of the seed and the step; gives that seed.
-    fn gradients(&mut self, step: &Step, epoch_lr: f64) -> Result<(Vec<Outcome>, i64), TrainError> {
+    fn gradients(&mut self, step: &Step, epoch_lr: f64) -> Result<(Vec<Given>, i64), TrainError> {
         let number = step.plan.step.0;
         let reset = RngKey::new(self.seed, Purpose::Reset, 0).word(1, number);
         tch::manual_seed(reset as i64);
@@ -191,13 +230,37 @@ impl Trainer<'_> {
         let steps = self.schedule.steps_per_epoch();
         self.optimizer.set_lr(rate(&self.anneal, self.optimizer.start_lr(), epoch_lr, number, steps));
         self.optimizer.zero_grad()?;
-        let mut outcomes = Vec::with_capacity(step.batches.len());
+        let mut given = Vec::with_capacity(step.batches.len());
+        let mut graphs = self.graphs.take();
         for (i, (plan, batch)) in step.plan.batches.iter().zip(&step.batches).enumerate() {
-            let outcome = self.forward(plan, batch)?;
-            self.backward(&outcome, i + 1 == step.batches.len())?;
-            outcomes.push(outcome);
+            let (images, targets) = self.bring(batch)?;
+            let last = i + 1 == step.batches.len();
+            given.push(match &mut graphs {
+                Some(graphs) => graphs
+                    .pass(plan, images, targets, |images, targets| self.pass(plan, images, targets, last))?,
+                None => self.pass(plan, &images, &targets, last)?,
+            });
         }
-        Ok((outcomes, seed))
+        self.graphs = graphs;
+        Ok((given, seed))
+    }
+
+    /// A batch's images and targets, on the device.
+    pub(super) fn bring(&self, batch: &Batch) -> Result<(Tensor, Sent), TrainError> {
+        Ok((self.images(batch)?, Sent::new(&batch.targets(), self.net.params().device())?))
+    }
+
+    /// Forward and backward pass of a batch, of an update's last one perhaps.
+    fn pass(
+        &mut self,
+        plan: &BatchPlan,
+        images: &Tensor,
+        targets: &Sent,
+        last: bool,
+    ) -> Result<Given, TrainError> {
+        let outcome = self.forward(plan, images, targets)?;
+        self.backward(&outcome, last)?;
+        outcome.given()
     }
 
     /// Moves the weights, unless the device finds a 1 there.
@@ -244,23 +307,27 @@ impl Trainer<'_> {
         Mode { share, ..self.mode }
     }
 
-    pub(super) fn forward(&self, plan: &BatchPlan, batch: &Batch) -> Result<Outcome, TrainError> {
-        let images = self.images(batch)?;
+    /// Of a batch that is on the device.
+    pub(super) fn forward(
+        &self,
+        plan: &BatchPlan,
+        images: &Tensor,
+        targets: &Sent,
+    ) -> Result<Outcome, TrainError> {
         let mode = self.mode_of(plan);
         let part = mode.share.map_or(1.0, Share::part);
-        match batch.targets() {
-            Targets::Labels(labels) => self.classification(&images, labels, mode, part),
-            Targets::Responses(recorded) => {
-                let predicted = self.net.respond(&images, self.session_of(batch), mode)?;
-                let loss = self.neural(plan, batch, &predicted, recorded, part)?;
+        match targets {
+            Sent::Labels(labels) => self.classification(images, labels, mode, part),
+            Sent::Responses(recorded) => {
+                let predicted = self.net.respond(images, self.session_of(plan), mode)?;
+                let loss = self.neural(plan, &predicted, recorded, part)?;
                 Ok(Outcome { loss, correct: None, modules: None, labelled: None })
             }
-            Targets::Both { labels, responses } => {
-                let (predicted, logits) = self.net.both(&images, self.session_of(batch), mode)?;
-                let labels = send(&Tensor::f_from_slice(labels)?, images.device())?;
-                let labelled = self.objective.classification(&logits, &labels, part);
-                let loss = self.neural(plan, batch, &predicted, responses, part)? + &labelled;
-                let correct = logits.argmax(1, false).eq_tensor(&labels).sum(Kind::Float);
+            Sent::Both { labels, responses } => {
+                let (predicted, logits) = self.net.both(images, self.session_of(plan), mode)?;
+                let labelled = self.objective.classification(&logits, labels, part);
+                let loss = self.neural(plan, &predicted, responses, part)? + &labelled;
+                let correct = logits.argmax(1, false).eq_tensor(labels).sum(Kind::Float);
                 Ok(Outcome { loss, correct: Some(correct), modules: None, labelled: Some(labelled) })
             }
         }
@@ -280,38 +347,34 @@ impl Trainer<'_> {
     fn neural(
         &self,
         plan: &BatchPlan,
-        batch: &Batch,
         predicted: &Tensor,
-        recorded: &[f32],
+        recorded: &Tensor,
         part: f64,
     ) -> Result<Tensor, TrainError> {
-        let recorded = send(&Tensor::f_from_slice(recorded)?, predicted.device())?
-            .f_view_as(predicted)?
-            .f_to_kind(predicted.kind())?;
-        let records = self.sources[batch.stream.0 as usize].n_records();
-        let loss = self.objective.neural(batch.task, predicted, &recorded, part)
-            * self.objective.neural_scale(records, plan.len as usize);
+        let recorded = recorded.f_view_as(predicted)?.f_to_kind(predicted.kind())?;
+        let source = &self.sources[plan.stream.0 as usize];
+        let loss = self.objective.neural(source.task, predicted, &recorded, part)
+            * self.objective.neural_scale(source.n_records(), plan.len as usize);
         if !self.objective.regularizes() {
             return Ok(loss);
         }
-        Ok(loss + self.net.penalty(self.session_of(batch))? * part)
+        Ok(loss + self.net.penalty(self.session_of(plan))? * part)
     }
 
     /// Images with their labels; with several views of each image, labels belong to the first ones.
     fn classification(
         &self,
         images: &Tensor,
-        labels: &[i64],
+        labels: &Tensor,
         mode: Mode,
         part: f64,
     ) -> Result<Outcome, TrainError> {
-        let n = labels.len() as i64;
-        let labels = send(&Tensor::f_from_slice(labels)?, images.device())?;
+        let n = labels.size1()?;
         let wanted = self.modules.representations();
         let (logits, representations) = self.net.classify_with(images, mode, &wanted)?;
         let logits = logits.narrow(0, 0, n);
-        let correct = logits.argmax(1, false).eq_tensor(&labels).sum(Kind::Float);
-        let mut loss = self.objective.classification(&logits, &labels, part);
+        let correct = logits.argmax(1, false).eq_tensor(labels).sum(Kind::Float);
+        let mut loss = self.objective.classification(&logits, labels, part);
         let modules = self.modules.loss(images, &representations, n)?.map(|loss| loss * part);
         if let Some(modules) = &modules {
             loss += modules;
@@ -329,8 +392,8 @@ impl Trainer<'_> {
     }
 
     /// Readouts are in the order of the neural streams.
-    fn session_of(&self, batch: &Batch) -> usize {
-        self.sources[..batch.stream.0 as usize].iter().filter(|s| s.task.is_neural()).count()
+    fn session_of(&self, plan: &BatchPlan) -> usize {
+        self.sources[..plan.stream.0 as usize].iter().filter(|s| s.task.is_neural()).count()
     }
 }
 

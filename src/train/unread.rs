@@ -2,7 +2,7 @@
 //! so where the device can leave an update out by itself, several are read at once.
 
 use super::TrainError;
-use super::step::Outcome;
+use super::step::Given;
 use crate::base::Task;
 use crate::load::Step;
 use crate::torch_ext::Group;
@@ -39,22 +39,21 @@ pub(super) struct Update {
     pub(super) batches: Vec<Taught>,
     /// Updates of each parameter before this one.
     pub(super) counts: Vec<i64>,
-    /// `[batches, 4]`, on the device: loss, logits that are largest at their label, loss of the modules, and the
-    /// classification's part of the loss.
+    /// `[batches, 4]`, on the device: those of [`Given`].
     values: Tensor,
 }
 
 impl Update {
-    pub(super) fn new(step: &Step, outcomes: &[Outcome], counts: Vec<i64>) -> Result<Self, TchError> {
-        let rows: Vec<Tensor> = outcomes.iter().flat_map(Outcome::row).collect();
-        let values = Tensor::f_stack(&rows, 0)?.f_to_kind(Kind::Double)?.f_view([-1, 4])?;
-        let parts = step.plan.batches.iter().zip(&step.batches).zip(outcomes);
-        let batches = parts.map(|((plan, batch), outcome)| Taught {
+    pub(super) fn new(step: &Step, given: &[Given], counts: Vec<i64>) -> Result<Self, TchError> {
+        let rows: Vec<&Tensor> = given.iter().map(|given| &given.values).collect();
+        let values = Tensor::f_stack(&rows, 0)?.f_to_kind(Kind::Double)?;
+        let parts = step.plan.batches.iter().zip(&step.batches).zip(given);
+        let batches = parts.map(|((plan, batch), given)| Taught {
             task: batch.task,
             stream: batch.stream.0 as usize,
             samples: plan.len as usize,
             ids: batch.ids.clone(),
-            labelled: outcome.is_labelled(),
+            labelled: given.is_labelled,
         });
         Ok(Self {
             step: step.plan.step.0,

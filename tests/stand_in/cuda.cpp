@@ -28,6 +28,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <random>
@@ -56,6 +57,14 @@ void note(const std::string& what) {
   }
 }
 
+bool is_recording();
+
+// A device that records does nothing that could be waited for.
+void waits(const std::string& what) {
+  TORCH_CHECK(!is_recording(), "operation not permitted when stream is capturing: ", what);
+  note(what);
+}
+
 // Who has done what to which memory, by the clocks of streams: one that has seen another's time comes after it.
 class Order {
  public:
@@ -64,6 +73,8 @@ class Order {
 
   void born(const void* data, size_t bytes, size_t stream) {
     const std::lock_guard<std::mutex> lock(mutex);
+    // A graph's own memory stays with it.
+    if (is_recording() && !all.count(data)) return;
     Memory& memory = all[data];
     if (memory.owners++ > 0) return;
     memory.bytes = bytes;
@@ -75,7 +86,7 @@ class Order {
   std::string touch(const void* data, size_t stream) {
     const std::lock_guard<std::mutex> lock(mutex);
     const auto found = of(data);
-    if (found == all.end()) return {};
+    if (found == all.end() || is_recording()) return {};
     Memory& memory = found->second;
     const auto other = unseen(memory, clocks[stream]);
     memory.touched[stream] = ++clocks[stream][stream];
@@ -208,12 +219,83 @@ struct Passed {
   }
 };
 
+// What is being recorded, if something is. A device that records does nothing; here it is done, so that what comes
+// after has sensible numbers, and undone at the end.
+struct Recording {
+  std::vector<std::function<void()>> all;
+  std::vector<std::pair<at::Tensor, at::Tensor>> before;
+
+  void keep(const at::Tensor& t) {
+    if (t.defined() && t.is_cuda() && t.numel() > 0) before.emplace_back(to_host(t), to_host(t).clone());
+  }
+  void undo() {
+    for (; !before.empty(); before.pop_back()) before.back().first.copy_(before.back().second);
+  }
+};
+Recording* recording = nullptr;
+
+void on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack);
+
+void repeat(const c10::OperatorHandle& op, torch::jit::Stack stack, const std::vector<c10::IValue>& gave) {
+  on_host(op, &stack);
+  const auto into = [](const at::Tensor& old, const at::Tensor& made) {
+    if (old.defined() && old.storage().data() != made.storage().data()) to_host(old).copy_(to_host(made));
+  };
+  for (size_t i = 0; i < gave.size(); ++i) {
+    if (gave[i].isTensor()) into(gave[i].toTensor(), stack[i].toTensor());
+    if (!gave[i].isTensorList()) continue;
+    const auto old = gave[i].toTensorVector(), made = stack[i].toTensorVector();
+    for (size_t k = 0; k < old.size(); ++k) into(old[k], made[k]);
+  }
+}
+
+// The same memory, without what autograd knows of it, which must not outlive the pass.
+c10::IValue plain(const c10::IValue& value) {
+  const auto bare = [](const at::Tensor& t) {
+    return t.defined() ? at::Tensor(t.unsafeGetTensorImpl()->shallow_copy_and_detach(0, false)) : t;
+  };
+  if (value.isTensor()) return bare(value.toTensor());
+  if (value.isTensorList()) {
+    c10::List<at::Tensor> all;
+    for (const at::Tensor& t : value.toTensorVector()) all.push_back(bare(t));
+    return all;
+  }
+  if (value.isOptionalTensorList()) {
+    c10::List<std::optional<at::Tensor>> all;
+    for (const std::optional<at::Tensor>& t : value.toOptionalTensorList()) all.push_back(t ? bare(*t) : t);
+    return all;
+  }
+  return value;
+}
+
 void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  if (!recording) return on_host(op, stack);
+  const auto& arguments = op.schema().arguments();
+  torch::jit::Stack given(stack->end() - static_cast<ptrdiff_t>(arguments.size()), stack->end());
+  for (size_t i = 0; i < given.size(); ++i) {
+    // Running statistics are not said to be written.
+    const bool running = arguments[i].name().rfind("running_", 0) == 0;
+    if (!running && !(arguments[i].alias_info() && arguments[i].alias_info()->isWrite())) continue;
+    if (given[i].isTensor()) recording->keep(given[i].toTensor());
+    if (given[i].isTensorList()) {
+      for (const at::Tensor& t : given[i].toTensorVector()) recording->keep(t);
+    }
+  }
+  on_host(op, stack);
+  const auto returns = static_cast<ptrdiff_t>(op.schema().returns().size());
+  std::vector<c10::IValue> gave(stack->end() - returns, stack->end());
+  for (auto* values : {&given, &gave}) {
+    for (c10::IValue& value : *values) value = plain(value);
+  }
+  recording->all.push_back([op, given, gave] { repeat(op, given, gave); });
+}
+
+void on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
   const auto& name = schema.operator_name().name;
   static const std::set<std::string> READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select",
                                               "aten::equal", "aten::_unique2"};
-  if (READS.count(name)) note(name);
+  if (READS.count(name)) waits(name);
   const auto n = schema.arguments().size();
   Passed passed;
   for (size_t i = stack->size() - n; i < stack->size(); ++i) {
@@ -295,14 +377,21 @@ at::Tensor empty_strided(at::IntArrayRef size, at::IntArrayRef stride, std::opti
   return to_device(at::detail::empty_strided_cpu(size, stride, dtype, c10::nullopt, c10::Device(c10::kCPU), false));
 }
 
+bool is_recording() { return recording != nullptr; }
+
 // CUDA takes this much from memory that is not pinned without waiting for the device.
 constexpr size_t SMALL = 64 << 10;
 
 at::Tensor& copy(at::Tensor& to, const at::Tensor& from, bool non_blocking) {
-  if (to.is_cpu()) note("copy to the host");
+  if (recording && to.is_cuda() && from.is_cuda()) {
+    recording->keep(to);
+    const at::Tensor into = plain(to).toTensor(), out_of = plain(from).toTensor();
+    recording->all.push_back([into, out_of] { to_host(into).copy_(to_host(out_of)); });
+  }
+  if (to.is_cpu()) waits("copy to the host");
   const auto waits_not = [&] { return non_blocking && (from.nbytes() <= SMALL || pinned.has(from.storage().data())); };
   if (from.is_cpu() && from.numel() > 0) {
-    if (!waits_not()) note("copy to the device");
+    if (recording || !waits_not()) waits("copy to the device");
     if (current != 0) note("copy beside");
   }
   for (const at::Tensor& t : {to, from}) {
@@ -366,9 +455,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
   bool queryEvent(void*) const override { return true; }
   bool queryStream(const c10::Stream&) const override { return true; }
-  void synchronizeEvent(void*) const override { note("synchronize"); }
-  void synchronizeStream(const c10::Stream&) const override { note("synchronize"); }
-  void synchronizeDevice(const c10::DeviceIndex) const override { note("synchronize"); }
+  void synchronizeEvent(void*) const override { waits("synchronize"); }
+  void synchronizeStream(const c10::Stream&) const override { waits("synchronize"); }
+  void synchronizeDevice(const c10::DeviceIndex) const override { waits("synchronize"); }
 
  private:
   static c10::Stream stream(size_t id) {
@@ -419,12 +508,55 @@ struct CUDAHooks final : CUDAHooksInterface {
     static Generator generator = at::detail::createCPUGenerator();
     return generator;
   }
-  void deviceSynchronize(DeviceIndex) const override { note("synchronize"); }
+  void deviceSynchronize(DeviceIndex) const override { waits("synchronize"); }
 };
 
 REGISTER_CUDA_HOOKS(CUDAHooks);
 
 } // namespace at
+
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal };
+
+namespace at::cuda {
+
+struct CUDAGraph {
+  explicit CUDAGraph(bool keep_graph);
+  ~CUDAGraph();
+  void capture_begin(MempoolId_t pool, cudaStreamCaptureMode mode);
+  void capture_end();
+  void replay();
+
+ private:
+  Recording recorded;
+  // Drawn numbers are drawn when they are replayed.
+  at::Tensor generator;
+};
+
+CUDAGraph::CUDAGraph(bool) {}
+CUDAGraph::~CUDAGraph() {}
+
+void CUDAGraph::capture_begin(MempoolId_t, cudaStreamCaptureMode) {
+  TORCH_CHECK(current != 0, "CUDA graphs must be captured on a non-default stream");
+  generator = at::detail::getDefaultCPUGenerator().get_state();
+  recording = &recorded;
+}
+
+void CUDAGraph::capture_end() {
+  recording = nullptr;
+  recorded.undo();
+  auto drawn = at::detail::getDefaultCPUGenerator();
+  drawn.set_state(generator);
+  note("recorded");
+}
+
+void CUDAGraph::replay() {
+  for (const auto& again : recorded.all) again();
+  note("replayed");
+}
+
+MempoolId_t graph_pool_handle() { return {1, 0}; }
+
+} // namespace at::cuda
 
 namespace {
 

@@ -1,0 +1,108 @@
+// CUDA graphs. Their class belongs to libtorch's CUDA half, which this program is not linked with: its functions are
+// looked up by the names that compilers give them, and an object lives in room that is more than it needs.
+
+#include "guard.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/Stream.h>
+
+#include <dlfcn.h>
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+
+namespace {
+
+template <class Function>
+void find(Function*& function, const char* name) {
+  function = reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
+  TORCH_CHECK(function, "this CUDA half of libtorch has no graphs as version 2.11 has them: ", name, " is not there");
+}
+
+// at::cuda::CUDAGraph (ATen/cuda/CUDAGraph.h).
+struct Class {
+  void (*construct)(void*, bool keep_graph);
+  void (*destroy)(void*);
+  void (*begin)(void*, c10::MempoolId_t, int mode);
+  void (*end)(void*);
+  void (*replay)(void*);
+  c10::MempoolId_t (*new_pool)();
+
+  Class() {
+    find(construct, "_ZN2at4cuda9CUDAGraphC1Eb");
+    find(destroy, "_ZN2at4cuda9CUDAGraphD1Ev");
+    find(begin, "_ZN2at4cuda9CUDAGraph13capture_beginESt4pairIyyE21cudaStreamCaptureMode");
+    find(end, "_ZN2at4cuda9CUDAGraph11capture_endEv");
+    find(replay, "_ZN2at4cuda9CUDAGraph6replayEv");
+    find(new_pool, "_ZN2at4cuda17graph_pool_handleEv");
+  }
+
+  static const Class& get() {
+    static const Class found;
+    return found;
+  }
+};
+
+const c10::impl::DeviceGuardImplInterface& gpu() { return *c10::impl::getDeviceGuardImpl(c10::kCUDA); }
+
+} // namespace
+
+struct NctGraph {
+  alignas(std::max_align_t) std::byte object[4096];
+  std::optional<c10::Stream> before;
+
+  NctGraph() { Class::get().construct(object, /*keep_graph=*/false); }
+  ~NctGraph() { Class::get().destroy(object); }
+};
+
+extern "C" {
+
+// What this thread, and backward passes that it asks for, give the device from now on is recorded, not done.
+int nct_graph_begin(int index, NctGraph** out) {
+  return guarded([&] {
+    // Other threads may do to the device what a recording forbids this one.
+    constexpr int THREAD_LOCAL = 1;
+    const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+    const auto& graphs = Class::get();
+    // Graphs are replayed one after another, and results are taken before the next: they share their memory.
+    static const c10::MempoolId_t pool = graphs.new_pool();
+    auto graph = std::make_unique<NctGraph>();
+    gpu().synchronizeDevice(device.index());
+    // The default stream can not record.
+    const auto before = gpu().exchangeStream(gpu().getStreamFromGlobalPool(device));
+    try {
+      graphs.begin(graph->object, pool, THREAD_LOCAL);
+    } catch (...) {
+      gpu().exchangeStream(before);
+      throw;
+    }
+    graph->before = before;
+    *out = graph.release();
+  });
+}
+
+int nct_graph_end(NctGraph* graph) {
+  return guarded([&] {
+    // It ends on the stream it began on.
+    try {
+      Class::get().end(graph->object);
+    } catch (...) {
+      gpu().exchangeStream(*graph->before);
+      throw;
+    }
+    gpu().exchangeStream(*graph->before);
+  });
+}
+
+// On the current stream.
+int nct_graph_replay(NctGraph* graph) {
+  return guarded([&] { Class::get().replay(graph->object); });
+}
+
+void nct_graph_free(NctGraph* graph) {
+  guarded([&] { delete graph; });
+}
+
+} // extern "C"
