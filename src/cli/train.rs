@@ -13,7 +13,7 @@ use crate::base::{Split, Task};
 use crate::config::{ConfigError, Data, Experiment, Labelled};
 use crate::eval::{Detail, Evaluation, FinalSettings, evaluate, rows, write_tables};
 use crate::load::Source;
-use crate::model::{Mode, Network, device};
+use crate::model::{DataInfo, Mode, Network, device};
 use crate::objective::Objective;
 use crate::runs::{EventFile, Run, now_seconds};
 use crate::schedule::Schedule;
@@ -186,12 +186,7 @@ fn train_together(
     announce(&run, &net, &schedule, &together.note(&selected.note), show)?;
     let teacher = experiment.modules.rdm_prediction.as_ref();
     let teacher = teacher.map(|rdm| super::eval::load(&rdm.run, &shards, selected.device)).transpose()?;
-    let recorder = args.record.as_ref().map(|folder| {
-        let classes = info.classes.unwrap_or(0) as usize;
-        let validation = data.sources(Split::Validation)?;
-        anyhow::Ok(Recorder::start(folder, &net, &objective, &sources, validation, classes)?)
-    });
-    let recorder = recorder.transpose()?;
+    let recorder = recorder(args, &net, &objective, &sources, (&data, &info))?;
     let periodic = periodic(experiment, &data)?;
     let mut params = net.params().trainable();
     params.extend(objective.params().trainable());
@@ -228,6 +223,19 @@ fn train_together(
     load_weights(&run, "best", &net)?;
     let rows = evaluate_at_end(experiment, &data, &finals, (&net, &run), args, show)?;
     Ok(Some((run, rows)))
+}
+
+/// What writes everything down that training reads, if that was asked for.
+fn recorder(
+    args: &Args,
+    net: &Network,
+    objective: &Objective,
+    sources: &[Source],
+    (data, info): (&Data<'_>, &DataInfo),
+) -> anyhow::Result<Option<Recorder>> {
+    let Some(folder) = &args.record else { return Ok(None) };
+    let (validation, classes) = (data.sources(Split::Validation)?, info.classes.unwrap_or(0) as usize);
+    Ok(Some(Recorder::start(folder, net, objective, sources, validation, classes)?))
 }
 
 /// Recordings of passes, if they were asked for and the device can make them.

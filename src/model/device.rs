@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "opening a shared library is unsafe by nature; this is its only place")]
 
 use super::ModelError;
-use crate::torch_ext::be_exact;
+use crate::torch_ext::use_gpu;
 use std::path::{Path, PathBuf};
 use tch::{Cuda, Device};
 
@@ -89,7 +89,7 @@ fn gpu(choose: impl Fn(usize) -> Result<usize, ModelError>) -> Result<Selected, 
         let what = format!("cuda:{index}: libtorch finds {n} usable GPUs; `nct doctor` says more");
         return Err(ModelError::Device(what));
     }
-    be_exact().map_err(ModelError::Device)?;
+    use_gpu(index).map_err(ModelError::Device)?;
     Ok(Selected { device: Device::Cuda(index), note: format!("cuda:{index} of {n}") })
 }
 

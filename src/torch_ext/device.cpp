@@ -20,6 +20,15 @@ int nct_cuda_memory(int index, uint64_t* free) {
   });
 }
 
+int nct_cuda_peak(int index, uint64_t* peak) {
+  return guarded([&] {
+    constexpr size_t ALL = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const auto device = static_cast<c10::DeviceIndex>(index);
+    const auto stats = at::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(device);
+    *peak = static_cast<uint64_t>(stats.allocated_bytes[ALL].peak);
+  });
+}
+
 // The host does not wait: up to 64 KB are taken from its memory before this returns (CUDA C++ Programming Guide,
 // "Concurrent Execution between Host and Device"), more goes by way of pinned memory, which PyTorch's allocator hands
 // out again when the copy is done; and does so beside what the device computes, which waits for it only where it comes
@@ -52,10 +61,12 @@ int nct_send(const at::Tensor* tensor, int index, at::Tensor** out) {
   });
 }
 
-// Convolutions by algorithms that give the same bits every time, and products of 32 bits where 32 bits are asked for:
-// PyTorch would take the first that come, and TF32 for convolutions.
-int nct_cuda_exact() {
-  return guarded([] {
+// What names no device goes to this one from now on. Convolutions by algorithms that give the same bits every time, and
+// products of 32 bits where 32 bits are asked for: PyTorch would take the first that come, and TF32 for convolutions.
+int nct_cuda_use(int index) {
+  return guarded([&] {
+    const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+    c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA)->setDevice(device);
     at::Context& context = at::globalContext();
     context.setDeterministicCuDNN(true);
     context.setBenchmarkCuDNN(false);

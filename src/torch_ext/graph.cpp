@@ -70,8 +70,10 @@ int nct_graph_begin(int index, NctGraph** out) {
     static const c10::MempoolId_t pool = graphs.new_pool();
     auto graph = std::make_unique<NctGraph>();
     gpu().synchronizeDevice(device.index());
-    // The default stream can not record.
-    const auto before = gpu().exchangeStream(gpu().getStreamFromGlobalPool(device));
+    // The default stream can not record. One other is enough, and so is one workspace of each library.
+    thread_local std::optional<c10::Stream> recorder;
+    if (!recorder || recorder->device() != device) recorder = gpu().getStreamFromGlobalPool(device);
+    const auto before = gpu().exchangeStream(*recorder);
     try {
       graphs.begin(graph->object, pool, THREAD_LOCAL);
     } catch (...) {

@@ -128,7 +128,8 @@ unsafe extern "C" {
     fn nct_reducer_prepare(reducer: *mut c_void, loss: *const c_void) -> c_int;
     fn nct_reducer_free(reducer: *mut c_void);
     fn nct_cuda_memory(index: c_int, free: *mut u64) -> c_int;
-    fn nct_cuda_exact() -> c_int;
+    fn nct_cuda_peak(index: c_int, peak: *mut u64) -> c_int;
+    fn nct_cuda_use(index: c_int) -> c_int;
     fn nct_send(tensor: *const c_void, index: c_int, out: *mut *mut c_void) -> c_int;
     fn nct_sgd(
         params: *const *const c_void,
@@ -261,10 +262,19 @@ pub fn free_memory(gpu: usize) -> Result<u64, String> {
     Ok(free)
 }
 
-/// Makes GPUs convolve with the same bits every time, and with all 32 where 32 are asked for.
-pub fn be_exact() -> Result<(), String> {
-    // SAFETY: sets flags of libtorch, which may be done at any time.
-    checked(unsafe { nct_cuda_exact() })
+/// The most bytes of a GPU that tensors of this process have had at a time, or why that is not known.
+pub fn peak_memory(gpu: usize) -> Result<u64, String> {
+    let mut peak = 0;
+    // SAFETY: `peak` is a place for the number.
+    checked(unsafe { nct_cuda_peak(gpu as c_int, &raw mut peak) })?;
+    Ok(peak)
+}
+
+/// Makes a GPU that of this thread, for what names none, such as pinned memory; and lets it convolve with the same bits
+/// every time, and with all 32 where 32 are asked for.
+pub fn use_gpu(gpu: usize) -> Result<(), String> {
+    // SAFETY: sets flags of libtorch and of this thread, which may be done at any time.
+    checked(unsafe { nct_cuda_use(gpu as c_int) })
 }
 
 /// `tensor`, of the host's memory, on `device`, without waiting for what a GPU has to do first. It may be freed or

@@ -98,6 +98,9 @@ fn read(values: &Tensor, stop: bool, group: Option<&Arc<Group>>) -> Result<(Vec<
     Ok((all, stop))
 }
 
+/// An update with what its batches gave.
+type Known = (Update, Vec<Values>);
+
 /// Updates that the device has made, or left out, and the host has not read.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
@@ -144,7 +147,7 @@ impl Unread {
         &mut self,
         stop: bool,
         group: Option<&Arc<Group>>,
-    ) -> Result<(Vec<(Update, Vec<Values>)>, bool), TrainError> {
+    ) -> Result<(Vec<Known>, bool), TrainError> {
         if self.updates.is_empty() {
             return Ok((Vec::new(), stop && group.is_none()));
         }

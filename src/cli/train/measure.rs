@@ -6,6 +6,7 @@ use super::{Args, train};
 use crate::base::Task;
 use crate::config::Experiment;
 use crate::model::{DataInfo, Precision};
+use crate::torch_ext;
 use crate::train::Trainer;
 use crate::train::measure::{BatchTimes, Measured, median};
 use serde_json::{Value, json};
@@ -129,8 +130,16 @@ fn summary(
         "device": note, "updates": found.seconds.len(), "updates_per_s": found.seconds.len() as f64 / seconds,
         "update_ms": 1e3 * median(&mut found.seconds.clone()), "waiting_share": found.waited / seconds,
         "optimizer_ms": 1e3 * found.optimizer, "matmul_flop_per_s": rate, "peak_bytes": peak_memory(),
-        "tasks": tasks,
+        "device_peak_bytes": device_peak(trainer.net.params().device())?, "tasks": tasks,
     }))
+}
+
+/// Most memory that tensors have had on a GPU.
+fn device_peak(device: Device) -> anyhow::Result<Option<u64>> {
+    match device {
+        Device::Cuda(gpu) => Ok(Some(torch_ext::peak_memory(gpu).map_err(anyhow::Error::msg)?)),
+        _ => Ok(None),
+    }
 }
 
 /// Most memory that the process has had, as far as the system tells.
@@ -172,5 +181,8 @@ fn tables(told: &Value) -> String {
         "peak memory of the process".to_owned(),
         told["peak_bytes"].as_u64().map_or_else(String::new, bytes),
     ]);
+    if let Some(peak) = told["device_peak_bytes"].as_u64() {
+        whole.add_row(["peak memory of tensors on the device".to_owned(), bytes(peak)]);
+    }
     format!("{parts}\n{whole}")
 }
