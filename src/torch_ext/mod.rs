@@ -359,7 +359,8 @@ impl Group {
 
     /// Replaces `tensor`, which has the same shape and type everywhere and is contiguous, by the sum over all processes.
     pub fn sum(&self, tensor: &Tensor) -> Result<(), GroupError> {
-        // SAFETY: the group lives as long as `self`, the tensor through the call, which waits for the exchange.
+        // SAFETY: the group lives as long as `self`, the tensor through the call, which waits for the exchange; or, on a
+        // GPU, has its memory kept for it.
         lost(unsafe { nct_group_sum(self.raw, raw(tensor)) })
     }
 

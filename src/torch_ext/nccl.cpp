@@ -106,7 +106,9 @@ class Nccl final : public c10d::Backend {
  public:
   Nccl(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world, c10::Device device,
        c10::intrusive_ptr<c10d::Backend> pulse)
-      : Backend(rank, world), stream(gpu().getStreamFromGlobalPool(device, /*isHighPriority=*/true)), pulse(std::move(pulse)) {
+      : Backend(rank, world),
+        stream(gpu().getStreamFromGlobalPool(device, /*isHighPriority=*/true)),
+        pulse(std::move(pulse)) {
     const c10::DeviceGuard guard(device);
     UniqueId id;
     if (rank == 0) {
