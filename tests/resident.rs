@@ -2,7 +2,7 @@
 
 use crate::common::{nct, only_run, output, raw, shards, stderr, succeed};
 use nct::base::{Split, Task};
-use nct::load::{AugmentSettings, Loader, LoaderOptions, Noise, NoiseLevel, PixelType, Source, View};
+use nct::load::{AugmentSettings, Loader, LoaderOptions, Noise, NoiseLevel, PixelType, Pixels, Source, View};
 use nct::model::device;
 use nct::schedule::{Mix, Schedule, StreamSpec};
 use nct::shard::ShardSet;
@@ -33,6 +33,20 @@ fn loader(sources: &Arc<Vec<Source>>) -> Loader {
     Loader::start(sources, &Arc::new(schedule), 5, 0..12, LoaderOptions::default()).unwrap()
 }
 
+/// Equal to the bit, or to 1e-5 of the scale of [0, 1] in images with noise.
+fn assert_equal(made: &[f32], expected: &[f32], pixels: &Pixels, view: &View) {
+    let Pixels::Moves(moves) = pixels else { panic!("made on the host") };
+    let (size, std) = (expected.len() / moves.places.len(), view.std.iter().copied().fold(1.0, f64::min));
+    assert_eq!(made.len(), expected.len());
+    for (image, (made, expected)) in made.chunks(size).zip(expected.chunks(size)).enumerate() {
+        let near = |(a, b): (&f32, &f32)| f64::from((a - b).abs()) <= 1e-5 / std;
+        let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+        let noisy = moves.noise.iter().any(|grain| grain.image as usize == image);
+        let mut pairs = made.iter().zip(expected);
+        assert!(if noisy { pairs.all(near) } else { pairs.all(same) }, "{view:?}: pixels differ");
+    }
+}
+
 /// Batches of both, value by value; how many there were.
 fn compare(shards: &Path, view: &View, on: Device) -> usize {
     let [host, device] = [PixelType::F32, PixelType::Moves].map(|p| Arc::new(sources(shards, view, p)));
@@ -45,9 +59,8 @@ fn compare(shards: &Path, view: &View, on: Device) -> usize {
             let images = resident.images(device).unwrap().unwrap();
             let [c, h, w] = host.image.map(i64::from);
             assert_eq!(images.size()[1..], [c, h, w]);
-            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<u32>>();
             let made = Vec::<f32>::try_from(images.flatten(0, -1).to_device(Device::Cpu)).unwrap();
-            assert!(bits(&made) == bits(host.pixels.as_f32().unwrap()), "{view:?}: pixels differ");
+            assert_equal(&made, host.pixels.as_f32().unwrap(), &device.pixels, view);
             n += 1;
         }
     }
@@ -74,6 +87,16 @@ fn views() -> Vec<View> {
     ]
 }
 
+/// A mixture of levels, on gray images and on colours.
+fn noisy() -> [View; 2] {
+    let level = |noise, share| NoiseLevel { noise, share };
+    let noise = vec![level(Noise::Std(0.08), 0.3), level(Noise::Snr(5.0), 0.3), level(Noise::Std(2.0), 0.1)];
+    let augment = AugmentSettings { noise, ..AugmentSettings::default() };
+    let gray = View { second: Some(augment.clone()), ..View::new(vec![0.45], vec![0.22]) };
+    let colour = View::new(vec![0.48, 0.44, 0.39], vec![0.27, 0.26, 0.28]);
+    [View { size: Some([33, 25]), ..gray }, colour].map(|view| View { augment: augment.clone(), ..view })
+}
+
 #[test]
 fn batches_made_on_a_device_equal_the_host_s_to_the_bit() {
     let dir = raw();
@@ -91,20 +114,21 @@ fn batches_made_on_a_device_equal_the_host_s_to_the_bit() {
                 assert_eq!(compare(&dir.path().join("gray"), &view, device), 24);
             }
         }
+        let [gray, colour] = noisy();
+        assert_eq!(compare(&dir.path().join("gray"), &gray, device), 24);
+        assert_eq!(compare(&dir.path().join("shards"), &colour, device), 24);
     }
 }
 
 #[test]
 fn what_the_host_must_make_is_refused() {
-    let dir = shards();
-    let augment = AugmentSettings {
-        noise: vec![NoiseLevel { noise: Noise::Std(0.1), share: 0.5 }],
-        ..AugmentSettings::NONE
-    };
-    let view = View { augment, pixels: PixelType::Moves, ..View::new(vec![0.45], vec![0.22]) };
+    let dir = raw();
+    succeed(nct(dir.path()).args(["prepare", "raw"]));
+    let [gray, _] = noisy();
+    let view = View { pixels: PixelType::Moves, ..gray };
     let set = ShardSet::open(&dir.path().join("shards")).unwrap();
     let e = Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap_err();
-    assert!(e.to_string().contains("noise"), "{e}");
+    assert!(e.to_string().contains("noise is added to colours"), "{e}");
 }
 
 const RECIPE: &str = "
@@ -141,11 +165,11 @@ fn a_run_is_the_same_wherever_its_batches_are_made() {
     };
     assert!(end("on") == end("off"), "weights differ");
 
-    let noise = "data.augment.noise=[{std=0.1,share=0.5}]";
-    let refused = output(&mut train("refused", "on", &[noise]));
+    let corrupted = "data.augment.distort={kinds=[\"fog\"]}";
+    let refused = output(&mut train("refused", "on", &[corrupted]));
     assert_eq!(refused.status.code(), Some(2));
     let told = stderr(&refused);
-    for word in ["loader.resident", "tiny-imagenet-200", "noise", "auto"] {
+    for word in ["loader.resident", "tiny-imagenet-200", "corrupted", "auto"] {
         assert!(told.contains(word), "{told}");
     }
 }

@@ -56,9 +56,12 @@ impl RngKey {
     }
 }
 
+/// What SplitMix64 adds from one output to the next.
+pub const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// SplitMix64's finaliser: a bijection that spreads every input bit over the output.
 pub const fn mix64(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    x = x.wrapping_add(GAMMA);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)

@@ -1,7 +1,7 @@
 //! Host memory of one stream's rows; recycled.
 
 use super::aligned::Aligned;
-use super::moves::Move;
+use super::moves::Moves;
 use crate::base::{StreamId, Task};
 use crate::schedule::StepPlan;
 use half::{bf16, f16};
@@ -39,7 +39,7 @@ pub enum Pixels {
     /// Normalised.
     F32(Aligned<f32>),
     /// None: the device has all images, and makes these.
-    Moves(Vec<Move>),
+    Moves(Moves),
 }
 
 /// Type of the pixels of a batch.
@@ -65,7 +65,7 @@ impl Pixels {
             Self::F16(v) => v.len(),
             Self::Bf16(v) => v.len(),
             Self::F32(v) => v.len(),
-            Self::Moves(v) => v.as_flattened().len(),
+            Self::Moves(v) => v.places.as_flattened().len(),
         }
     }
 

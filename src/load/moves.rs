@@ -1,12 +1,33 @@
-//! Batches for a device that holds all images: which image each one is, and where its pixels come from. What is drawn is
-//! what the host would have drawn, and the device's arithmetic is in whole numbers, so that both make the same batch.
+//! Batches for a device that holds all images: which image each one is, where its pixels come from, and what noise is
+//! added. What is drawn is what the host would have drawn, and positions are whole numbers, so that both make the same
+//! batch; to the bit but for noise, whose logarithms and cosines devices round in their own ways.
 
-use super::augment::{Affine, Placement};
+use super::augment::{Affine, Noise, Placement};
 
 /// Row of the image; columns and rows of the crop's shift, and whether it is mirrored; then, as columns and rows in
 /// 16.16 fixed point, how the source position changes from column to column and from row to row, and where it begins.
 /// [`super::SourceMap`] is the plain definition.
 pub type Move = [i32; 10];
+
+/// A batch, as a device makes it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Moves {
+    /// Of each image.
+    pub places: Vec<Move>,
+    /// Of those images that have noise.
+    pub noise: Vec<Grain>,
+}
+
+/// Noise of one image; `noise.rs` has the numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grain {
+    /// Which image of the batch.
+    pub image: u32,
+    /// How strong it is.
+    pub noise: Noise,
+    /// Where its numbers start.
+    pub start: u64,
+}
 
 /// Largest height or width of which positions fit 32 bits.
 pub(super) const LARGEST_SIDE: u32 = 4096;

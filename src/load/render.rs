@@ -3,7 +3,7 @@
 //! walked without a test for the border. `tests.rs` has the plain definition, and compares.
 
 use super::augment::{Affine, Noise, Placement};
-use crate::base::Rng;
+use super::noise::normals;
 use crate::base::color::luma;
 use multiversion::multiversion;
 use std::ops::Range;
@@ -28,6 +28,7 @@ pub struct Scratch {
     gray: Vec<u8>,
     moved: Vec<u8>,
     noisy: Vec<f32>,
+    normals: Vec<f32>,
 }
 
 impl<T: Copy> Tables<T> {
@@ -37,6 +38,11 @@ impl<T: Copy> Tables<T> {
             mean.iter().zip(std).map(|(&m, &s)| (m as f32, s as f32)).unzip();
         let table = |(&m, &s): (&f32, &f32)| std::array::from_fn(|v| of_f32((v as f32 / 255.0 - m) / s));
         Self { bytes: mean.iter().zip(&std).map(table).collect(), mean, std, of_f32, copy: None }
+    }
+
+    /// Means and standard deviations of the output channels.
+    pub(super) fn normalisation(&self) -> [&[f32]; 2] {
+        [&self.mean, &self.std]
     }
 
     /// Output channels.
@@ -64,15 +70,14 @@ impl<T: Copy> Tables<T> {
         }
     }
 
-    /// As [`Self::bytes`], with noise on the scale of [0, 1] before gray.
-    #[expect(clippy::too_many_arguments, reason = "an image, what happens to it, and memory")]
+    /// As [`Self::bytes`], with noise on the scale of [0, 1] before gray, drawn from `start` for each of three channels,
+    /// even where all are shown as one.
     pub fn noisy(
         &self,
         image: &[u8],
         width: usize,
         placement: Placement,
-        noise: Noise,
-        rng: &mut Rng,
+        (noise, start): (Noise, u64),
         s: &mut Scratch,
         out: &mut [T],
     ) {
@@ -89,12 +94,19 @@ impl<T: Copy> Tables<T> {
                 power / s.noisy.len() as f64 / snr
             }
         };
-        let mut noisy = |v: f32| (f64::from(v) + std * rng.normal()).clamp(0.0, 1.0) as f32;
+        s.normals.resize(image.len().max(3 * n), 0.0);
+        normals(start, &mut s.normals);
+        let std = std as f32;
+        let noisy = |v: f32, normal: f32| (v + std * normal).clamp(0.0, 1.0);
         if self.channels() == 1 && image.len() == n {
             // As if three equal channels were stored, so that noise is as strong from gray shards as from colour.
-            s.noisy.iter_mut().for_each(|v| *v = gray(noisy(*v), noisy(*v), noisy(*v)));
+            let (red, rest) = s.normals.split_at(n);
+            let (green, blue) = rest.split_at(n);
+            for (i, v) in s.noisy.iter_mut().enumerate() {
+                *v = gray(noisy(*v, red[i]), noisy(*v, green[i]), noisy(*v, blue[i]));
+            }
         } else {
-            s.noisy.iter_mut().for_each(|v| *v = noisy(*v));
+            s.noisy.iter_mut().zip(&s.normals).for_each(|(v, normal)| *v = noisy(*v, *normal));
         }
         let value = |v: f32, c: usize| (self.of_f32)((v - self.mean[c]) / self.std[c]);
         if self.channels() == 1 && image.len() == 3 * n {

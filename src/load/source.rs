@@ -7,7 +7,7 @@ use super::batch::{Batch, PixelType, Pixels};
 use super::cache::{Budget, Column};
 use super::distort::DistortMemory;
 use super::frame::FrameMemory;
-use super::moves::{LARGEST_SIDE, Move, moved};
+use super::moves::{Grain, LARGEST_SIDE, Moves, moved};
 use super::render::{self, Scratch, Tables};
 use crate::base::rng::mix64;
 use crate::base::{DType, Purpose, Rng, RngKey, Split, Task};
@@ -58,7 +58,10 @@ impl View {
         let views = self.all();
         let any = |found: fn(&AugmentSettings) -> bool| views.iter().any(found);
         let reasons = [
-            (any(|augment| !augment.noise.is_empty()), "noise is drawn on the host"),
+            (
+                any(|augment| !augment.noise.is_empty()) && stored[0] != self.extent(stored)[0],
+                "noise is added to colours before they become gray, on the host",
+            ),
             (any(|augment| augment.distort.is_some()), "images are corrupted on the host"),
             (any(|augment| augment.random_resized_crop.is_some()), "crops are resized on the host"),
             (
@@ -255,16 +258,24 @@ impl Source {
         self.rows.as_ref().map_or(record as u64, |rows| u64::from(rows[record]))
     }
 
-    fn fill_moves(&self, draws: &dyn Fn(usize, usize) -> Rng, records: &[usize], out: &mut Vec<Move>) {
+    fn fill_moves(&self, draws: &dyn Fn(usize, usize) -> Rng, records: &[usize], out: &mut Moves) {
         let [_, height, width] = self.image;
-        out.clear();
+        let Moves { places, noise: grains } = out;
+        places.clear();
+        grains.clear();
         for (view, augment) in self.views.iter().enumerate() {
             let augments = *augment != AugmentSettings::NONE;
-            out.extend(records.iter().map(|&record| {
-                let placement =
-                    if augments { augment.draw(&mut draws(view, record)) } else { Placement::IDENTITY };
-                moved(self.row(record), placement, width, height)
-            }));
+            for &record in records {
+                let mut placement = Placement::IDENTITY;
+                if augments {
+                    let mut rng = draws(view, record);
+                    placement = augment.draw(&mut rng);
+                    if let Some(noise) = augment.draw_noise(&mut rng) {
+                        grains.push(Grain { image: places.len() as u32, noise, start: rng.next_u64() });
+                    }
+                }
+                places.push(moved(self.row(record), placement, width, height));
+            }
         }
     }
 
@@ -292,6 +303,12 @@ impl Source {
     pub fn values_of_bytes(&self) -> Option<Vec<f32>> {
         let Render::Moves(tables) = &self.render else { return None };
         Some(tables.values.bytes.as_flattened().to_vec())
+    }
+
+    /// For a device: means and standard deviations of the channels. None if batches are made on the host.
+    pub fn normalisation(&self) -> Option<[&[f32]; 2]> {
+        let Render::Moves(tables) = &self.render else { return None };
+        Some(tables.values.normalisation())
     }
 
     /// For a device: what is seen of stored image `row`, as bytes, into `out`, which has the extent of
@@ -349,7 +366,7 @@ impl Source {
                 match (noise, &mut rng) {
                     _ if !self.images.is_u8() => tables.floats(image, width, placement, out),
                     (Some(noise), Some(rng)) => {
-                        tables.noisy(image, width, placement, noise, rng, render, out);
+                        tables.noisy(image, width, placement, (noise, rng.next_u64()), render, out);
                     }
                     _ => tables.bytes(image, width, placement, render, out),
                 }
@@ -412,7 +429,7 @@ impl Render {
             Self::F16(_) => Pixels::F16(Aligned::default()),
             Self::Bf16(_) => Pixels::Bf16(Aligned::default()),
             Self::F32(_) => Pixels::F32(Aligned::default()),
-            Self::Moves(_) => Pixels::Moves(Vec::new()),
+            Self::Moves(_) => Pixels::Moves(Moves::default()),
         }
     }
 }

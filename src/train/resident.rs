@@ -1,9 +1,10 @@
 //! Training images that live on the device: they go there once, as bytes, and batches are made there. The host only
 //! draws what happens to each image. Positions are whole numbers and bytes become values through the host's own table,
-//! so a batch equals the host's to the bit, on any device.
+//! so a batch equals the host's to the bit, on any device; noise is within 1e-5 of its scale, and the same each time.
 
 use super::TrainError;
-use crate::load::{Batch, FillMemory, LoadError, Pixels, Source};
+use crate::base::rng::GAMMA;
+use crate::load::{Batch, FillMemory, Grain, LoadError, Moves, Noise, Pixels, Source};
 use crate::torch_ext::send;
 use rayon::prelude::*;
 use tch::{Device, IndexOp, Kind, Tensor};
@@ -25,6 +26,8 @@ struct Stream {
     channel: Tensor,
     /// Numbers of columns `[1, 1, width]` and rows `[1, height, 1]`.
     grid: [Tensor; 2],
+    /// Means and standard deviations `[1, channels, 1]`.
+    normalisation: [Tensor; 2],
 }
 
 /// Bytes on their way to the device.
@@ -40,7 +43,8 @@ impl Resident {
     ) -> Result<Option<Self>, TrainError> {
         let mut streams: Vec<Option<Stream>> = Vec::with_capacity(sources.len());
         for (k, source) in sources.iter().enumerate() {
-            let Some(values) = source.values_of_bytes() else {
+            let (Some(values), Some(normalisation)) = (source.values_of_bytes(), source.normalisation())
+            else {
                 streams.push(None);
                 continue;
             };
@@ -48,7 +52,7 @@ impl Resident {
                 Some(stream) => stream.images.shallow_clone(),
                 None => upload(source, device, progress)?,
             };
-            streams.push(Some(Stream::new(source.image, images, &values)?));
+            streams.push(Some(Stream::new(source.image, images, &values, normalisation)?));
         }
         Ok(streams.iter().any(Option::is_some).then_some(Self { streams }))
     }
@@ -63,7 +67,7 @@ impl Resident {
     pub fn images(&self, batch: &Batch) -> Result<Option<Tensor>, TrainError> {
         let stream = self.streams.get(batch.stream.0 as usize).and_then(Option::as_ref);
         match (stream, &batch.pixels) {
-            (Some(stream), Pixels::Moves(moves)) => Ok(Some(stream.images_of(moves.as_flattened())?)),
+            (Some(stream), Pixels::Moves(moves)) => Ok(Some(stream.images_of(moves)?)),
             _ => Ok(None),
         }
     }
@@ -110,25 +114,34 @@ fn upload(source: &Source, device: Device, progress: &dyn Fn(u64)) -> Result<Ten
 }
 
 impl Stream {
-    fn new(extent: [u32; 3], images: Tensor, values: &[f32]) -> Result<Self, TrainError> {
+    fn new(
+        extent: [u32; 3],
+        images: Tensor,
+        values: &[f32],
+        [mean, std]: [&[f32]; 2],
+    ) -> Result<Self, TrainError> {
         let [channels, height, width] = extent.map(i64::from);
         let device = images.device();
         let count = |n: i64| Tensor::f_arange(n, (Kind::Int, device));
+        let channelwise =
+            |values: &[f32]| Tensor::f_from_slice(values)?.f_to_device(device)?.f_view([1, -1, 1]);
         Ok(Self {
             values: Tensor::f_from_slice(values)?.f_to_device(device)?,
             channel: (Tensor::f_arange(channels, (Kind::Int64, device))? * 256).f_view([-1, 1])?,
             grid: [count(width)?.f_view([1, 1, -1])?, count(height)?.f_view([1, -1, 1])?],
+            normalisation: [channelwise(mean)?, channelwise(std)?],
             images,
         })
     }
 
     /// As [`crate::load::SourceMap`] and the host's table have it.
-    fn images_of(&self, moves: &[i32]) -> Result<Tensor, tch::TchError> {
+    fn images_of(&self, moves: &Moves) -> Result<Tensor, tch::TchError> {
         let [columns, rows] = &self.grid;
         let (width, height) = (columns.size()[2], rows.size()[1]);
-        let moves = send(&Tensor::f_from_slice(moves)?, self.images.device())?.f_view([-1, 10, 1, 1])?;
-        let n = moves.size()[0];
-        let of = |k: i64| moves.i((.., k));
+        let places = moves.places.as_flattened();
+        let places = send(&Tensor::f_from_slice(places)?, self.images.device())?.f_view([-1, 10, 1, 1])?;
+        let n = places.size()[0];
+        let of = |k: i64| places.i((.., k));
         let position = |step: i64, row: i64, start: i64| {
             (of(start) + rows * of(row) + columns * of(step)).f_bitwise_right_shift_tensor_scalar(16)
         };
@@ -143,7 +156,63 @@ impl Stream {
         let images = self.images.f_index_select(0, &of(0).f_view([-1])?)?;
         let moved = images.f_gather(2, &from.f_expand_as(&images)?, false)?.f_mul(&inside)?;
         let at = moved.f_to_kind(Kind::Int64)? + &self.channel;
-        let size = [n, images.size()[1], height, width];
-        self.values.f_index_select(0, &at.f_view([-1])?)?.f_view(size)
+        let mut seen = self.values.f_index_select(0, &at.f_view([-1])?)?.f_view_as(&moved)?;
+        if !moves.noise.is_empty() {
+            let (which, noisy) = self.noisy(&moved, &moves.noise)?;
+            seen = seen.f_index_copy(0, &which, &noisy)?;
+        }
+        seen.f_view([n, images.size()[1], height, width])
     }
+
+    /// Which of the `moved` bytes `[batch, channels, pixels]` have noise `[noisy]`, and what is seen of these; as
+    /// [`crate::load::Tables::noisy`] has it.
+    fn noisy(&self, moved: &Tensor, grains: &[Grain]) -> Result<(Tensor, Tensor), tch::TchError> {
+        let device = moved.device();
+        let on_device = |host: Tensor| send(&host, device);
+        let which: Vec<i64> = grains.iter().map(|grain| i64::from(grain.image)).collect();
+        let which = on_device(Tensor::f_from_slice(&which)?)?;
+        let starts: Vec<i64> = grains.iter().map(|grain| grain.start as i64).collect();
+        let starts = on_device(Tensor::f_from_slice(&starts)?.f_view([-1, 1])?)?;
+        // The level, or what the mean square is multiplied by for it.
+        let strengths: Vec<f32> = grains.iter().flat_map(|grain| strength(grain.noise)).collect();
+        let strengths = on_device(Tensor::f_from_slice(&strengths)?.f_view([-1, 2, 1])?)?;
+        let values = moved.f_index_select(0, &which)?.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
+        let power = values.f_square()?.f_mean_dim([1i64, 2].as_slice(), true, Kind::Float)?;
+        let std = strengths.f_narrow(1, 0, 1)? + power * strengths.f_narrow(1, 1, 1)?;
+        let [m, channels, pixels] = [0, 1, 2].map(|axis| values.size()[axis]);
+        let grains = normals(&starts, 3 * pixels)?.f_view([m, 3, pixels])?;
+        let mut noisy = (values + grains * std).f_clamp(0.0, 1.0)?;
+        if channels == 1 {
+            let of = |c: i64, share: f64| noisy.f_narrow(1, c, 1)?.f_mul_scalar(share);
+            noisy = of(0, 0.2989)? + of(1, 0.587)? + of(2, 0.114)?;
+        }
+        let [mean, deviation] = &self.normalisation;
+        Ok((which, (noisy - mean) / deviation))
+    }
+}
+
+fn strength(noise: Noise) -> [f32; 2] {
+    match noise {
+        Noise::Std(std) => [std as f32, 0.0],
+        Noise::Snr(snr) => [0.0, (1.0 / snr) as f32],
+    }
+}
+
+/// `n` standard normal values `[images, n]` from each of `starts` `[images, 1]`; `load/noise.rs` is the definition. Words
+/// of 64 bits are signed here, which multiply and add the same.
+fn normals(starts: &Tensor, n: i64) -> Result<Tensor, tch::TchError> {
+    const HALF: i64 = 0xFFFF_FFFF;
+    const UNIT: f64 = 1.0 / 4_294_967_296.0;
+    let pairs = Tensor::f_arange((n + 1) / 2, (Kind::Int64, starts.device()))?;
+    let shifted =
+        |x: &Tensor, by: i64| x.f_bitwise_right_shift_tensor_scalar(by)?.f_bitwise_and(i64::MAX >> (by - 1));
+    let mut x = starts + (pairs + 1).f_mul_scalar(GAMMA as i64)?;
+    for (by, factor) in [(30, 0xBF58_476D_1CE4_E5B9u64), (27, 0x94D0_49BB_1331_11EB)] {
+        x = x.f_bitwise_xor_tensor(&shifted(&x, by)?)?.f_mul_scalar(factor as i64)?;
+    }
+    x = x.f_bitwise_xor_tensor(&shifted(&x, 31)?)?;
+    let unit = |word: Tensor, plus: f64| word.f_to_kind(Kind::Float).map(|word| (word + plus) * UNIT);
+    let radius = (unit(shifted(&x, 32)?, 1.0)?.f_log()? * -2.0).f_sqrt()?;
+    let angle = unit(x.f_bitwise_and(HALF)?, 0.0)? * std::f64::consts::TAU;
+    Tensor::f_cat(&[&radius * angle.f_cos()?, &radius * angle.f_sin()?], 1)?.f_narrow(1, 0, n)
 }

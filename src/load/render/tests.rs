@@ -59,11 +59,10 @@ fn bytes_are_normalised_moved_and_turned_gray() {
 fn noise_has_the_level_that_was_asked_for() {
     let tables = Tables::new(&[0.0; 3], &[1.0; 3], |v| v);
     let gray = vec![128u8; 3 * SIDE * SIDE];
-    let mut rng = RngKey::new(1, Purpose::Augment, 0).stream(0, 0);
     let mut out = vec![0.0; gray.len()];
     let mut spread = |noise: Noise| {
         let mut scratch = Scratch::default();
-        tables.noisy(&gray, SIDE, Placement::IDENTITY, noise, &mut rng, &mut scratch, &mut out);
+        tables.noisy(&gray, SIDE, Placement::IDENTITY, (noise, 1), &mut scratch, &mut out);
         let mean = out.iter().sum::<f32>() / out.len() as f32;
         assert!((mean - 128.0 / 255.0).abs() < 0.005, "{mean}");
         (out.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / out.len() as f32).sqrt()
@@ -76,18 +75,17 @@ fn noise_has_the_level_that_was_asked_for() {
 
 #[test]
 fn noise_is_added_before_gray_and_clamped() {
-    let mut rng = RngKey::new(2, Purpose::Augment, 0).stream(0, 0);
     let (mut scratch, mut out) = (Scratch::default(), vec![0.0; SIDE * SIDE]);
     let tables = Tables::new(&[0.0], &[1.0], |v| v);
     // From colour, and from gray as if it were three equal channels.
     for channels in [3, 1] {
         let image = vec![128u8; channels * SIDE * SIDE];
-        tables.noisy(&image, SIDE, Placement::IDENTITY, Noise::Std(0.1), &mut rng, &mut scratch, &mut out);
+        tables.noisy(&image, SIDE, Placement::IDENTITY, (Noise::Std(0.1), 2), &mut scratch, &mut out);
         let mean = out.iter().sum::<f32>() / out.len() as f32;
         let std = (out.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / out.len() as f32).sqrt();
         // sqrt(0.2989² + 0.587² + 0.114²) = 0.669 of the level (spec/data.md section 3).
         assert!((std / 0.0669 - 1.0).abs() < 0.05, "{std}");
-        tables.noisy(&image, SIDE, Placement::IDENTITY, Noise::Std(9.0), &mut rng, &mut scratch, &mut out);
+        tables.noisy(&image, SIDE, Placement::IDENTITY, (Noise::Std(9.0), 3), &mut scratch, &mut out);
         assert!(out.iter().all(|v| (0.0..=1.0).contains(v)));
     }
 }
