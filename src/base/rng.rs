@@ -59,12 +59,19 @@ impl RngKey {
 /// What SplitMix64 adds from one output to the next.
 pub const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
+/// SplitMix64's rounds: how far a word is shifted onto itself, and what it is multiplied by then; a shift of
+/// [`LAST_SHIFT`] ends them.
+pub const MIX: [(u32, u64); 2] = [(30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB)];
+
+/// See [`MIX`].
+pub const LAST_SHIFT: u32 = 31;
+
 /// SplitMix64's finaliser: a bijection that spreads every input bit over the output.
 pub const fn mix64(mut x: u64) -> u64 {
     x = x.wrapping_add(GAMMA);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
+    x = (x ^ (x >> MIX[0].0)).wrapping_mul(MIX[0].1);
+    x = (x ^ (x >> MIX[1].0)).wrapping_mul(MIX[1].1);
+    x ^ (x >> LAST_SHIFT)
 }
 
 /// A sequence of random numbers.

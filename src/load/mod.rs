@@ -27,7 +27,7 @@ pub use error::LoadError;
 pub use frame::{RandomResizedCrop, Region};
 pub use moves::{Grain, Move, Moves};
 pub use prefetch::{Loader, LoaderOptions, LoaderTimes};
-pub use render::{Scratch, SourceMap, Tables};
+pub use render::{GRAY, Scratch, SourceMap, Tables};
 pub use roofline::Roofline;
 pub use source::{FillMemory, Source, View};
 

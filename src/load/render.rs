@@ -173,9 +173,11 @@ impl SourceMap {
     }
 }
 
-/// torchvision's gray, of values that need not be whole.
+/// Shares of red, green and blue in torchvision's gray of values that need not be whole.
+pub const GRAY: [f32; 3] = [0.2989, 0.587, 0.114];
+
 fn gray(red: f32, green: f32, blue: f32) -> f32 {
-    0.2989 * red + 0.587 * green + 0.114 * blue
+    GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue
 }
 
 /// Moves the planes of an image, each `[height, width]`, and leaves them bytes.

@@ -1,5 +1,6 @@
 // What tch lacks of libtorch: the memory of devices, and the way there.
 
+#include "cuda.h"
 #include "guard.h"
 
 #include <ATen/ATen.h>
@@ -43,10 +44,9 @@ int nct_send(const at::Tensor* tensor, int index, at::Tensor** out) {
       return;
     }
     const at::Tensor pinned = tensor->pin_memory();
-    const auto& gpu = *c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA);
-    const c10::Stream computing = gpu.getStream(device);
+    const c10::Stream computing = gpu().getStream(device);
     thread_local std::optional<c10::Stream> beside;
-    if (!beside || beside->device() != device) beside = gpu.getStreamFromGlobalPool(device);
+    if (!beside || beside->device() != device) beside = gpu().getStreamFromGlobalPool(device);
     at::Tensor there;
     {
       const c10::StreamGuard guard(*beside);
@@ -56,7 +56,7 @@ int nct_send(const at::Tensor* tensor, int index, at::Tensor** out) {
     done.record(*beside);
     done.block(computing);
     // Its memory belongs to `beside`, which must not have it back while it is computed with.
-    gpu.recordDataPtrOnStream(there.storage().data_ptr(), computing);
+    gpu().recordDataPtrOnStream(there.storage().data_ptr(), computing);
     *out = new at::Tensor(std::move(there));
   });
 }
@@ -66,7 +66,7 @@ int nct_send(const at::Tensor* tensor, int index, at::Tensor** out) {
 int nct_cuda_use(int index) {
   return guarded([&] {
     const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
-    c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA)->setDevice(device);
+    gpu().setDevice(device);
     at::Context& context = at::globalContext();
     context.setDeterministicCuDNN(true);
     context.setBenchmarkCuDNN(false);

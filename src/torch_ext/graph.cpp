@@ -1,25 +1,17 @@
 // CUDA graphs. Their class belongs to libtorch's CUDA half, which this program is not linked with: its functions are
 // looked up by the names that compilers give them, and an object lives in room that is more than it needs.
 
+#include "cuda.h"
 #include "guard.h"
 
 #include <c10/core/Allocator.h>
-#include <c10/core/DeviceGuard.h>
 #include <c10/core/Stream.h>
-
-#include <dlfcn.h>
 
 #include <cstddef>
 #include <memory>
 #include <optional>
 
 namespace {
-
-template <class Function>
-void find(Function*& function, const char* name) {
-  function = reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
-  TORCH_CHECK(function, "this CUDA half of libtorch has no graphs as version 2.11 has them: ", name, " is not there");
-}
 
 // at::cuda::CUDAGraph (ATen/cuda/CUDAGraph.h).
 struct Class {
@@ -44,8 +36,6 @@ struct Class {
     return found;
   }
 };
-
-const c10::impl::DeviceGuardImplInterface& gpu() { return *c10::impl::getDeviceGuardImpl(c10::kCUDA); }
 
 } // namespace
 

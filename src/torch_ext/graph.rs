@@ -47,7 +47,8 @@ impl Drop for Recording {
 
 impl Graph {
     /// Records what `work` gives GPU `gpu`, which does nothing of it yet. `work` may not wait for the device, bring
-    /// anything there, or seed generators; backward passes belong to it.
+    /// anything there, or seed generators; backward passes belong to it. What it reads and writes beside what it makes, and
+    /// what it gives, must stay where it is as long as the graph is replayed.
     pub fn record<T, E: From<TchError>>(
         gpu: usize,
         work: impl FnOnce() -> Result<T, E>,

@@ -3,13 +3,13 @@
 
 #include "nccl.h"
 
+#include "cuda.h"
+
 #include <ATen/ATen.h>
 #include <ATen/core/ivalue.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>
-
-#include <dlfcn.h>
 
 #include <atomic>
 #include <chrono>
@@ -42,12 +42,6 @@ int type_of(const Tensor& t) {
   }
 }
 
-template <class Function>
-void find(Function*& function, const char* name) {
-  function = reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
-  TORCH_CHECK(function, "the CUDA half of libtorch came without NCCL: ", name, " is not there");
-}
-
 struct Functions {
   int (*get_unique_id)(UniqueId*);
   int (*init)(Comm*, int world, UniqueId, int rank);
@@ -71,8 +65,6 @@ struct Functions {
 
   void check(int result) const { TORCH_CHECK(result == SUCCESS, "NCCL: ", error(result)); }
 };
-
-const c10::impl::DeviceGuardImplInterface& gpu() { return *c10::impl::getDeviceGuardImpl(c10::kCUDA); }
 
 // Waits on streams, never on the host.
 class OnStream final : public c10d::Work {

@@ -3,8 +3,8 @@
 //! so a batch equals the host's to the bit, on any device; noise is within 1e-5 of its scale, and the same each time.
 
 use super::TrainError;
-use crate::base::rng::GAMMA;
-use crate::load::{Batch, FillMemory, Grain, LoadError, Moves, Noise, Pixels, Source};
+use crate::base::rng::{GAMMA, LAST_SHIFT, MIX};
+use crate::load::{Batch, FillMemory, GRAY, Grain, LoadError, Moves, Noise, Pixels, Source};
 use crate::torch_ext::send;
 use rayon::prelude::*;
 use tch::{Device, IndexOp, Kind, Tensor};
@@ -183,8 +183,8 @@ impl Stream {
         let grains = normals(&starts, 3 * pixels)?.f_view([m, 3, pixels])?;
         let mut noisy = (values + grains * std).f_clamp(0.0, 1.0)?;
         if channels == 1 {
-            let of = |c: i64, share: f64| noisy.f_narrow(1, c, 1)?.f_mul_scalar(share);
-            noisy = of(0, 0.2989)? + of(1, 0.587)? + of(2, 0.114)?;
+            let of = |c: usize| noisy.f_narrow(1, c as i64, 1)?.f_mul_scalar(f64::from(GRAY[c]));
+            noisy = of(0)? + of(1)? + of(2)?;
         }
         let [mean, deviation] = &self.normalisation;
         Ok((which, (noisy - mean) / deviation))
@@ -204,13 +204,14 @@ fn normals(starts: &Tensor, n: i64) -> Result<Tensor, tch::TchError> {
     const HALF: i64 = 0xFFFF_FFFF;
     const UNIT: f64 = 1.0 / 4_294_967_296.0;
     let pairs = Tensor::f_arange((n + 1) / 2, (Kind::Int64, starts.device()))?;
-    let shifted =
-        |x: &Tensor, by: i64| x.f_bitwise_right_shift_tensor_scalar(by)?.f_bitwise_and(i64::MAX >> (by - 1));
+    let shifted = |x: &Tensor, by: u32| {
+        x.f_bitwise_right_shift_tensor_scalar(i64::from(by))?.f_bitwise_and(i64::MAX >> (by - 1))
+    };
     let mut x = starts + (pairs + 1).f_mul_scalar(GAMMA as i64)?;
-    for (by, factor) in [(30, 0xBF58_476D_1CE4_E5B9u64), (27, 0x94D0_49BB_1331_11EB)] {
+    for (by, factor) in MIX {
         x = x.f_bitwise_xor_tensor(&shifted(&x, by)?)?.f_mul_scalar(factor as i64)?;
     }
-    x = x.f_bitwise_xor_tensor(&shifted(&x, 31)?)?;
+    x = x.f_bitwise_xor_tensor(&shifted(&x, LAST_SHIFT)?)?;
     let unit = |word: Tensor, plus: f64| word.f_to_kind(Kind::Float).map(|word| (word + plus) * UNIT);
     let radius = (unit(shifted(&x, 32)?, 1.0)?.f_log()? * -2.0).f_sqrt()?;
     let angle = unit(x.f_bitwise_and(HALF)?, 0.0)? * std::f64::consts::TAU;

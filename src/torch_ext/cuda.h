@@ -1,0 +1,20 @@
+// What is reached of libtorch's CUDA half, which this program is not linked with but opens.
+
+#pragma once
+
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/util/Exception.h>
+
+#include <dlfcn.h>
+
+// Devices and streams, through the interface that the CUDA half registers.
+inline const c10::impl::DeviceGuardImplInterface& gpu() {
+  return *c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA);
+}
+
+// A function that came with it.
+template <class Function>
+void find(Function*& function, const char* name) {
+  function = reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
+  TORCH_CHECK(function, "the CUDA half of libtorch is not that of version 2.11 with NCCL: it has no ", name);
+}
