@@ -1,4 +1,4 @@
-//! Throughput of the data path: shard decode, gather and augment, schedule, batches end to end.
+//! Throughput of the data path: shard block, gather and augment, schedule, batches end to end.
 //!
 //! Images are 64 x 64 gray, as the co-training recipes use. What was learned is in `benches/README.md`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "benches")]
@@ -11,7 +11,7 @@ use nct::load::{
     Aligned, AugmentSettings, Loader, LoaderOptions, PixelType, Roofline, Scratch, Source, Tables, View,
 };
 use nct::schedule::{Mix, Ratio, RatioByEpoch, Schedule, StreamSpec};
-use nct::shard::ShardSet;
+use nct::shard::{ShardSet, pack};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,18 +45,27 @@ fn schedule(sources: &[Source]) -> Schedule {
     Schedule::new(sources.iter().map(stream).collect(), Mix::Mtl { ratio, images_per_step: 1 }, 1).unwrap()
 }
 
-fn decode(c: &mut Criterion) {
-    let dir = shards();
-    let set = ShardSet::open(&dir.path().join("shards")).unwrap();
-    let shard = set.dataset("tiny-imagenet-200").unwrap().images(Split::Train).unwrap().remove(0);
-    let (field, _) = shard.field("image").unwrap();
-    let mut block = vec![0; shard.block_bytes(field, 0)];
-    let mut group = c.benchmark_group("shard");
-    group.throughput(Throughput::Bytes(block.len() as u64));
-    group.bench_function("decode a block, checksum included", |b| {
-        b.iter(|| shard.read_block(field, 0, black_box(&mut block)).unwrap());
-    });
-    group.finish();
+fn block(c: &mut Criterion) {
+    for color in [Color::Gray, Color::Keep] {
+        let dir = shards_of(400, color);
+        let set = ShardSet::open(&dir.path().join("shards")).unwrap();
+        let shard = set.dataset("tiny-imagenet-200").unwrap().images(Split::Train).unwrap().remove(0);
+        let (field, image) = shard.field("image").unwrap();
+        let raster = image.raster();
+        let mut block = vec![0; shard.block_bytes(field, 0)];
+        shard.read_block(field, 0, &mut block).unwrap();
+        let mut group = c.benchmark_group(format!("shard, {color:?}"));
+        group.throughput(Throughput::Bytes(block.len() as u64));
+        for level in [0, 1] {
+            group.bench_function(format!("pack a block, level {level}"), |b| {
+                b.iter(|| pack(black_box(&block), raster, level).unwrap());
+            });
+        }
+        group.bench_function("read a block", |b| {
+            b.iter(|| shard.read_block(field, 0, black_box(&mut block)).unwrap());
+        });
+        group.finish();
+    }
 }
 
 fn augment(c: &mut Criterion) {
@@ -192,5 +201,5 @@ fn batches(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode, augment, plan, roofline, batches);
+criterion_group!(benches, block, augment, plan, roofline, batches);
 criterion_main!(benches);

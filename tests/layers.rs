@@ -19,7 +19,8 @@ const RANKS: [&[&str]; 13] = [
     &["config", "report"],
     &["datajoint"],
 ];
-const FENCES: [&str; 6] = [
+const FENCES: [&str; 7] = [
+    "src/base/avx512.rs",
     "src/shard/mmap.rs",
     "src/load/arena.rs",
     "src/corruption/jpeg/avx2.rs",

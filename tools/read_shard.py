@@ -18,7 +18,7 @@ DTYPES = {0: ("u8", 1), 1: ("u32", 4), 2: ("f16", 2), 3: ("bf16", 2), 4: ("f32",
 NUMPY = {"u8": "<u1", "u32": "<u4", "f16": "<f2", "bf16": "<u2", "f32": "<f4"}
 SPLITS = ["train", "validation", "test"]
 CONTENTS = ["images", "stimuli", "session"]
-CODECS = ["raw", "zstd", "zstd+lines"]
+CODECS = ["raw", "zstd", "zstd+lines", "planes"]
 
 
 def _crc_table():
@@ -84,23 +84,50 @@ def _metadata(data):
     return out
 
 
-def _block(data, entry, line, path):
+def _planes(block, length, path):
+    """Values of a block that is stored as bit planes, a byte each."""
+    n_groups = -(-length // 8)
+    n_counts = -(-n_groups // 2)
+    data = np.frombuffer(block, np.uint8)
+    counts, planes = data[:n_counts], data[n_counts:]
+    counts = np.stack([counts & 15, counts >> 4], axis=1).reshape(-1)[:n_groups].astype(np.int64)
+    if counts.max(initial=0) > 8 or counts.sum() != len(planes):
+        raise ValueError(f"{path}: numbers of planes that do not fit")
+    stored = np.zeros((n_groups, 8), np.uint8)
+    stored[np.arange(8) < counts[:, None]] = planes
+    bits = np.unpackbits(stored[:, :, None], axis=2)
+    return np.packbits(bits.transpose(0, 2, 1), axis=2, bitorder="little").reshape(-1)[:length]
+
+
+def _sums(values, line):
+    """Sums down the lines, modulo 256."""
+    lines = np.zeros(-(-len(values) // line) * line, np.uint8)
+    lines[:len(values)] = values
+    return np.cumsum(lines.reshape(-1, line), axis=0, dtype=np.uint8).reshape(-1)[:len(values)]
+
+
+def _block(data, entry, line, shape, path):
     at, stored, length, checksum, codec = struct.unpack_from("<QIIII", data, entry)
     if at % ALIGN:
         raise ValueError(f"{path}: a block at byte {at}")
     block = data[at:at + stored]
     if crc32c(block) != checksum:
         raise ValueError(f"{path}: damaged block at byte {at}")
-    if codec:
+    name = CODECS[codec]
+    if name == "planes":
+        values = _planes(block, length, path)
+        lines = _sums((values >> 1) ^ (0 - (values & 1)).astype(np.uint8), line)
+        if len(shape) == 3 and shape[0] == 3:
+            images = lines.reshape([-1] + shape)
+            images[:, [0, 2]] += images[:, [1]]
+        block = lines.tobytes()
+    elif name != "raw":
         block = zstandard.ZstdDecompressor().decompress(block, max_output_size=length)
     if len(block) != length:
         raise ValueError(f"{path}: {len(block)} bytes decoded at {at}, {length} expected")
-    if CODECS[codec] == "zstd+lines":
-        # Each byte is the difference from the one a line before: sums down the lines, modulo 256.
-        lines = np.zeros(-(-length // line) * line, np.uint8)
-        lines[:length] = np.frombuffer(block, np.uint8)
-        block = np.cumsum(lines.reshape(-1, line), axis=0, dtype=np.uint8).tobytes()[:length]
-    return block, CODECS[codec]
+    if name == "zstd+lines":
+        block = _sums(np.frombuffer(block, np.uint8), line).tobytes()
+    return block, name
 
 
 def read(path):
@@ -125,7 +152,7 @@ def read(path):
         line = (shape[-1] if shape else 1) * width
         raw, codecs = [], []
         for _ in range(-(-rows // per_block)):
-            block, codec = _block(data, entry, line, path)
+            block, codec = _block(data, entry, line, shape, path)
             raw.append(block)
             codecs.append(codec)
             entry += ENTRY

@@ -68,11 +68,38 @@ pub struct LateStart {
     subtrees: Vec<ChainingValue>,
     subtree: Option<blake3::Hasher>,
     at: u64,
+    /// Bytes that do not fill [`WIDE`] yet.
+    pending: Vec<u8>,
 }
+
+/// The widest vectors hash so many bytes at once. Pieces that begin elsewhere take a fifth longer.
+const WIDE: usize = 16 * blake3::CHUNK_LEN;
 
 impl LateStart {
     /// Appends `bytes`.
     pub fn update(&mut self, mut bytes: &[u8]) {
+        if !self.pending.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(WIDE - self.pending.len()));
+            self.pending.extend_from_slice(now);
+            bytes = later;
+            if self.pending.len() < WIDE {
+                return;
+            }
+            self.hash_pending();
+        }
+        let (now, later) = bytes.split_at(bytes.len() / WIDE * WIDE);
+        self.hash(now);
+        self.pending.extend_from_slice(later);
+    }
+
+    fn hash_pending(&mut self) {
+        let mut pending = std::mem::take(&mut self.pending);
+        self.hash(&pending);
+        pending.clear();
+        self.pending = pending;
+    }
+
+    fn hash(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let chunk = blake3::CHUNK_LEN as u64;
             // The first chunk, or the subtree from one power of two to the next.
@@ -98,6 +125,7 @@ impl LateStart {
 
     /// The fingerprint if the bytes begin with `start`, at most the first 1024, instead.
     pub fn finish(mut self, start: &[u8]) -> Fingerprint {
+        self.hash_pending();
         self.first[..start.len()].copy_from_slice(start);
         let Some(last) = self.subtree else { return Fingerprint::of(&self.first) };
         let mut left = blake3::Hasher::new().update(&self.first).finalize_non_root();

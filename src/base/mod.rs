@@ -1,6 +1,8 @@
 //! Words every layer may use: identifiers, element types, random numbers, digests.
 //! No input or output, no threads, no torch.
 
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
 pub mod color;
 pub mod digest;
 pub mod dtype;

@@ -49,7 +49,7 @@ struct PrepareArgs {
     /// Store gray images
     #[arg(long)]
     gray: bool,
-    /// Compression level of zstd
+    /// Level of zstd, as of `nct prepare`
     #[arg(long, allow_hyphen_values = true, default_value_t = BlockOptions::default().level)]
     level: i32,
     /// One line of JSON

@@ -44,8 +44,8 @@ pub struct Args {
     /// Factor by which stimuli are scaled after that; the reference scales recorded images by 0.4
     #[arg(long, default_value_t = 1.0, value_parser = scale)]
     scale: f64,
-    /// Compression level of zstd: 0 codes bytes by their frequency, 1 to 22 also look for repeats, ever longer;
-    /// below 0 is faster and smaller only for plain pictures
+    /// Level of zstd. At 0 it compresses columns of numbers, and images are stored as bit planes of differences; at 1
+    /// to 22 it is tried on images too, ever longer, and used where it is smaller; below 0 is faster than 1
     #[arg(long, allow_hyphen_values = true, default_value_t = BlockOptions::default().level, value_parser = clap::value_parser!(i32).range(-50..=22))]
     level: i32,
     /// MiB of decoded images per shard

@@ -81,8 +81,12 @@ struct Decoder {
     /// Creating one costs as much as decoding a small image.
     jpeg: Option<Decompressor>,
     /// Pixels as libjpeg gives them, channels interleaved.
-    pixels: Vec<u8>,
+    room: Vec<u8>,
 }
+
+/// libjpeg-turbo writes colours past the caches where they would lie at multiples of this, for those who only show
+/// them. Here they are read again at once.
+const PAST_CACHES: usize = 32;
 
 thread_local! {
     static DECODER: RefCell<Decoder> = RefCell::default();
@@ -97,8 +101,7 @@ pub fn append_jpeg(file: &[u8], path: &Path, channels: Channels, out: &mut Vec<u
         return Err(bad("is no JPEG: it does not start with the bytes FF D8".to_owned()));
     }
     DECODER.with_borrow_mut(|decoder| {
-        let [found, height, width] = decoder.jpeg(file).map_err(bad)?;
-        let pixels = &decoder.pixels[..];
+        let ([found, height, width], pixels) = decoder.jpeg(file).map_err(bad)?;
         let stored = match (found, channels) {
             (1, Channels::Rgb) => {
                 (0..3).for_each(|_| out.extend_from_slice(pixels));
@@ -122,8 +125,8 @@ pub fn append_jpeg(file: &[u8], path: &Path, channels: Channels, out: &mut Vec<u
 }
 
 impl Decoder {
-    /// Decodes to `self.pixels`; gives channels, height and width.
-    fn jpeg(&mut self, file: &[u8]) -> std::result::Result<[u32; 3], String> {
+    /// Decodes a file; gives channels, height and width, and the pixels, channels interleaved.
+    fn jpeg(&mut self, file: &[u8]) -> std::result::Result<([u32; 3], &[u8]), String> {
         let damaged = |e: turbojpeg::Error| format!("damaged JPEG: {e}");
         let decoder = match &mut self.jpeg {
             Some(decoder) => decoder,
@@ -139,19 +142,19 @@ impl Decoder {
             Colorspace::CMYK | Colorspace::YCCK => (PixelFormat::CMYK, 4),
             _ => (PixelFormat::RGB, 3),
         };
-        self.pixels.resize(width * height * channels, 0);
-        let pixels = &mut self.pixels[..];
-        let image = turbojpeg::Image { pixels, width, pitch: width * channels, height, format };
+        let n = width * height * channels;
+        self.room.resize(n + PAST_CACHES, 0);
+        let start = (PAST_CACHES + PAST_CACHES / 2 - self.room.as_ptr().addr() % PAST_CACHES) % PAST_CACHES;
+        let pixels = &mut self.room[start..start + n];
+        let image = turbojpeg::Image { pixels: &mut *pixels, width, pitch: width * channels, height, format };
         decoder.decompress(file, image).map_err(damaged)?;
-        if channels == 4 {
-            cmyk_to_rgb(&mut self.pixels);
-        }
-        Ok([channels.min(3) as u32, height as u32, width as u32])
+        let pixels = if channels == 4 { cmyk_to_rgb(pixels) } else { pixels };
+        Ok(([channels.min(3) as u32, height as u32, width as u32], pixels))
     }
 }
 
 /// As Pillow: inks are stored inverted, and black takes from each colour.
-fn cmyk_to_rgb(pixels: &mut Vec<u8>) {
+fn cmyk_to_rgb(pixels: &mut [u8]) -> &[u8] {
     let product = |a: u8, b: u8| {
         let product = u32::from(a) * u32::from(b) + 128;
         ((product + (product >> 8)) >> 8) as u8
@@ -162,7 +165,7 @@ fn cmyk_to_rgb(pixels: &mut Vec<u8>) {
             pixels[3 * i + c] = white - product(255 - pixels[4 * i + c], white);
         }
     }
-    pixels.truncate(pixels.len() / 4 * 3);
+    &pixels[..pixels.len() / 4 * 3]
 }
 
 /// Decodes a PNG file; 16 bits become 8, and what is transparent is shown.

@@ -86,7 +86,7 @@ pub struct PrepareOptions {
     pub only: Vec<String>,
     /// Colours.
     pub color: Color,
-    /// zstd level; 0 is entropy coding alone.
+    /// zstd level; 0 leaves images of bytes to their bit planes.
     pub level: i32,
     /// Threads.
     pub jobs: usize,

@@ -48,15 +48,23 @@ impl PixelSums {
 }
 
 /// Exact: integers below 2^53.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 fn byte_sums(plane: &[u8]) -> (f64, f64) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some((sum, squares)) = crate::base::avx512::byte_sums(plane) {
+        return (sum as f64, squares as f64);
+    }
+    let (sum, squares) = portable_byte_sums(plane);
+    (sum as f64, squares as f64)
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+fn portable_byte_sums(plane: &[u8]) -> (u64, u64) {
     // So many squares of bytes fit 32 bits, which vectorises twice as wide as 64.
     let of_chunk = |chunk: &[u8]| {
         chunk.iter().fold((0u32, 0u32), |(s, q), &v| (s + u32::from(v), q + u32::from(v) * u32::from(v)))
     };
     let chunks = plane.chunks(1 << 15).map(of_chunk);
-    let (sum, squares) = chunks.fold((0u64, 0u64), |(s, q), (a, b)| (s + u64::from(a), q + u64::from(b)));
-    (sum as f64, squares as f64)
+    chunks.fold((0, 0), |(s, q), (a, b)| (s + u64::from(a), q + u64::from(b)))
 }
 
 fn float_sums(plane: &[u8]) -> (f64, f64) {
@@ -97,5 +105,18 @@ mod tests {
         assert_eq!((mean, std), (vec![0.75, 5.0], vec![0.5, 0.0]));
         let (mean, variance) = neuron_statistics(&[1.0, 10.0, 3.0, 10.0], 2);
         assert_eq!((mean, variance), (vec![2.0, 10.0], vec![2.0, 0.0]));
+    }
+
+    #[test]
+    fn sums_of_bytes_are_exact() {
+        for n in [0, 1, 63, 64, 65, 4096, 70_001, 1_100_000] {
+            for bytes in [vec![255; n], (0..n).map(|i| (255 - i % 977 * 7 % 251) as u8).collect::<Vec<u8>>()]
+            {
+                let sum = bytes.iter().map(|&v| u64::from(v)).sum::<u64>();
+                let squares = bytes.iter().map(|&v| u64::from(v).pow(2)).sum::<u64>();
+                assert_eq!(byte_sums(&bytes), (sum as f64, squares as f64));
+                assert_eq!(portable_byte_sums(&bytes), (sum, squares));
+            }
+        }
     }
 }

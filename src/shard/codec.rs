@@ -2,18 +2,20 @@
 //!
 //! Photographs have few repeated byte strings, so plain zstd gains little on them. The row filter
 //! replaces each byte by its difference from the byte one line before, as PNG's filter "up" does;
-//! differences are small numbers, and undoing it is an addition of whole lines.
+//! differences are small numbers, and undoing it is an addition of whole lines. Bit planes of such
+//! differences are smaller still and faster both ways; zstd is for columns of numbers, and for pictures that
+//! repeat themselves.
 
-use super::entropy;
 use super::layout::Codec;
+use super::planes;
+use super::schema::{Pixels, Raster};
 use multiversion::multiversion;
 use std::cell::RefCell;
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe::{CParameter, ParamSwitch, Strategy};
 
-/// Level of entropy coding alone.
-const ENTROPY: i32 = 0;
-/// The codecs are tried on so many pieces of a block, of about so many bytes; the better one gets the whole.
+/// Level at which zstd is asked for columns only.
+const COLUMNS_ONLY: i32 = 0;
+/// zstd's codecs are tried on so many pieces of a block, of about so many bytes; the better one gets the whole.
 const TRIAL_PIECES: usize = 4;
 const TRIAL_BYTES: usize = 4 << 10;
 
@@ -23,26 +25,33 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Stores `raw`, whose lines have `line_bytes`, in the smallest of the codecs' forms. A block that does
-/// not shrink by at least 1/64 stays as it is: reading it must be worth something.
-pub fn encode(raw: &[u8], line_bytes: usize, level: i32) -> std::io::Result<(Codec, Vec<u8>)> {
+/// Stores `raw`, which lies as `raster` says, in the smallest of the codecs' forms; at level 0, zstd is tried on
+/// columns of numbers only. A block that does not shrink by at least 1/64 stays as it is: reading it must be worth
+/// something.
+pub fn encode(raw: &[u8], raster: Raster, level: i32) -> std::io::Result<(Codec, Vec<u8>)> {
+    let planes = (raster.pixels != Pixels::None).then(|| (Codec::Planes, planes::encode(raw, raster)));
+    let smallest = match planes {
+        Some(planes) if level == COLUMNS_ONLY => planes,
+        Some(planes) => {
+            let frame = frame(raw, raster.line_bytes, level)?;
+            if frame.1.len() < planes.1.len() { frame } else { planes }
+        }
+        None => frame(raw, raster.line_bytes, if level == COLUMNS_ONLY { 1 } else { level })?,
+    };
+    let shrinks = smallest.1.len() + raw.len().div_ceil(64) <= raw.len();
+    Ok(if shrinks { smallest } else { (Codec::Raw, raw.to_vec()) })
+}
+
+/// One frame of zstd of the bytes or of their line differences, whichever seems smaller.
+fn frame(raw: &[u8], line_bytes: usize, level: i32) -> std::io::Result<(Codec, Vec<u8>)> {
     FILTERED.with_borrow_mut(|filtered| {
-        let filters = if level == ENTROPY {
-            filter_lines(raw, line_bytes, filtered);
-            entropy::trial(filtered) < entropy::trial(raw)
-        } else {
-            let trial = sample(raw, line_bytes);
-            filter_lines(&trial, line_bytes, filtered);
-            let filters = compress(filtered, level)?.len() < compress(&trial, level)?.len();
-            if filters {
-                filter_lines(raw, line_bytes, filtered);
-            }
-            filters
-        };
-        let (codec, content) = if filters { (Codec::ZstdLines, &filtered[..]) } else { (Codec::Zstd, raw) };
-        let packed = compress(content, level)?;
-        let shrinks = packed.len() + raw.len().div_ceil(64) <= raw.len();
-        Ok(if shrinks { (codec, packed) } else { (Codec::Raw, raw.to_vec()) })
+        let trial = sample(raw, line_bytes);
+        filter_lines(&trial, line_bytes, filtered);
+        if compress(filtered, level)?.len() >= compress(&trial, level)?.len() {
+            return Ok((Codec::Zstd, compress(raw, level)?));
+        }
+        filter_lines(raw, line_bytes, filtered);
+        Ok((Codec::ZstdLines, compress(filtered, level)?))
     })
 }
 
@@ -56,52 +65,33 @@ fn sample(raw: &[u8], line_bytes: usize) -> Vec<u8> {
 }
 
 /// Decodes `stored` into `out`, whose length is the block's exact decoded length.
-pub fn decode(codec: Codec, line_bytes: usize, stored: &[u8], out: &mut [u8]) -> Result<(), String> {
+pub fn decode(codec: Codec, raster: Raster, stored: &[u8], out: &mut [u8]) -> Result<(), String> {
     let n = match codec {
         Codec::Raw if stored.len() == out.len() => {
             out.copy_from_slice(stored);
             out.len()
         }
         Codec::Raw => stored.len(),
+        Codec::Planes => return planes::decode(stored, raster, out),
         Codec::Zstd | Codec::ZstdLines => decompress(stored, out).map_err(|e| format!("zstd: {e}"))?,
     };
     if n != out.len() {
         return Err(format!("{n} bytes decoded, {} expected", out.len()));
     }
     if codec == Codec::ZstdLines {
-        unfilter_lines(out, line_bytes);
+        sum_lines(out, raster.line_bytes);
     }
     Ok(())
 }
 
 fn compress(raw: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
-    if level == ENTROPY
-        && let Some(frame) = entropy::frame(raw)
-    {
-        return Ok(frame);
-    }
     COMPRESSOR.with_borrow_mut(|slot| {
         let compressor = match slot {
             Some((at, compressor)) if *at == level => compressor,
-            other => &mut other.insert((level, compressor(level)?)).1,
+            other => &mut other.insert((level, Compressor::new(level)?)).1,
         };
         compressor.compress(raw)
     })
-}
-
-/// zstd at `level`. Level 0 is entropy coding alone: after the row filter nearly all of what zstd gains on
-/// photographs is Huffman coding, and looking for repeated strings takes longer than that. Most blocks of
-/// that level come from [`entropy::frame`], which is faster; the library gets the others.
-fn compressor(level: i32) -> std::io::Result<Compressor<'static>> {
-    let mut compressor = Compressor::new(if level == ENTROPY { 1 } else { level })?;
-    if level == ENTROPY {
-        compressor.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast))?;
-        // Such a stride between looks passes over all but the plainest repeats.
-        compressor.set_parameter(CParameter::TargetLength(1000))?;
-        // By itself, zstd would leave out entropy coding at such a stride.
-        compressor.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable))?;
-    }
-    Ok(compressor)
 }
 
 fn decompress(stored: &[u8], out: &mut [u8]) -> std::io::Result<usize> {
@@ -123,11 +113,11 @@ fn filter_lines(raw: &[u8], line_bytes: usize, out: &mut Vec<u8>) {
     out.extend(raw[first..].iter().zip(raw).map(|(byte, above)| byte.wrapping_sub(*above)));
 }
 
-fn unfilter_lines(out: &mut [u8], line_bytes: usize) {
-    let line_bytes = line_bytes.max(1);
+/// Adds to each line the one before.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
+pub(super) fn sum_lines(out: &mut [u8], line_bytes: usize) {
     let mut rest = out;
-    while rest.len() > line_bytes {
-        let (above, below) = rest.split_at_mut(line_bytes);
+    while let Some((above, below)) = rest.split_at_mut_checked(line_bytes.max(1)) {
         below.iter_mut().zip(above.iter()).for_each(|(byte, above)| *byte = byte.wrapping_add(*above));
         rest = below;
     }
@@ -148,18 +138,35 @@ mod tests {
         (0..200u8).flat_map(|y| first.iter().map(move |v| v.wrapping_add(y.wrapping_mul(3)))).collect()
     }
 
+    /// Lines that resemble the one above, more so on one side.
+    fn soft() -> Vec<u8> {
+        let mut raw = noise(200 * 64);
+        for i in 64..raw.len() {
+            raw[i] = raw[i - 64].wrapping_add_signed(raw[i].cast_signed() >> (2 + i % 64 / 11));
+        }
+        raw
+    }
+
+    const NUMBERS: Raster = Raster { line_bytes: 64, pixels: Pixels::None };
+    const GRAY: Raster = Raster { line_bytes: 64, pixels: Pixels::Gray };
+
     #[test]
     fn each_content_gets_its_codec_and_comes_back() {
-        for (raw, expected) in
-            [(vec![7; 1000], Codec::Zstd), (noise(999), Codec::Raw), (lines(), Codec::ZstdLines)]
-        {
-            for level in [0, 3] {
-                let (codec, stored) = encode(&raw, 64, level).unwrap();
-                assert_eq!(codec, expected);
+        for (raw, numbers, level_0, level_3) in [
+            (vec![7; 1000], Codec::Zstd, Codec::Planes, Codec::Zstd),
+            (noise(999), Codec::Raw, Codec::Raw, Codec::Raw),
+            (lines(), Codec::ZstdLines, Codec::Planes, Codec::ZstdLines),
+            (soft(), Codec::ZstdLines, Codec::Planes, Codec::Planes),
+        ] {
+            for (raster, level, expected) in
+                [(NUMBERS, 0, numbers), (NUMBERS, 3, numbers), (GRAY, 0, level_0), (GRAY, 3, level_3)]
+            {
+                let (codec, stored) = encode(&raw, raster, level).unwrap();
+                assert_eq!(codec, expected, "level {level}");
                 let mut out = vec![0; raw.len()];
-                decode(codec, 64, &stored, &mut out).unwrap();
+                decode(codec, raster, &stored, &mut out).unwrap();
                 assert_eq!(out, raw);
-                assert!(decode(codec, 64, &stored, &mut out[1..]).is_err());
+                assert!(decode(codec, raster, &stored, &mut out[9..]).is_err());
             }
         }
     }
@@ -169,7 +176,7 @@ mod tests {
         fn the_row_filter_is_undone(raw in proptest::collection::vec(any::<u8>(), 0..400), line in 1usize..90) {
             let mut out = Vec::new();
             filter_lines(&raw, line, &mut out);
-            unfilter_lines(&mut out, line);
+            sum_lines(&mut out, line);
             prop_assert_eq!(out, raw);
         }
     }

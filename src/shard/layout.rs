@@ -106,6 +106,8 @@ pub enum Codec {
     Zstd = 1,
     /// One zstd frame of differences between lines.
     ZstdLines = 2,
+    /// Bit planes of differences.
+    Planes = 3,
 }
 
 /// Where one block of one field lies.
@@ -125,7 +127,7 @@ pub struct Entry {
 
 impl Codec {
     /// All codecs, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Raw, Self::Zstd, Self::ZstdLines];
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Zstd, Self::ZstdLines, Self::Planes];
 
     /// For people.
     pub fn as_str(self) -> &'static str {
@@ -133,6 +135,7 @@ impl Codec {
             Self::Raw => "raw",
             Self::Zstd => "zstd",
             Self::ZstdLines => "zstd+lines",
+            Self::Planes => "planes",
         }
     }
 }
@@ -160,6 +163,7 @@ impl Entry {
             0 => Codec::Raw,
             1 => Codec::Zstd,
             2 => Codec::ZstdLines,
+            3 => Codec::Planes,
             other => return Err(format!("codec {other} is unknown")),
         };
         Ok(Self {

@@ -5,11 +5,11 @@
 
 mod bytes;
 pub mod codec;
-mod entropy;
 mod error;
 pub mod layout;
 mod meta;
 mod mmap;
+mod planes;
 mod reader;
 mod schema;
 mod set;
@@ -22,7 +22,7 @@ pub use error::ShardError;
 pub use meta::{Content, SessionMeta, ShardMeta};
 pub use mmap::Mapped;
 pub use reader::Shard;
-pub use schema::{Field, Schema};
+pub use schema::{Field, Pixels, Raster, Schema};
 pub use set::{
     ClassInfo, DATASETS, Dataset, MANIFEST, MANIFEST_VERSION, Manifest, OpenShard, SessionInfo, ShardInfo,
     ShardSet,

@@ -6,7 +6,7 @@ use super::error::ShardError;
 use super::layout::{
     ALIGN, Codec, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES, MAX_META_BYTES,
 };
-use super::{codec, meta::ShardMeta, schema::Field, writer::checksum};
+use super::{codec, meta::ShardMeta, schema::Field, schema::Raster, writer::checksum};
 use crate::base::digest;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub struct Shard<B> {
 #[derive(Debug)]
 struct Column {
     row_bytes: u32,
-    line_bytes: usize,
+    raster: Raster,
     block_rows: u32,
     entries: Vec<Entry>,
 }
@@ -111,7 +111,7 @@ impl<B: Bytes> Shard<B> {
     pub fn read_block(&self, field: usize, block: usize, out: &mut [u8]) -> Result<(), ShardError> {
         let stored = self.checked_block(field, block)?;
         let column = &self.columns[field];
-        codec::decode(column.entries[block].codec, column.line_bytes, &stored, out)
+        codec::decode(column.entries[block].codec, column.raster, &stored, out)
             .map_err(|what| self.damaged_block(field, block, &what))
     }
 
@@ -251,7 +251,7 @@ fn columns(header: &Header, meta: &ShardMeta, index: &[u8]) -> Result<Vec<Column
         }
         let parsed: Result<Vec<Entry>, String> =
             entries.by_ref().take(n_blocks as usize).map(Entry::parse).collect();
-        let column = Column { row_bytes, line_bytes: field.line_bytes(), block_rows, entries: parsed? };
+        let column = Column { row_bytes, raster: field.raster(), block_rows, entries: parsed? };
         check_blocks(header, &column).map_err(|what| format!("field {}: {what}", field.name))?;
         out.push(column);
     }

@@ -26,10 +26,39 @@ impl Field {
         u32::try_from(bytes).ok().filter(|&n| n > 0 && n <= super::layout::MAX_BLOCK_BYTES)
     }
 
-    /// Bytes of one line: the values along the last axis; one value of a field without axes.
-    pub fn line_bytes(&self) -> usize {
-        self.shape.0.last().map_or(1, |&n| n as usize) * self.dtype.size() as usize
+    /// What the codecs make use of.
+    pub fn raster(&self) -> Raster {
+        let line_bytes = self.shape.0.last().map_or(1, |&n| n as usize) * self.dtype.size() as usize;
+        let pixels = match (self.dtype, &self.shape.0[..]) {
+            (DType::U8, &[3, height, width]) => Pixels::Colour { plane: height as usize * width as usize },
+            (DType::U8, [_, _, ..]) => Pixels::Gray,
+            _ => Pixels::None,
+        };
+        Raster { line_bytes, pixels }
     }
+}
+
+/// How a field's bytes lie: neighbours of which codecs make use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raster {
+    /// Bytes of one line: the values along the last axis; one value of a field without axes.
+    pub line_bytes: usize,
+    /// Whether the bytes are pixels.
+    pub pixels: Pixels,
+}
+
+/// What a field's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pixels {
+    /// No bytes, or none with lines.
+    None,
+    /// Bytes with two axes or more.
+    Gray,
+    /// Red, green and blue, a plane of so many bytes each.
+    Colour {
+        /// Height × width.
+        plane: usize,
+    },
 }
 
 /// The fields of a record, in file order.

@@ -4,7 +4,7 @@
 
 use super::error::ShardError;
 use super::layout::{ALIGN, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES};
-use super::{codec, meta::ShardMeta};
+use super::{codec, meta::ShardMeta, schema::Raster};
 use crate::base::digest::LateStart;
 use crate::base::{Fingerprint, digest};
 use std::io::{Seek, SeekFrom, Write};
@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 pub struct BlockOptions {
     /// Decoded bytes to aim at per block.
     pub target_bytes: u32,
-    /// zstd level; 0 is entropy coding alone.
+    /// zstd level; 0 leaves images of bytes to their bit planes.
     pub level: i32,
 }
 
 impl Default for BlockOptions {
-    /// 256 KiB decode in well under a millisecond and amortise the frame. Level 0 takes less than half the
-    /// time of level 1 and gives photographs that are 5 % larger (docs/performance.md).
+    /// 256 KiB decode in well under a millisecond and amortise a frame of zstd. zstd seldom makes photographs
+    /// smaller than their bit planes are, and takes long to find out (docs/performance.md).
     fn default() -> Self {
         Self { target_bytes: 256 << 10, level: 0 }
     }
@@ -36,7 +36,9 @@ pub fn block_rows(row_bytes: u32, options: BlockOptions) -> u32 {
 #[derive(Debug)]
 pub struct PackedBlock {
     codec: super::layout::Codec,
-    stored: Vec<u8>,
+    /// With the zeros that follow.
+    padded: Vec<u8>,
+    stored_bytes: u32,
     raw_bytes: u32,
     checksum: u32,
 }
@@ -44,21 +46,23 @@ pub struct PackedBlock {
 impl PackedBlock {
     /// Bytes it takes in the file.
     pub fn stored_bytes(&self) -> usize {
-        self.stored.len()
+        self.stored_bytes as usize
     }
 }
 
-/// Compresses one block of a field whose lines have `line_bytes`. Pure, so that blocks can be packed in
-/// parallel and written in order.
-pub fn pack(raw: &[u8], line_bytes: usize, level: i32) -> Result<PackedBlock, ShardError> {
+/// Compresses one block of a field that lies as `raster` says. Pure, so that blocks can be packed in parallel and
+/// written in order.
+pub fn pack(raw: &[u8], raster: Raster, level: i32) -> Result<PackedBlock, ShardError> {
     let raw_bytes = u32::try_from(raw.len())
         .ok()
         .filter(|&n| n <= MAX_BLOCK_BYTES)
         .ok_or_else(|| ShardError::Misuse(format!("a block of {} bytes is too large", raw.len())))?;
-    let (codec, stored) = codec::encode(raw, line_bytes, level)
+    let (codec, mut padded) = codec::encode(raw, raster, level)
         .map_err(|e| ShardError::Misuse(format!("zstd level {level}: {e}")))?;
-    let checksum = digest::crc32c(&stored);
-    Ok(PackedBlock { codec, stored, raw_bytes, checksum })
+    let checksum = digest::crc32c(&padded);
+    let stored_bytes = padded.len() as u32;
+    padded.resize(padded.len().next_multiple_of(ALIGN as usize), 0);
+    Ok(PackedBlock { codec, padded, stored_bytes, raw_bytes, checksum })
 }
 
 /// Writes a shard to any seekable output.
@@ -116,26 +120,23 @@ impl<W: Write + Seek> ShardWriter<W> {
                 block.raw_bytes, self.meta.schema.0[field].name
             )));
         }
-        self.pad()?;
         self.index[field].push(Entry {
             at: self.at,
-            stored_bytes: block.stored.len() as u32,
+            stored_bytes: block.stored_bytes,
             raw_bytes: block.raw_bytes,
             checksum: block.checksum,
             codec: block.codec,
         });
         self.rows[field] += rows;
-        self.write(&block.stored)
+        self.write(&block.padded)
     }
 
-    /// Packs and appends a whole column of numbers. They repeat, so that a search for repeats pays: level 0
-    /// counts as 1.
+    /// Packs and appends a whole column.
     pub fn append_column(&mut self, field: usize, raw: &[u8], level: i32) -> Result<(), ShardError> {
         let row_bytes = self.meta.schema.0[field].row_bytes().expect("checked in new");
         let block_bytes = row_bytes as usize * self.meta.block_rows[field] as usize;
-        let line_bytes = self.meta.schema.0[field].line_bytes();
-        let level = if level == 0 { 1 } else { level };
-        raw.chunks(block_bytes).try_for_each(|chunk| self.append(field, &pack(chunk, line_bytes, level)?))
+        let raster = self.meta.schema.0[field].raster();
+        raw.chunks(block_bytes).try_for_each(|chunk| self.append(field, &pack(chunk, raster, level)?))
     }
 
     /// Writes index, metadata and header, and gives the output back.
@@ -147,7 +148,6 @@ impl<W: Write + Seek> ShardWriter<W> {
         let meta = self.meta.encode().map_err(ShardError::Misuse)?;
         let mut index = Vec::with_capacity(self.index.iter().map(Vec::len).sum::<usize>() * ENTRY_BYTES);
         self.index.iter().flatten().for_each(|entry| index.extend_from_slice(&entry.encode()));
-        self.pad()?;
         let mut header = Header {
             n_fields: self.index.len() as u32,
             n_rows,
@@ -167,11 +167,6 @@ impl<W: Write + Seek> ShardWriter<W> {
         written.map_err(ShardError::io(&self.path, "write"))?;
         let blake3 = self.digest.finish(&encoded);
         Ok((self.out, Sealed { bytes: header.file_bytes, checksum: header.checksum, blake3 }))
-    }
-
-    fn pad(&mut self) -> Result<(), ShardError> {
-        let gap = self.at.next_multiple_of(ALIGN) - self.at;
-        self.write(&[0; ALIGN as usize][..gap as usize])
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ShardError> {

@@ -53,7 +53,7 @@ impl Job<'_> {
             let mut raw = Vec::with_capacity(numbers.len() * self.images.stored.len());
             numbers.iter().try_for_each(|&row| self.append(row, memory, &mut raw))?;
             self.tell(numbers.len())?;
-            Ok(pack(&raw, image.line_bytes(), options.level)?)
+            Ok(pack(&raw, image.raster(), options.level)?)
         };
         let blocks = numbers.par_chunks(rows(&image) as usize).map_init(Memory::default, block);
         for block in blocks.collect::<Result<Vec<_>>>()? {

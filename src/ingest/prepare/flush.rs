@@ -7,8 +7,9 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-/// Bytes between two flushes: the disk is busy for far longer than a flush costs.
-const PIECE: usize = 16 << 20;
+/// Bytes between two flushes: enough that a flush costs little, few enough that little is left for the last, for which
+/// all wait.
+const PIECE: usize = 8 << 20;
 
 /// Brings a growing file to disk beside its writer. Once [`Flusher::finish`] has passed, an error of the
 /// disk was not overlooked: the system tells of it only once, maybe to this flush and not to a later one.

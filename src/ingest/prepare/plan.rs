@@ -98,7 +98,7 @@ fn image_bytes(files: &[&Path], labelled: bool, options: &PrepareOptions) -> Res
         for path in files {
             read_image(path, form, &mut raw)?;
         }
-        Ok(pack(&raw, field.line_bytes(), options.level)?.stored_bytes() as u64)
+        Ok(pack(&raw, field.raster(), options.level)?.stored_bytes() as u64)
     };
     let stored: u64 = tried.par_chunks(rows).map(stored).sum::<Result<u64>>()?;
     Ok(stored * files.len() as u64 / tried.len() as u64)
@@ -110,6 +110,7 @@ fn session_bytes(set: &NeuralSet, path: &Path, options: &PrepareOptions) -> Resu
     let raw: Vec<u8> = values.flat_map(|v| v.to_le_bytes()).collect();
     let half = options.responses != super::Responses::F32;
     let blocks = raw.chunks(options.blocks().target_bytes as usize);
-    let stored = blocks.map(|raw| Ok(pack(raw, 4 * session.n_neurons, options.level)?.stored_bytes() as u64));
+    let raster = Field::new("responses", crate::base::DType::F32, &[session.n_neurons as u32]).raster();
+    let stored = blocks.map(|raw| Ok(pack(raw, raster, options.level)?.stored_bytes() as u64));
     Ok(stored.sum::<Result<u64>>()? / if half { 2 } else { 1 })
 }

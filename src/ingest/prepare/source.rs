@@ -28,11 +28,14 @@ pub(super) fn source_files(set: &Found) -> (&Path, Vec<&Path>) {
 /// Fingerprint of the names of a data set's files and, if they are given, of their lengths.
 pub(super) fn source_fingerprint(set: &Found, lengths: Option<&[u64]>) -> Fingerprint {
     let (root, files) = source_files(set);
+    let root = root.as_os_str().as_encoded_bytes();
     let lines = |(chunk, paths): (usize, &[&Path])| {
         let mut lines = Vec::with_capacity(64 * paths.len());
         for (i, path) in paths.iter().enumerate() {
-            let name = path.strip_prefix(root).unwrap_or(path);
-            lines.extend_from_slice(name.as_os_str().as_encoded_bytes());
+            let path = path.as_os_str().as_encoded_bytes();
+            // Paths were made by joining, so that their bytes tell; comparing them part by part takes long.
+            let name = path.strip_prefix(root).map_or(path, |name| name.strip_prefix(b"/").unwrap_or(name));
+            lines.extend_from_slice(name);
             if let Some(lengths) = lengths {
                 lines.extend_from_slice(format!("\t{}", lengths[chunk * FILES_AT_ONCE + i]).as_bytes());
             }

@@ -216,7 +216,7 @@ impl Job<'_> {
             lengths.push(found.file_bytes);
         }
         self.tell(items.len())?;
-        Ok((pack(raw, field.line_bytes(), self.options.level)?, sums, lengths))
+        Ok((pack(raw, field.raster(), self.options.level)?, sums, lengths))
     }
 
     /// Refuses to make a shard that a part should have made.

@@ -1,10 +1,11 @@
-//! Any bytes as a shard, and any index and metadata behind a header with a right checksum.
+//! Any bytes as a shard, any index and metadata behind a header with a right checksum, and any block of any codec.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use nct::base::digest::{crc32c, crc32c_append};
-use nct::shard::Shard;
-use nct::shard::layout::Header;
+use nct::shard::codec::decode;
+use nct::shard::layout::{Codec, Header};
+use nct::shard::{Pixels, Raster, Shard};
 use std::path::Path;
 
 /// Blocks beyond this are not decoded: a forged size costs memory up to the format's limit, which is allowed.
@@ -26,6 +27,10 @@ fn read(bytes: &[u8]) {
 fuzz_target!(|data: &[u8]| {
     read(data);
     let Some((sizes, rest)) = data.split_first_chunk::<4>() else { return };
+    let [line, plane, size, kind] = sizes.map(usize::from);
+    let pixels = [Pixels::None, Pixels::Gray, Pixels::Colour { plane: plane.max(1) }][kind % 3];
+    let codec = Codec::ALL[kind / 3 % Codec::ALL.len()];
+    let _ = decode(codec, Raster { line_bytes: line, pixels }, rest, &mut vec![0; 16 * size + kind / 16]);
     let (n_blocks, n_index) = (usize::from(sizes[0]) * 8, usize::from(sizes[1]) * 24);
     let Some((blocks, rest)) = rest.split_at_checked(n_blocks) else { return };
     let Some((index, meta)) = rest.split_at_checked(n_index) else { return };
