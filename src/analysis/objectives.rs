@@ -204,7 +204,9 @@ mod tests {
         for i in 0..4 {
             let alone = run(&targets.narrow(0, i as i64, 1), &seeds[i..=i], &norms[i..=i]);
             let apart = (all.narrow(0, i as i64, 1) - alone).abs().max().double_value(&[]);
-            assert!(apart < 1e-5, "{i}: {apart}");
+            // Convolutions of one and of four images are summed in other orders on some processors, and twenty large
+            // steps widen that; images of other targets or seeds are 1 apart.
+            assert!(apart < 1e-3, "{i}: {apart}");
         }
     }
 }

@@ -412,9 +412,10 @@ mod tests {
                 let Some(expected) = after[(step + 1).to_string()].as_array() else { continue };
                 for (found, expected) in values(&params).iter().zip(expected) {
                     let expected = expected.as_f64().unwrap();
-                    // To the bit: the same operations, each rounded once where PyTorch's are.
+                    // To the last bits, which differ between processors: libtorch has kernels for each.
+                    let apart = (f64::from(*found) - expected).abs();
                     assert!(
-                        *found == expected as f32,
+                        apart <= 4.0 * f64::from(f32::EPSILON) * expected.abs(),
                         "{settings:?}, update {step}: {found}, expected {expected}"
                     );
                 }
