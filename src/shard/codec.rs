@@ -166,7 +166,9 @@ mod tests {
                 let mut out = vec![0; raw.len()];
                 decode(codec, raster, &stored, &mut out).unwrap();
                 assert_eq!(out, raw);
-                assert!(decode(codec, raster, &stored, &mut out[9..]).is_err());
+                // Planes have no end within a group but where a value is not zero.
+                let fewer = if codec == Codec::Planes { 8 } else { 1 };
+                assert!(decode(codec, raster, &stored, &mut out[fewer..]).is_err());
             }
         }
     }

@@ -81,7 +81,9 @@ pub(super) fn decode(stored: &[u8], raster: Raster, out: &mut [u8]) -> Result<()
     if most > GROUP || sum != planes.len() {
         return Err(format!("planes: {sum} expected, at most {most} a group, and {} there", planes.len()));
     }
-    spread(counts, planes, out);
+    if !spread(counts, planes, out) {
+        return Err("planes: values after the last".to_owned());
+    }
     super::codec::sum_lines(out, raster.line_bytes);
     if let Pixels::Colour { plane } = raster.pixels {
         out.chunks_exact_mut(3 * plane).for_each(|image| plus_green(image, plane));
@@ -173,7 +175,8 @@ fn store(groups: &[u64], counts: &mut [u8], planes: &mut [u8]) -> usize {
 }
 
 /// Fills `out` with the differences of which `planes` are stored. `counts` are at most 8 each and sum to their number.
-fn spread(counts: &[u8], planes: &[u8], out: &mut [u8]) {
+/// Says whether what follows in the last group is zero, as it should be.
+fn spread(counts: &[u8], planes: &[u8], out: &mut [u8]) -> bool {
     let whole = out.len() / CHUNK;
     let last = whole * GROUPS / 2;
     let at = spread_chunks(&counts[..last], planes, &mut out[..whole * CHUNK]);
@@ -181,7 +184,9 @@ fn spread(counts: &[u8], planes: &[u8], out: &mut [u8]) {
     word[..counts.len() - last].copy_from_slice(&counts[last..]);
     spread_chunks(&word, &planes[at..], &mut rest);
     let out = &mut out[whole * CHUNK..];
-    out.copy_from_slice(&rest[..out.len()]);
+    let (rest, after) = rest.split_at(out.len());
+    out.copy_from_slice(rest);
+    after.iter().all(|&value| value == 0)
 }
 
 /// [`spread`] of whole chunks. Gives the number of planes that they have.
@@ -303,6 +308,8 @@ mod tests {
             assert!(back(&stored[..n], GRAY, 10).is_err());
         }
         assert!(back(&[&stored[..], &[0]].concat(), GRAY, 10).is_err());
+        // The third value is not zero.
+        assert!(back(&[3, 0x40, 0x80, 0x20], GRAY, 2).unwrap_err().contains("after the last"));
         assert!(back(&[&[9][..], &[1; 9]].concat(), GRAY, 8).unwrap_err().contains("at most 9"));
     }
 
