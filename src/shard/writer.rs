@@ -178,5 +178,5 @@ impl<W: Write + Seek> ShardWriter<W> {
 
 /// Checksum over the header (its own field zero), the index and the metadata.
 pub(super) fn checksum(header: &[u8], index: &[u8], meta: &[u8]) -> u32 {
-    digest::crc32c_append(digest::crc32c_append(digest::crc32c(header), index), meta)
+    digest::crc32c_of_parts([header, index, meta])
 }

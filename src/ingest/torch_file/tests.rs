@@ -20,7 +20,7 @@ fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
     for e in entries {
         let place = e.same_as.map_or(file.len(), |i| places[i]);
         places.push(place);
-        let sizes = [crc32fast::hash(e.data), e.data.len() as u32, e.data.len() as u32];
+        let sizes = [crc_fast::crc32_iso_hdlc(e.data), e.data.len() as u32, e.data.len() as u32];
         let sizes: Vec<u8> = sizes.iter().flat_map(|n| n.to_le_bytes()).collect();
         let name_len = (e.name.len() as u16).to_le_bytes();
         if e.same_as.is_none() {

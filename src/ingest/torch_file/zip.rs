@@ -86,7 +86,11 @@ fn entry(file: &[u8], at: usize, extra: usize, extra_len: usize) -> Result<&[u8]
     let start = local + 30 + small(file, local + 26, 2)? + small(file, local + 28, 2)?;
     let data = start.checked_add(size).and_then(|end| file.get(start..end));
     let data = data.ok_or_else(|| format!("{size} bytes are announced, more than the file has"))?;
-    if u64::from(crc32fast::hash(data)) == crc { Ok(data) } else { Err("its checksum is wrong".into()) }
+    if u64::from(crc_fast::crc32_iso_hdlc(data)) == crc {
+        Ok(data)
+    } else {
+        Err("its checksum is wrong".into())
+    }
 }
 
 /// Replaces fields of all ones by those of the zip64 extra field.

@@ -113,7 +113,7 @@ impl Zip {
         // Version 2.0, no flags, stored, a fixed time.
         let mut head = Vec::new();
         head.extend([20, 0, 0, 0, 0, 0, 0, 0, 0x21, 0]);
-        head.extend(crc32fast::hash(content).to_le_bytes());
+        head.extend(crc_fast::crc32_iso_hdlc(content).to_le_bytes());
         head.extend((content.len() as u32).to_le_bytes());
         head.extend((content.len() as u32).to_le_bytes());
         head.extend((name.len() as u16).to_le_bytes());
