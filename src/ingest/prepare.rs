@@ -2,6 +2,7 @@
 //! when it is whole; the bytes are a function of the input and the options, whatever the threads.
 
 mod flush;
+mod images;
 mod order;
 mod plan;
 mod read;
@@ -22,9 +23,10 @@ use crate::shard::{
     BlockOptions, ClassInfo, Content, Dataset, Field, MANIFEST, MANIFEST_VERSION, Manifest, SessionInfo,
     SessionMeta, ShardSet,
 };
+use images::Seen;
 use rayon::prelude::*;
 use read::{Form, read_image};
-use source::{file_bytes, file_lengths, source_files, source_fingerprint, source_setting};
+use source::{Source, file_bytes, file_lengths, names_fingerprint, source_files};
 use staging::Staging;
 use std::collections::BTreeSet;
 use std::fs;
@@ -273,7 +275,8 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
     // Lengths are told by reading; asking for them before would take as long as statistics and filter together.
     let labelled = matches!(set, Found::Images(_));
     let mut begun = options.settings(labelled);
-    begun.push(format!("files = {}", source_fingerprint(set, None)));
+    let names = names_fingerprint(set);
+    begun.push(format!("files = {names}"));
     let staging = match options.share {
         Share::All => Staging::open(&out, set.name(), &begun)?,
         Share::Part { part, parts } => Staging::open_part(&out, set.name(), part, parts, &begun)?,
@@ -283,11 +286,11 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
     let mut job =
         Job { name, options, settings, staging, blocks: options.blocks(), progress, notes: Vec::new() };
     let made = match set {
-        Found::Images(set) => job.images(set),
-        Found::Neural(set) => job.neural(set),
+        Found::Images(set) => job.images(set, &names),
+        Found::Neural(set) => job.neural(set, &names),
     };
     match made {
-        Ok((mut manifest, lengths, images)) => {
+        Ok((manifest, images)) => {
             let group = set.group().map(str::to_owned);
             if let Share::Part { part, parts } = options.share {
                 job.notes.push(format!("part {} of {parts}; --merge puts them together", part + 1));
@@ -295,8 +298,6 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
                 let images = manifest.shards.iter().filter(|s| s.session.is_none()).map(|s| s.rows).sum();
                 return Ok(Prepared { group, manifest, images, notes: job.notes });
             }
-            manifest.settings.push(source_setting(set, &lengths));
-            manifest.raw_bytes = lengths.iter().sum();
             Ok(Prepared { group, manifest: job.staging.finish(manifest)?, images, notes: job.notes })
         }
         Err(e) => {
@@ -311,7 +312,7 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
 /// What the bytes of a data set's shards depend on.
 fn settings(set: &Found, options: &PrepareOptions) -> Result<Vec<String>> {
     let mut settings = options.settings(matches!(set, Found::Images(_)));
-    settings.push(source_setting(set, &file_lengths(&source_files(set).1)?));
+    settings.push(Source::of(&names_fingerprint(set), &file_lengths(&source_files(set).1)?).setting);
     Ok(settings)
 }
 
@@ -347,10 +348,10 @@ type Item<'a> = (&'a Path, u32, u32);
 type Part<'a> = (Option<Split>, Vec<Item<'a>>);
 
 impl Job<'_> {
-    /// Makes the shards; gives the manifest so far, the lengths of the source files and the number of images.
-    fn images(&mut self, set: &ImageSet) -> Result<(Manifest, Vec<u64>, u64)> {
-        let n_images = (set.train.len() + set.test.len()) as u64;
-        (self.progress)(Progress::Begin(&set.name, n_images));
+    /// Makes the shards; gives the manifest so far and the number of images.
+    fn images(&mut self, set: &ImageSet, names: &Fingerprint) -> Result<(Manifest, u64)> {
+        let n_images = set.train.len() + set.test.len();
+        (self.progress)(Progress::Begin(&set.name, n_images as u64));
         let Some((first, _)) = set.train.first().or(set.test.first()) else {
             return Err(IngestError::bad(&set.root, "holds no image"));
         };
@@ -364,24 +365,28 @@ impl Job<'_> {
             (Some(split), (0..files.len()).filter(wanted).map(item).collect())
         };
         let parts = Split::ALL.map(items);
-        let written = self.image_shards(&parts, &Content::Images, shape, DType::U8)?;
         // Of what is trained on; a set that only tests has statistics of its own.
         let shown = parts.iter().position(|(_, items)| !items.is_empty()).unwrap_or(0);
-        let sums = &written[shown].0;
-        let mut lengths = vec![0; n_images as usize];
-        for ((split, items), (_, read)) in parts.iter().zip(&written) {
-            // Files of the test set are numbered on their own, and come last.
-            let first = if *split == Some(Split::Test) { set.train.len() } else { 0 };
-            // Of a part, whose lengths nobody asks for, not all were read.
-            items.iter().zip(read).for_each(|(item, &bytes)| lengths[first + item.1 as usize] = bytes);
-        }
+        let (sums, source) =
+            self.image_shards(&parts, &Content::Images, shape, DType::U8, |seen: &[Seen]| {
+                let mut lengths = vec![0; n_images];
+                for ((split, items), (_, read)) in parts.iter().zip(seen) {
+                    // Files of the test set are numbered on their own, and come last.
+                    let first = if *split == Some(Split::Test) { set.train.len() } else { 0 };
+                    // Of a part, whose lengths nobody asks for, not all were read.
+                    for (item, &bytes) in items.iter().zip(read) {
+                        lengths[first + item.1 as usize] = bytes;
+                    }
+                }
+                (seen[shown].0.clone(), Source::of(names, &lengths))
+            })?;
         let classes =
             set.classes.iter().map(|c| ClassInfo { id: c.id.clone(), words: c.words.clone() }).collect();
-        Ok((self.manifest(shape, DType::U8, sums, classes, Vec::new()), lengths, n_images))
+        Ok((self.manifest(shape, DType::U8, &sums, source, classes, Vec::new()), n_images as u64))
     }
 
     /// As [`Job::images`].
-    fn neural(&mut self, set: &NeuralSet) -> Result<(Manifest, Vec<u64>, u64)> {
+    fn neural(&mut self, set: &NeuralSet, names: &Fingerprint) -> Result<(Manifest, u64)> {
         let n_images = set.images.len() as u64;
         (self.progress)(Progress::Begin(&set.name, n_images));
         let trains = split::neural_training(set.n_split(), self.options.train_frac, self.options.split_seed);
@@ -411,10 +416,14 @@ impl Job<'_> {
         if first.dtype == DType::F32 {
             self.notes.push("images are floating-point: they are not divided by 255".to_owned());
         }
-        let written = self.image_shards(&[(None, items)], &Content::Stimuli, first.shape, first.dtype)?;
-        let (sums, read) = &written[0];
-        lengths.extend_from_slice(read);
-        Ok((self.manifest(first.shape, first.dtype, sums, Vec::new(), infos), lengths, n_images))
+        let (shape, dtype) = (first.shape, first.dtype);
+        let (sums, source) =
+            self.image_shards(&[(None, items)], &Content::Stimuli, shape, dtype, |seen: &[Seen]| {
+                let (sums, read) = &seen[0];
+                lengths.extend_from_slice(read);
+                (sums.clone(), Source::of(names, &lengths))
+            })?;
+        Ok((self.manifest(shape, dtype, &sums, source, Vec::new(), infos), n_images))
     }
 
     fn manifest(
@@ -422,6 +431,7 @@ impl Job<'_> {
         image: [u32; 3],
         pixels: DType,
         sums: &PixelSums,
+        source: Source,
         classes: Vec<ClassInfo>,
         sessions: Vec<SessionInfo>,
     ) -> Manifest {
@@ -430,8 +440,8 @@ impl Job<'_> {
             version: MANIFEST_VERSION,
             dataset: self.name.clone(),
             writer: format!("nct {}", env!("CARGO_PKG_VERSION")),
-            settings: self.settings.clone(),
-            raw_bytes: 0,
+            settings: self.settings.iter().cloned().chain([source.setting]).collect(),
+            raw_bytes: source.bytes,
             image,
             pixels,
             mean,

@@ -16,11 +16,21 @@ pub(super) struct PixelSums {
 impl PixelSums {
     /// The sums of one stored image of so many channels.
     pub(super) fn of(image: &[u8], channels: u32, dtype: DType) -> Self {
+        let mut sums = Self::default();
+        sums.add_image(image, channels, dtype);
+        sums
+    }
+
+    /// Adds those of one stored image of so many channels.
+    pub(super) fn add_image(&mut self, image: &[u8], channels: u32, dtype: DType) {
         let plane = image.len() / channels as usize;
-        let is_u8 = dtype == DType::U8;
-        let sums = |plane| if is_u8 { byte_sums(plane) } else { float_sums(plane) };
-        let n_pixels = plane as u64 / dtype.size();
-        Self { n_pixels, is_u8, channels: image.chunks_exact(plane).map(sums).collect() }
+        self.is_u8 = dtype == DType::U8;
+        self.n_pixels += plane as u64 / dtype.size();
+        self.channels.resize(channels as usize, (0.0, 0.0));
+        for (sum, plane) in self.channels.iter_mut().zip(image.chunks_exact(plane)) {
+            let more = if self.is_u8 { byte_sums(plane) } else { float_sums(plane) };
+            *sum = (sum.0 + more.0, sum.1 + more.1);
+        }
     }
 
     /// Adds the sums of the images that follow.

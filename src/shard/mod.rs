@@ -9,6 +9,7 @@ mod error;
 pub mod layout;
 mod meta;
 mod mmap;
+mod pieces;
 mod planes;
 mod reader;
 mod schema;

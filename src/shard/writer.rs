@@ -4,7 +4,7 @@
 
 use super::error::ShardError;
 use super::layout::{ALIGN, ENTRY_BYTES, Entry, HEADER_BYTES, Header, MAX_BLOCK_BYTES};
-use super::{codec, meta::ShardMeta, schema::Raster};
+use super::{codec, meta::ShardMeta, pieces::Pieces, schema::Raster};
 use crate::base::digest::LateStart;
 use crate::base::{Fingerprint, digest};
 use std::io::{Seek, SeekFrom, Write};
@@ -68,7 +68,7 @@ pub fn pack(raw: &[u8], raster: Raster, level: i32) -> Result<PackedBlock, Shard
 /// Writes a shard to any seekable output.
 #[derive(Debug)]
 pub struct ShardWriter<W: Write + Seek> {
-    out: W,
+    out: Pieces<W>,
     path: PathBuf,
     at: u64,
     meta: ShardMeta,
@@ -103,14 +103,15 @@ impl<W: Write + Seek> ShardWriter<W> {
             }
         }
         let (path, digest) = (path.to_path_buf(), LateStart::default());
+        let out = Pieces::new(out);
         let mut writer =
             Self { out, path, at: 0, meta, index: vec![Vec::new(); n], rows: vec![0; n], digest };
-        writer.write(&[0; HEADER_BYTES])?;
+        writer.write(vec![0; HEADER_BYTES])?;
         Ok(writer)
     }
 
     /// Appends the next block of field `field`. All blocks but a field's last must be full.
-    pub fn append(&mut self, field: usize, block: &PackedBlock) -> Result<(), ShardError> {
+    pub fn append(&mut self, field: usize, block: PackedBlock) -> Result<(), ShardError> {
         let row_bytes = u64::from(self.meta.schema.0[field].row_bytes().expect("checked in new"));
         let full = u64::from(self.meta.block_rows[field]);
         let (rows, rest) = (u64::from(block.raw_bytes) / row_bytes, u64::from(block.raw_bytes) % row_bytes);
@@ -128,7 +129,7 @@ impl<W: Write + Seek> ShardWriter<W> {
             codec: block.codec,
         });
         self.rows[field] += rows;
-        self.write(&block.padded)
+        self.write(block.padded)
     }
 
     /// Packs and appends a whole column.
@@ -136,7 +137,7 @@ impl<W: Write + Seek> ShardWriter<W> {
         let row_bytes = self.meta.schema.0[field].row_bytes().expect("checked in new");
         let block_bytes = row_bytes as usize * self.meta.block_rows[field] as usize;
         let raster = self.meta.schema.0[field].raster();
-        raw.chunks(block_bytes).try_for_each(|chunk| self.append(field, &pack(chunk, raster, level)?))
+        raw.chunks(block_bytes).try_for_each(|chunk| self.append(field, pack(chunk, raster, level)?))
     }
 
     /// Writes index, metadata and header, and gives the output back.
@@ -159,20 +160,21 @@ impl<W: Write + Seek> ShardWriter<W> {
             checksum: 0,
         };
         header.checksum = checksum(&header.encode(), &index, &meta);
-        self.write(&index)?;
-        self.write(&meta)?;
-        self.out.seek(SeekFrom::Start(0)).map_err(ShardError::io(&self.path, "seek"))?;
+        self.write(index)?;
+        self.write(meta)?;
+        let mut out = self.out.finish().map_err(ShardError::io(&self.path, "write"))?;
+        out.seek(SeekFrom::Start(0)).map_err(ShardError::io(&self.path, "seek"))?;
         let encoded = header.encode();
-        let written = self.out.write_all(&encoded).and_then(|()| self.out.flush());
+        let written = out.write_all(&encoded).and_then(|()| out.flush());
         written.map_err(ShardError::io(&self.path, "write"))?;
         let blake3 = self.digest.finish(&encoded);
-        Ok((self.out, Sealed { bytes: header.file_bytes, checksum: header.checksum, blake3 }))
+        Ok((out, Sealed { bytes: header.file_bytes, checksum: header.checksum, blake3 }))
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), ShardError> {
+    fn write(&mut self, bytes: Vec<u8>) -> Result<(), ShardError> {
         self.at += bytes.len() as u64;
-        self.digest.update(bytes);
-        self.out.write_all(bytes).map_err(ShardError::io(&self.path, "write"))
+        self.digest.update(&bytes);
+        self.out.push(bytes).map_err(ShardError::io(&self.path, "write"))
     }
 }
 

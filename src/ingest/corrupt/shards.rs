@@ -8,7 +8,7 @@ use crate::shard::{
 };
 use rayon::prelude::*;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 impl Job<'_> {
@@ -47,7 +47,7 @@ impl Job<'_> {
         let file = format!("{}-00000.nct", self.options.split);
         let path = root.join(&file);
         let out = File::create(&path).map_err(IngestError::io(&path, "create"))?;
-        let mut writer = ShardWriter::new(BufWriter::new(out), &path, meta)?;
+        let mut writer = ShardWriter::new(out, &path, meta)?;
         let numbers: Vec<usize> = (0..self.images.ids.len()).collect();
         let block = |memory: &mut Memory, numbers: &[usize]| {
             let mut raw = Vec::with_capacity(numbers.len() * self.images.stored.len());
@@ -57,16 +57,14 @@ impl Job<'_> {
         };
         let blocks = numbers.par_chunks(rows(&image) as usize).map_init(Memory::default, block);
         for block in blocks.collect::<Result<Vec<_>>>()? {
-            writer.append(0, &block)?;
+            writer.append(0, block)?;
         }
         for (field, words) in [(1, &self.images.ids), (2, &self.images.labels)] {
             let raw: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
             writer.append_column(field, &raw, options.level)?;
         }
         let (out, Sealed { bytes, checksum, blake3 }) = writer.finish()?;
-        let flushed =
-            out.into_inner().map_err(std::io::IntoInnerError::into_error).and_then(|out| out.sync_all());
-        flushed.map_err(IngestError::io(&path, "write"))?;
+        out.sync_all().map_err(IngestError::io(&path, "write"))?;
         Ok(ShardInfo { file, split, session: None, rows: numbers.len() as u64, bytes, checksum, blake3 })
     }
 

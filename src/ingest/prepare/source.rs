@@ -8,9 +8,21 @@ use std::path::{Path, PathBuf};
 /// Files whose names or lengths one task gathers.
 const FILES_AT_ONCE: usize = 256;
 
-/// How the manifest states the files and their lengths.
-pub(super) fn source_setting(set: &Found, lengths: &[u64]) -> String {
-    format!("source = {}", source_fingerprint(set, Some(lengths)))
+/// What a manifest says of the files that a data set was made from.
+pub(super) struct Source {
+    /// One of its settings.
+    pub(super) setting: String,
+    /// Length of all files.
+    pub(super) bytes: u64,
+}
+
+impl Source {
+    /// Of files whose names have the fingerprint `names`, and of such lengths.
+    pub(super) fn of(names: &Fingerprint, lengths: &[u64]) -> Self {
+        let words: Vec<u8> = lengths.iter().flat_map(|n| n.to_le_bytes()).collect();
+        let both = Fingerprint::of_parts([names.as_str().as_bytes(), &words]);
+        Self { setting: format!("source = {both}"), bytes: lengths.iter().sum() }
+    }
 }
 
 /// The folder of a data set and all files that it is made from.
@@ -25,25 +37,22 @@ pub(super) fn source_files(set: &Found) -> (&Path, Vec<&Path>) {
     }
 }
 
-/// Fingerprint of the names of a data set's files and, if they are given, of their lengths.
-pub(super) fn source_fingerprint(set: &Found, lengths: Option<&[u64]>) -> Fingerprint {
+/// Fingerprint of the names of a data set's files.
+pub(super) fn names_fingerprint(set: &Found) -> Fingerprint {
     let (root, files) = source_files(set);
     let root = root.as_os_str().as_encoded_bytes();
-    let lines = |(chunk, paths): (usize, &[&Path])| {
+    let lines = |paths: &[&Path]| {
         let mut lines = Vec::with_capacity(64 * paths.len());
-        for (i, path) in paths.iter().enumerate() {
+        for path in paths {
             let path = path.as_os_str().as_encoded_bytes();
             // Paths were made by joining, so that their bytes tell; comparing them part by part takes long.
             let name = path.strip_prefix(root).map_or(path, |name| name.strip_prefix(b"/").unwrap_or(name));
             lines.extend_from_slice(name);
-            if let Some(lengths) = lengths {
-                lines.extend_from_slice(format!("\t{}", lengths[chunk * FILES_AT_ONCE + i]).as_bytes());
-            }
             lines.push(b'\n');
         }
         lines
     };
-    let lines: Vec<Vec<u8>> = files.par_chunks(FILES_AT_ONCE).enumerate().map(lines).collect();
+    let lines: Vec<Vec<u8>> = files.par_chunks(FILES_AT_ONCE).map(lines).collect();
     Fingerprint::of(&lines.concat())
 }
 
