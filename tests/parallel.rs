@@ -297,28 +297,52 @@ fn a_loss_that_is_no_number_stops_all_gpus() {
     assert_eq!((failure["step"].as_u64(), failure["ids"].as_array().unwrap().len()), (Some(0), 14));
 }
 
-/// Two processes, each with a GPU, and nobody who watches over them.
+/// Two processes, each with a GPU, and nobody who watches over them. `meeting` says what their GPUs do.
+fn two_gpus(dir: &Path, args: &[&str], meeting: [&str; 2]) -> [Child; 2] {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    [0, 1].map(|rank: u16| {
+        let mut command = on_gpus(dir, 1, args);
+        for (name, value) in [
+            ("RANK", rank),
+            ("WORLD_SIZE", 2),
+            ("LOCAL_RANK", rank),
+            ("LOCAL_WORLD_SIZE", 2),
+            ("MASTER_PORT", port),
+        ] {
+            command.env(name, value.to_string());
+        }
+        command.env("NCT_STAND_IN_MEETING", meeting[usize::from(rank)]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    })
+}
+
+#[test]
+fn gpus_that_do_not_find_each_other_are_told() {
+    let dir = shards();
+    let args = anew(dir.path(), "apart", &[]);
+    for child in two_gpus(dir.path(), &args, ["refuse", "refuse"]) {
+        let out = child.wait_with_output().unwrap();
+        assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+        let told = stderr(&out);
+        assert!(told.contains("[N654]") && told.contains("invalid usage"), "{told}");
+    }
+    // One that is refused, and one that dies, leave the other waiting in vain.
+    for (meeting, who) in [(["", "refuse"], 0), (["", "die"], 0), (["die", ""], 1)] {
+        let [first, second] = two_gpus(dir.path(), &args, meeting);
+        let (left, gone) = if who == 0 { (first, second) } else { (second, first) };
+        let out = left.wait_with_output().unwrap();
+        assert_eq!(out.status.code(), Some(3), "{meeting:?}: {}", stderr(&out));
+        assert!(stderr(&out).contains("[N652]"), "{meeting:?}: {}", stderr(&out));
+        gone.wait_with_output().unwrap();
+    }
+}
+
 #[test]
 fn a_gpu_does_not_wait_for_one_that_is_gone() {
     let dir = shards();
     let sets = ["checkpoint.every_updates=1", "schedule.max_iter=3"];
     succeed(&mut on_gpus(dir.path(), 2, &anew(dir.path(), "whole", &sets)));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let start = |rank: u32| {
-        let mut command = on_gpus(dir.path(), 1, &anew(dir.path(), "killed", &sets));
-        for (name, value) in
-            [("RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_RANK", rank), ("LOCAL_WORLD_SIZE", 2)]
-        {
-            command.env(name, value.to_string());
-        }
-        command
-            .env("MASTER_PORT", port.to_string())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    };
-    let [mut leads, other] = [0, 1].map(start);
+    let [mut leads, other] = two_gpus(dir.path(), &anew(dir.path(), "killed", &sets), ["", ""]);
     let run = run_with(dir.path(), "killed", 2, &mut leads);
     // Stopped in the middle of something, so that the other waits for it; then gone.
     signal(other.id(), "-STOP");

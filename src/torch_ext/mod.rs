@@ -289,6 +289,9 @@ pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
 }
 
 /// The result of a call that gave `code`.
+/// What a function gives if another process has ended.
+const LOST: c_int = -2;
+
 fn checked(code: c_int) -> Result<(), String> {
     if code == 0 {
         return Ok(());
@@ -338,8 +341,11 @@ impl Group {
     pub fn connect(&self, device: Device) -> Result<(), GroupError> {
         let Device::Cuda(index) = device else { return Ok(()) };
         // SAFETY: the group lives as long as `self`.
-        checked(unsafe { nct_group_cuda(self.raw, index as c_int) })
-            .map_err(|what| GroupError::Gpus { gpu: index, what })
+        let code = unsafe { nct_group_cuda(self.raw, index as c_int) };
+        checked(code).map_err(|what| match code {
+            LOST => GroupError::Lost(what),
+            _ => GroupError::Gpus { gpu: index, what },
+        })
     }
 
     /// This process, from 0.

@@ -4,6 +4,7 @@
 #include "nccl.h"
 
 #include "cuda.h"
+#include "guard.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/ivalue.h>
@@ -14,6 +15,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -101,27 +103,17 @@ class Nccl final : public c10d::Backend {
       : Backend(rank, world),
         stream(gpu().getStreamFromGlobalPool(device, /*isHighPriority=*/true)),
         pulse(std::move(pulse)) {
-    const c10::DeviceGuard guard(device);
-    UniqueId id;
-    if (rank == 0) {
-      nccl.check(nccl.get_unique_id(&id));
-      store->set("nccl", std::vector<uint8_t>(id.bytes, id.bytes + sizeof id.bytes));
-    } else {
-      const auto bytes = store->get("nccl");
-      TORCH_CHECK(bytes.size() == sizeof id.bytes, "NCCL: an identifier of ", bytes.size(), " bytes");
-      std::copy(bytes.begin(), bytes.end(), id.bytes);
-    }
-    nccl.check(nccl.init(&comm, world, id, rank));
     watch = std::thread([this] { beat(); });
+    try {
+      meet(identifier(*store));
+    } catch (...) {
+      rest();
+      throw;
+    }
   }
 
   ~Nccl() override {
-    {
-      const std::lock_guard<std::mutex> lock(pause);
-      ending = true;
-    }
-    woken.notify_all();
-    watch.join();
+    rest();
     end();
   }
 
@@ -152,6 +144,66 @@ class Nccl final : public c10d::Backend {
   }
 
  private:
+  // What the GPUs know each other by.
+  UniqueId identifier(c10d::Store& store) {
+    const c10::DeviceGuard guard(stream.device());
+    UniqueId id;
+    if (getRank() == 0) {
+      nccl.check(nccl.get_unique_id(&id));
+      store.set("nccl", std::vector<uint8_t>(id.bytes, id.bytes + sizeof id.bytes));
+      return id;
+    }
+    std::vector<uint8_t> bytes;
+    try {
+      bytes = store.get("nccl");
+    } catch (const std::exception& e) {
+      throw Lost(e.what());
+    }
+    TORCH_CHECK(bytes.size() == sizeof id.bytes, "NCCL: an identifier of ", bytes.size(), " bytes");
+    std::copy(bytes.begin(), bytes.end(), id.bytes);
+    return id;
+  }
+
+  // NCCL waits for all, for ever, and what it waits with cannot be aborted before it is made: a thread of its own waits,
+  // which is left to itself if a process has ended.
+  void meet(UniqueId id) {
+    struct Meeting {
+      std::mutex mutex;
+      std::condition_variable over;
+      bool done = false;
+      int result = SUCCESS;
+      Comm comm = nullptr;
+    };
+    const auto meeting = std::make_shared<Meeting>();
+    std::thread([meeting, id, init = nccl.init, rank = getRank(), world = getSize(), device = stream.device()] {
+      const c10::DeviceGuard guard(device);
+      Comm made = nullptr;
+      const int result = init(&made, world, id, rank);
+      const std::lock_guard<std::mutex> lock(meeting->mutex);
+      meeting->done = true;
+      meeting->result = result;
+      meeting->comm = made;
+      meeting->over.notify_all();
+    }).detach();
+    std::unique_lock<std::mutex> lock(meeting->mutex);
+    while (!meeting->over.wait_for(lock, std::chrono::milliseconds(100), [&] { return meeting->done; })) {
+      if (lost) throw Lost(why);
+    }
+    nccl.check(meeting->result);
+    const std::lock_guard<std::timed_mutex> calling(calls);
+    comm = meeting->comm;
+  }
+
+  // Tells the others that this process ends.
+  void rest() {
+    {
+      const std::lock_guard<std::mutex> lock(pause);
+      ending = true;
+    }
+    woken.notify_all();
+    watch.join();
+  }
+
   // On a stream of its own, after what the current one has to do to the tensors; these stay until it is done.
   template <class Call>
   c10::intrusive_ptr<c10d::Work> enqueue(c10d::OpType op, const std::vector<Tensor>& all, std::vector<Tensor> outputs,
@@ -199,7 +251,7 @@ class Nccl final : public c10d::Backend {
   // Whether NCCL has lost a connection.
   bool failed() {
     const std::unique_lock<std::timed_mutex> lock(calls, std::try_to_lock);
-    if (!lock) return false;
+    if (!lock || !comm) return false;
     int result = SUCCESS;
     nccl.check(nccl.async_error(comm, &result));
     if (result != SUCCESS) why = nccl.error(result);

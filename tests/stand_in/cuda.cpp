@@ -6,7 +6,8 @@
 // nothing of speed, or of what CUDA's own kernels do.
 //
 // With NCT_STAND_IN_LOG=FILE, each operation for which the host would wait adds a line to that file, and so does each
-// copy to the device that takes a stream of its own.
+// copy to the device that takes a stream of its own. With NCT_STAND_IN_MEETING=refuse, GPUs do not find each other, as
+// where two processes have the same; with `die`, the process ends when it meets the others.
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -628,6 +629,9 @@ int ncclGetUniqueId(UniqueId* id) {
 }
 
 int ncclCommInitRank(Comm** out, int world, UniqueId id, int rank) {
+  const char* meeting = std::getenv("NCT_STAND_IN_MEETING");
+  if (meeting && !std::strcmp(meeting, "refuse")) return USAGE;
+  if (meeting && !std::strcmp(meeting, "die")) _exit(9);
   const int file = shm_open(id.name, O_RDWR | O_CREAT, 0600);
   const size_t bytes = 4096 + world * Shared::ROOM;
   if (file < 0 || ftruncate(file, static_cast<off_t>(bytes)) != 0) return INTERNAL;
