@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nct::base::digest::{crc32c, crc32c_append};
+use nct::base::digest::crc32c_of_parts;
 use nct::shard::codec::decode;
 use nct::shard::layout::{Codec, Header};
 use nct::shard::{Pixels, Raster, Shard};
@@ -45,6 +45,6 @@ fuzz_target!(|data: &[u8]| {
         meta_bytes: meta.len() as u64,
         checksum: 0,
     };
-    header.checksum = crc32c_append(crc32c_append(crc32c(&header.encode()), index), meta);
+    header.checksum = crc32c_of_parts([&header.encode()[..], index, meta]);
     read(&[&header.encode()[..], blocks, index, meta].concat());
 });
