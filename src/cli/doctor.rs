@@ -45,7 +45,7 @@ fn findings() -> Vec<Finding> {
         fine("cores", cores.to_string()),
         fine(
             "checksums",
-            if has_crc() { "by the CPU's own instruction" } else { "in software: slower reading" },
+            if has_crc() { "by the CPU's own instructions" } else { "in software: slower reading" },
         ),
     ];
     findings.extend(torch());
@@ -54,7 +54,7 @@ fn findings() -> Vec<Finding> {
 
 #[cfg(target_arch = "x86_64")]
 fn has_crc() -> bool {
-    std::arch::is_x86_feature_detected!("sse4.2")
+    std::arch::is_x86_feature_detected!("pclmulqdq")
 }
 
 #[cfg(not(target_arch = "x86_64"))]

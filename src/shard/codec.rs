@@ -116,10 +116,31 @@ fn filter_lines(raw: &[u8], line_bytes: usize, out: &mut Vec<u8>) {
 /// Adds to each line the one before.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 pub(super) fn sum_lines(out: &mut [u8], line_bytes: usize) {
-    let mut rest = out;
-    while let Some((above, below)) = rest.split_at_mut_checked(line_bytes.max(1)) {
-        below.iter_mut().zip(above.iter()).for_each(|(byte, above)| *byte = byte.wrapping_add(*above));
+    /// Bytes of a line whose sums stay in registers: what was stored just now takes long to load again, most of all
+    /// where lines do not begin at multiples of this.
+    const COLUMNS: usize = 64;
+    let line_bytes = line_bytes.max(1);
+    let in_columns = line_bytes / COLUMNS * COLUMNS;
+    let (lines, last) = out.split_at_mut(out.len() / line_bytes * line_bytes);
+    for start in (0..in_columns).step_by(COLUMNS) {
+        let mut sums = [0u8; COLUMNS];
+        for line in lines.chunks_exact_mut(line_bytes) {
+            for (sum, byte) in sums.iter_mut().zip(&mut line[start..][..COLUMNS]) {
+                *sum = sum.wrapping_add(*byte);
+                *byte = *sum;
+            }
+        }
+    }
+    let add = |bytes: &mut [u8], above: &[u8]| {
+        bytes.iter_mut().zip(above).for_each(|(byte, above)| *byte = byte.wrapping_add(*above));
+    };
+    let mut rest = &mut *lines;
+    while let Some((above, below)) = rest.split_at_mut_checked(line_bytes).filter(|(_, b)| !b.is_empty()) {
+        add(&mut below[in_columns..line_bytes], &above[in_columns..]);
         rest = below;
+    }
+    if let Some(above) = lines.len().checked_sub(line_bytes) {
+        add(last, &lines[above..]);
     }
 }
 
