@@ -90,7 +90,8 @@ impl Job<'_> {
             let mut all = vec![Seen::default(); parts.len()];
             let mut made = made.into_iter();
             for (part, seen) in found {
-                let Some((sums, lengths)) = seen.or_else(|| made.next()) else { break };
+                let (sums, lengths) =
+                    seen.or_else(|| made.next()).expect("a shard that was not there was made");
                 all[part].0.add(&sums);
                 all[part].1.extend(lengths);
             }
