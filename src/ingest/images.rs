@@ -232,11 +232,10 @@ fn test_files(root: &Path, classes: &[String]) -> Result<Vec<(PathBuf, u32)>> {
             ));
         };
         let (flat, sorted) = (folder.join(file), folder.join(class).join(file));
-        let path = if flat.is_file() { flat } else { sorted };
-        if !path.is_file() {
+        let Some(path) = [flat, sorted].into_iter().find(|path| path.is_file()) else {
             let what = format!("{}: {file} is not in val/images/ nor in a class folder there", place());
             return Err(IngestError::bad(&list_path, what));
-        }
+        };
         test.push((path, label));
     }
     if test.is_empty() {
