@@ -7,7 +7,8 @@ use super::{
     flush::Flusher,
     order::in_order,
     read_image,
-    write::{Listed, Written, source_of, words},
+    source::lengths_fingerprint,
+    write::{Listed, Written, words},
 };
 use crate::shard::{PackedBlock, ShardInfo, ShardWriter, block_rows, pack};
 use std::cell::RefCell;
@@ -19,7 +20,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 const CLOSING: usize = 3;
 
 thread_local! {
-    /// Decoded pixels of a block: memory that comes new from the system for each costs as much as the row filter.
+    /// Decoded pixels of a block: memory that comes new from the system for each would have to be cleared.
     static RAW: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -109,7 +110,7 @@ impl Job<'_> {
             return Ok(None);
         }
         let lengths = file_lengths(&shard.items.iter().map(|item| item.0).collect::<Vec<_>>())?;
-        let Some(finished) = self.staging.finished(&shard.file, &source_of(&lengths)) else {
+        let Some(finished) = self.staging.finished(&shard.file, &lengths_fingerprint(&lengths)) else {
             return Ok(None);
         };
         self.tell(shard.items.len())?;

@@ -19,8 +19,8 @@ pub(super) struct Source {
 impl Source {
     /// Of files whose names have the fingerprint `names`, and of such lengths.
     pub(super) fn of(names: &Fingerprint, lengths: &[u64]) -> Self {
-        let words: Vec<u8> = lengths.iter().flat_map(|n| n.to_le_bytes()).collect();
-        let both = Fingerprint::of_parts([names.as_str().as_bytes(), &words]);
+        let lengths_too = lengths_fingerprint(lengths);
+        let both = Fingerprint::of_parts([names, &lengths_too].map(|part| part.as_str().as_bytes()));
         Self { setting: format!("source = {both}"), bytes: lengths.iter().sum() }
     }
 }
@@ -54,6 +54,12 @@ pub(super) fn names_fingerprint(set: &Found) -> Fingerprint {
     };
     let lines: Vec<Vec<u8>> = files.par_chunks(FILES_AT_ONCE).map(lines).collect();
     Fingerprint::of(&lines.concat())
+}
+
+/// Fingerprint of the lengths of files.
+pub(super) fn lengths_fingerprint(lengths: &[u64]) -> Fingerprint {
+    let bytes: Vec<u8> = lengths.iter().flat_map(|n| n.to_le_bytes()).collect();
+    Fingerprint::of(&bytes)
 }
 
 pub(super) fn file_lengths(paths: &[&Path]) -> Result<Vec<u64>> {

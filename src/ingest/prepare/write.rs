@@ -1,8 +1,8 @@
 //! Shards on their way to disk, and those of sessions.
 
 use super::{
-    Content, DType, Field, Fingerprint, IngestError, Job, PixelSums, Responses, Result, Session, SessionMeta,
-    Share, Split, flush::Flusher, neuron_statistics, staging,
+    Content, DType, Field, IngestError, Job, PixelSums, Responses, Result, Session, SessionMeta, Share,
+    Split, flush::Flusher, neuron_statistics, source::lengths_fingerprint, staging,
 };
 use crate::ingest::Trials;
 use crate::shard::{Schema, Sealed, ShardInfo, ShardMeta, ShardWriter, block_rows};
@@ -26,8 +26,8 @@ pub(super) struct Written {
     out: File,
     flusher: Flusher,
     info: ShardInfo,
-    pub(super) sums: PixelSums,
-    pub(super) source: Vec<u64>,
+    sums: PixelSums,
+    source: Vec<u64>,
 }
 
 impl Written {
@@ -46,14 +46,8 @@ impl Written {
     /// Brings the shard to disk and records it in the journal at `root`.
     pub(super) fn close(self, root: &Path) -> Result<ShardInfo> {
         self.flusher.finish().map_err(IngestError::io(&root.join(&self.info.file), "flush"))?;
-        staging::close(root, &self.out, self.info, self.sums, source_of(&self.source))
+        staging::close(root, &self.out, self.info, self.sums, lengths_fingerprint(&self.source))
     }
-}
-
-/// What a journal's record says of the raw files of a shard.
-pub(super) fn source_of(lengths: &[u64]) -> Fingerprint {
-    let bytes: Vec<u8> = lengths.iter().flat_map(|n| n.to_le_bytes()).collect();
-    Fingerprint::of(&bytes)
 }
 
 impl Job<'_> {
@@ -138,7 +132,7 @@ impl Job<'_> {
         let (dtype, responses) = self.encode_responses(&trials.responses, path)?;
         let file = format!("session-{}-{split}.nct", meta.id);
         let source = vec![super::file_bytes(path)?];
-        if self.staging.finished(&file, &source_of(&source)).is_some() {
+        if self.staging.finished(&file, &lengths_fingerprint(&source)).is_some() {
             return Ok(());
         }
         self.must_make(&file)?;
