@@ -288,10 +288,10 @@ pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// The result of a call that gave `code`.
 /// What a function gives if another process has ended.
 const LOST: c_int = -2;
 
+/// The result of a call that gave `code`.
 fn checked(code: c_int) -> Result<(), String> {
     if code == 0 {
         return Ok(());
