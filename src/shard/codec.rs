@@ -134,7 +134,8 @@ pub(super) fn sum_lines(out: &mut [u8], line_bytes: usize) {
     let add = |bytes: &mut [u8], above: &[u8]| {
         bytes.iter_mut().zip(above).for_each(|(byte, above)| *byte = byte.wrapping_add(*above));
     };
-    let mut rest = &mut *lines;
+    // Lines that are all columns are done.
+    let mut rest = if in_columns < line_bytes { &mut *lines } else { &mut [] };
     while let Some((above, below)) = rest.split_at_mut_checked(line_bytes).filter(|(_, b)| !b.is_empty()) {
         add(&mut below[in_columns..line_bytes], &above[in_columns..]);
         rest = below;
