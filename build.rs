@@ -42,6 +42,7 @@ fn torch_ext(libtorch: &Path) {
         .file("src/torch_ext/device.cpp")
         .file("src/torch_ext/graph.cpp")
         .file("src/torch_ext/nccl.cpp")
+        .file("src/torch_ext/reading.cpp")
         .file("src/torch_ext/update.cpp")
         .compile("nct_torch_ext");
 }

@@ -4,7 +4,8 @@
 
 use super::params::{Params, constant};
 use super::{Mode, ModelError, Share};
-use tch::{Device, Kind, Tensor};
+use crate::torch_ext;
+use tch::{Device, Kind, TchError, Tensor};
 
 /// How positions are kept and read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,6 +14,14 @@ pub(super) enum Kernel {
     Gaussian { mu: f64, sigma: f64 },
     /// Positions from U(-range, range); the map, and so many further poolings of it with kernel and stride.
     Pooled { range: f64, steps: i64, kernel: i64 },
+}
+
+/// `map` `[batch, C, height, width]` at `grid` `[batch, n, 1, 2]`: `[batch, C, n]`.
+fn sample(map: &Tensor, grid: &Tensor) -> Result<Tensor, TchError> {
+    if map.device().is_cuda() {
+        return torch_ext::read(map, &grid.f_squeeze_dim(2)?)?.f_transpose(1, 2);
+    }
+    map.f_grid_sampler(grid, 0, 0, true)?.f_squeeze_dim(3)
 }
 
 /// Readout of one recording session with n neurons on a map of C channels.
@@ -86,7 +95,7 @@ impl Readout {
             _ => self.position.clamp(-1.0, 1.0).f_expand([batch, n, 1, 2], false)?,
         };
         let sampled = match self.kernel {
-            Kernel::Gaussian { .. } => map.f_grid_sampler(&grid, 0, 0, true)?,
+            Kernel::Gaussian { .. } => sample(&map, &grid)?,
             Kernel::Pooled { steps, kernel, .. } => {
                 let (mut map, mut seen) = (map, Vec::new());
                 for step in 0..=steps {
@@ -94,12 +103,12 @@ impl Readout {
                         map =
                             map.f_avg_pool2d([kernel; 2], [kernel; 2], [0, 0], false, false, None::<i64>)?;
                     }
-                    seen.push(map.f_grid_sampler(&grid, 0, 0, true)?);
+                    seen.push(sample(&map, &grid)?);
                 }
                 Tensor::f_cat(&seen, 1)?
             }
         };
-        let weighted = sampled.squeeze_dim(3).f_mul(&self.features.squeeze_dim(2))?;
+        let weighted = sampled.f_mul(&self.features.squeeze_dim(2))?;
         let read = weighted.f_sum_dim_intlist([1i64].as_slice(), false, kind)?;
         match &self.bias {
             Some(bias) => Ok(read.f_add(bias)?),

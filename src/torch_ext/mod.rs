@@ -1,6 +1,7 @@
 //! Unsafe fence 4: what tch lacks of libtorch, in C++. Process groups, their collectives, and the reducer of
 //! gradients, all PyTorch's own (`c10d.cpp`); the memory of devices and the way there (`device.cpp`); updates of many
-//! parameters at once (`update.cpp`); exchanges between GPUs (`nccl.cpp`); CUDA graphs (`graph.cpp`).
+//! parameters at once (`update.cpp`); exchanges between GPUs (`nccl.cpp`); CUDA graphs (`graph.cpp`); reading of maps
+//! between their pixels (`reading.cpp`).
 //!
 //! Every process of a group must call the same collectives in the same order. One that ends without warning makes the
 //! collectives of the others fail.
@@ -150,6 +151,7 @@ unsafe extern "C" {
         unless: *const c_void,
     ) -> c_int;
     fn nct_zero(tensors: *const *const c_void, n: usize) -> c_int;
+    fn nct_read(map: *const c_void, at: *const c_void, room: i64, out: *mut *mut c_void) -> c_int;
 }
 
 /// One update by SGD: g += wd w; v = mu v + (1 - d) g, in the first update v = g; w -= lr v, or lr (g + mu v) looking
@@ -284,6 +286,27 @@ pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
     let mut out = ptr::null_mut();
     // SAFETY: `tensor` lives through the call; `out` is a place for a pointer.
     checked(unsafe { nct_send(raw(tensor), index as c_int, &raw mut out) }).map_err(TchError::Torch)?;
+    // SAFETY: without an error it points to a new tensor that nobody else has.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
+/// Weights that [`read`] has in memory at a time: 256 MiB in 32 bits.
+const READ_AT_ONCE: i64 = 1 << 26;
+
+/// `map` `[batch, C, height, width]` at positions `at` `[batch, n, 2]` of the same type and device: `[batch, n, C]`,
+/// interpolated between four pixels. (x, y) go from -1 to 1 between the centres of the outermost pixels.
+///
+/// Equal to `grid_sampler` up to rounding, and made for GPUs: gradients have the same bits every time, and those of the
+/// map have channels innermost. There is no second derivative.
+pub fn read(map: &Tensor, at: &Tensor) -> Result<Tensor, TchError> {
+    read_with(map, at, READ_AT_ONCE)
+}
+
+fn read_with(map: &Tensor, at: &Tensor, room: i64) -> Result<Tensor, TchError> {
+    let mut out = ptr::null_mut();
+    // SAFETY: the tensors live through the call, and what the backward pass needs of them is counted by references;
+    // `out` is a place for a pointer.
+    checked(unsafe { nct_read(raw(map), raw(at), room, &raw mut out) }).map_err(TchError::Torch)?;
     // SAFETY: without an error it points to a new tensor that nobody else has.
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }

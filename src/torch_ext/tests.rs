@@ -157,3 +157,50 @@ fn a_process_that_is_gone_is_an_error_for_the_others() {
     });
     assert!(matches!(error, GroupError::Lost(_)) && error.to_string().contains("--resume"), "{error}");
 }
+
+/// Reading gives what `grid_sampler` gives, and its gradients: inside, on pixels, on the border, for maps of one row,
+/// and in parts.
+#[test]
+fn maps_are_read_as_grid_sampler_reads_them() {
+    for (height, width) in [(5, 3), (3, 9), (1, 5), (5, 1)] {
+        let at = numbers(&[2, 7, 2], 0.4) * 0.4;
+        // Pixels lie at multiples of a half, or of a quarter.
+        let exact = Tensor::from_slice(&[-1.0, -1.0, 1.0, 1.0, 0.0, 0.0, 0.5, -0.5f64]).view([4, 2]);
+        at.slice(1, 0, 4, 1).copy_(&exact.expand([2, 4, 2], false));
+        assert!(at.abs().max().double_value(&[]) <= 1.0);
+        let upstream = numbers(&[2, 7, 4], 0.9);
+        let gradients = |work: &dyn Fn(&Tensor, &Tensor) -> Tensor| {
+            let map = numbers(&[2, 4, height, width], 0.1).set_requires_grad(true);
+            let at = at.copy().set_requires_grad(true);
+            let read = work(&map, &at);
+            (&read * &upstream).sum(Kind::Double).backward();
+            [read.detach(), map.grad(), at.grad()]
+        };
+        let expected = gradients(&|map, at| {
+            map.grid_sampler(&at.unsqueeze(2), 0, 0, true).squeeze_dim(3).transpose(1, 2)
+        });
+        for room in [1, 2 * 3 * height * width * 3, 1 << 20] {
+            let found = gradients(&|map, at| read_with(map, at, room).unwrap());
+            for (what, (a, b)) in ["values", "map", "positions"].iter().zip(found.iter().zip(&expected)) {
+                assert!(near(a, b), "{what} of {height} x {width}, room {room}:\n{a}\n{b}");
+            }
+        }
+    }
+}
+
+/// What asks for no gradient gets none, and a second derivative, which there is not, is refused.
+#[test]
+fn only_asked_for_gradients_of_readings_are_made() {
+    let (map, at) = (numbers(&[1, 2, 4, 4], 0.0), numbers(&[1, 3, 2], 0.0) * 0.3);
+    let whole = read(&map, &at).unwrap();
+    assert!(!whole.requires_grad());
+    let moving = at.copy().set_requires_grad(true);
+    assert!(near(&read(&map, &moving).unwrap().detach(), &whole));
+    let loss = read(&map, &moving).unwrap().square().sum(Kind::Double);
+    let twice = Tensor::f_run_backward(&[loss], &[&moving], true, true).unwrap_err().to_string();
+    assert!(twice.contains("no second derivative"), "{twice}");
+    let map = map.set_requires_grad(true);
+    let loss = read(&map, &at).unwrap().sum(Kind::Double);
+    let gradient = Tensor::run_backward(&[loss], &[&map], false, false).remove(0);
+    assert_eq!((gradient.size(), gradient.stride()), (map.size(), vec![32, 1, 8, 2]));
+}
