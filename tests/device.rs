@@ -214,11 +214,6 @@ fn what_cannot_be_repeated_is_refused() {
     let out = output(train(dir.path(), "refused", &graphs).args(["--set", module]));
     assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
     assert!(stderr(&out).contains("numerics.graphs") && stderr(&out).contains("modules"), "{}", stderr(&out));
-    let mut several = on_device(dir.path());
-    several.args(["launch", "-n", "2", "train", "--config", "small.toml", "--device", "cuda"]).args(graphs);
-    let out = output(&mut several);
-    assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
-    assert!(stderr(&out).contains("one process"), "{}", stderr(&out));
     let mut on_cpu = nct(dir.path());
     on_cpu.args(["train", "--config", "small.toml", "--device", "cpu", "--epochs", "1"]).args(graphs);
     let out = output(&mut on_cpu);

@@ -265,24 +265,54 @@ fn gpus_exchange_what_hosts_would() {
 #[test]
 fn an_update_of_several_gpus_reads_one_thing() {
     let dir = shards();
-    // How often the two hosts waited in so many updates.
-    let waits = |size: u32| {
-        let log = dir.path().join(format!("waits-{size}"));
-        let out = format!("of-{size}");
+    // How often the two hosts waited in so many updates, but for the beginning of recordings.
+    let waits = |size: u32, graphs: bool| {
+        let log = dir.path().join(format!("waits-{size}-{graphs}"));
+        let out = format!("of-{size}-{graphs}");
         let sets = [
             format!("data.batch_size={size}"),
             format!("data.neural_batch_size={size}"),
             "schedule.max_iter=1".into(),
+            format!("numerics.graphs={graphs}"),
         ];
         let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
         succeed(on_gpus(dir.path(), 2, &anew(dir.path(), &out, &sets)).env("NCT_STAND_IN_LOG", &log));
-        let waits = fs::read_to_string(log).unwrap().lines().filter(|line| !line.contains("beside")).count();
+        let log = fs::read_to_string(log).unwrap();
+        let no_wait = ["beside", "recorded", "replayed", "synchronize"];
+        let waits = log.lines().filter(|line| !no_wait.iter().any(|what| line.contains(what))).count();
         let updates = metrics(&only_run(dir.path(), &out)).last().unwrap()["step"].as_u64().unwrap();
         (waits as u64, updates)
     };
-    let (few, many) = (waits(24), waits(6));
-    // Which parameters no process used, as the reducer asks.
-    assert_eq!(many.0 - few.0, 2 * (many.1 - few.1), "{few:?} {many:?}");
+    // Which parameters no process used, as the reducer asks; with recorded passes, nobody does.
+    for (graphs, each) in [(false, 2), (true, 0)] {
+        let (few, many) = (waits(24, graphs), waits(6, graphs));
+        assert_eq!(many.0 - few.0, each * (many.1 - few.1), "{graphs}: {few:?} {many:?}");
+    }
+}
+
+#[test]
+fn passes_that_several_gpus_repeat_change_nothing() {
+    let dir = shards();
+    // Parts of a batch of different sizes, and none; dropout and positions are those of the whole batch.
+    let sizes = ["data.batch_size=12", "data.neural_batch_size=4", "schedule.max_iter=4"];
+    for (n, precision) in [(2, "f64"), (3, "bf16")] {
+        let precision = format!("numerics.precision=\"{precision}\"");
+        let run = |graphs: bool| {
+            let (out, log) = (format!("{n}-{graphs}"), dir.path().join(format!("log-{n}-{graphs}")));
+            let graphs = format!("numerics.graphs={graphs}");
+            let sets = [&sizes[..], &[&precision, &graphs]].concat();
+            let mut command = on_gpus(dir.path(), n, &anew(dir.path(), &out, &sets));
+            succeed(command.env("NCT_STAND_IN_LOG", &log));
+            let log = fs::read_to_string(log).unwrap();
+            let count = |what: &str| log.lines().filter(|line| *line == what).count();
+            (only_run(dir.path(), &out), count("recorded"), count("replayed"))
+        };
+        let ((plain, ..), (repeated, recorded, replayed)) = (run(false), run(true));
+        assert_eq!(metrics(&repeated), metrics(&plain), "{n} processes");
+        let weights = |run: &Path| fs::read(run.join("checkpoints/last.safetensors")).unwrap();
+        assert!(weights(&repeated) == weights(&plain), "{n} processes");
+        assert!(recorded >= 2 * n && replayed > 2 * recorded, "{recorded} recorded, {replayed} replayed");
+    }
 }
 
 #[test]
@@ -340,22 +370,27 @@ fn gpus_that_do_not_find_each_other_are_told() {
 #[test]
 fn a_gpu_does_not_wait_for_one_that_is_gone() {
     let dir = shards();
-    let sets = ["checkpoint.every_updates=1", "schedule.max_iter=3"];
+    // Most passes are repeated ones by then.
+    let small = ["data.batch_size=6", "data.neural_batch_size=4"];
+    let sets = [&["checkpoint.every_updates=1", "schedule.max_iter=4"][..], &small].concat();
     succeed(&mut on_gpus(dir.path(), 2, &anew(dir.path(), "whole", &sets)));
-    let [mut leads, other] = two_gpus(dir.path(), &anew(dir.path(), "killed", &sets), ["", ""]);
-    let run = run_with(dir.path(), "killed", 2, &mut leads);
-    // Stopped in the middle of something, so that the other waits for it; then gone.
-    signal(other.id(), "-STOP");
-    std::thread::sleep(Duration::from_millis(700));
-    assert!(leads.try_wait().unwrap().is_none());
-    signal(other.id(), "-KILL");
-    let since = std::time::Instant::now();
-    let out = leads.wait_with_output().unwrap();
-    println!("ended after {:.2} s", since.elapsed().as_secs_f64());
-    assert_eq!(out.status.code(), Some(3), "{}", stderr(&out));
-    assert!(stderr(&out).contains("[N652]"), "{}", stderr(&out));
-    succeed(&mut on_gpus(dir.path(), 2, &["--resume", run.to_str().unwrap()]));
-    assert_eq!(metrics(&run), metrics(&only_run(dir.path(), "whole")));
+    for graphs in ["numerics.graphs=false", "numerics.graphs=true"] {
+        let sets = [&sets[..], &[graphs]].concat();
+        let [mut leads, other] = two_gpus(dir.path(), &anew(dir.path(), graphs, &sets), ["", ""]);
+        let run = run_with(dir.path(), graphs, 5, &mut leads);
+        // Stopped in the middle of something, so that the other waits for it; then gone.
+        signal(other.id(), "-STOP");
+        std::thread::sleep(Duration::from_millis(700));
+        assert!(leads.try_wait().unwrap().is_none());
+        signal(other.id(), "-KILL");
+        let since = std::time::Instant::now();
+        let out = leads.wait_with_output().unwrap();
+        println!("{graphs}: ended after {:.2} s", since.elapsed().as_secs_f64());
+        assert_eq!(out.status.code(), Some(3), "{}", stderr(&out));
+        assert!(stderr(&out).contains("[N652]"), "{}", stderr(&out));
+        succeed(&mut on_gpus(dir.path(), 2, &["--resume", run.to_str().unwrap()]));
+        assert_eq!(metrics(&run), metrics(&only_run(dir.path(), "whole")), "{graphs}");
+    }
 }
 
 /// Process `rank` of two that meet at `port`, started by hand.

@@ -182,7 +182,9 @@ fn train_together(
     }
     let made = || place(args, asked, experiment, resumed, begun, (&selected.note, together), &data);
     let (run, state) = together.place(made)?;
-    let reducer = together.connect(&mut net, &objective)?;
+    let graphs = graphs(experiment, selected.device, show);
+    // Which gradients there are is not the same in every pass, so that recorded ones leave their exchange to the end.
+    let reducer = together.connect(&mut net, &objective, graphs.is_none())?;
     announce(&run, &net, &schedule, &together.note(&selected.note), show)?;
     let teacher = experiment.modules.rdm_prediction.as_ref();
     let teacher = teacher.map(|rdm| super::eval::load(&rdm.run, &shards, selected.device)).transpose()?;
@@ -207,7 +209,7 @@ fn train_together(
         nonfinite: experiment.numerics.on_nonfinite,
         recorder,
         reducer,
-        graphs: graphs(experiment, together, selected.device, show)?,
+        graphs,
         seed: experiment.seed,
         run: &run,
     };
@@ -239,25 +241,15 @@ fn recorder(
 }
 
 /// Recordings of passes, if they were asked for and the device can make them.
-fn graphs(
-    experiment: &Experiment,
-    together: &Together,
-    device: Device,
-    show: Show,
-) -> anyhow::Result<Option<Graphs>> {
+fn graphs(experiment: &Experiment, device: Device, show: Show) -> Option<Graphs> {
     if !experiment.numerics.graphs {
-        return Ok(None);
-    }
-    if together.world() > 1 {
-        let what =
-            "numerics.graphs is for one process: exchanges between several are not recorded; set it to false";
-        return Err(Usage(what.into()).into());
+        return None;
     }
     let graphs = Graphs::on(device);
     if graphs.is_none() {
         show.line("numerics.graphs is for GPUs and has no effect here");
     }
-    Ok(graphs)
+    graphs
 }
 
 fn objective(experiment: &Experiment, sources: &[Source], device: Device) -> Objective {

@@ -167,6 +167,21 @@ int nct_group_sum(NctGroup* group, Tensor* tensor) {
   });
 }
 
+// Tensors of one type whose strides leave no gaps and are the same everywhere. Sums are scaled before, as the reducer does.
+int nct_group_average(NctGroup* group, Tensor* const* tensors, size_t n) {
+  return guarded([&] {
+    at::NoGradGuard none;
+    std::vector<Tensor> all;
+    for (size_t i = 0; i < n; ++i) {
+      TORCH_CHECK(tensors[i]->is_non_overlapping_and_dense(), "an average of a tensor with gaps");
+      all.push_back(tensors[i]->as_strided({tensors[i]->numel()}, {1}));
+    }
+    if (all.empty()) return;
+    at::_foreach_mul_(all, 1.0 / group->group->getSize());
+    group->group->allreduce_coalesced(all)->wait();
+  });
+}
+
 int nct_group_broadcast(NctGroup* group, Tensor* tensor) {
   return guarded([&] {
     at::NoGradGuard none;

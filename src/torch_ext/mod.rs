@@ -107,6 +107,7 @@ unsafe extern "C" {
     fn nct_group_cuda(group: *mut c_void, index: c_int) -> c_int;
     fn nct_group_free(group: *mut c_void);
     fn nct_group_sum(group: *mut c_void, tensor: *const c_void) -> c_int;
+    fn nct_group_average(group: *mut c_void, tensors: *const *const c_void, n: usize) -> c_int;
     fn nct_group_broadcast(group: *mut c_void, tensor: *const c_void) -> c_int;
     fn nct_group_gather(group: *mut c_void, tensor: *const c_void, out: *mut *mut c_void) -> c_int;
     fn nct_group_norm(
@@ -391,6 +392,14 @@ impl Group {
         // SAFETY: the group lives as long as `self`, the tensor through the call, which waits for the exchange; or, on a
         // GPU, has its memory kept for it.
         lost(unsafe { nct_group_sum(self.raw, raw(tensor)) })
+    }
+
+    /// Replaces `tensors`, which are of one type and have the same shapes and strides everywhere, without gaps, by their
+    /// averages over all processes, in one exchange.
+    pub fn average(&self, tensors: &[Tensor]) -> Result<(), GroupError> {
+        let all = list(tensors);
+        // SAFETY: as in `sum`; `all` has as many tensors as is said.
+        lost(unsafe { nct_group_average(self.raw, all.as_ptr(), all.len()) })
     }
 
     /// Replaces `tensor`, which has the same shape and type everywhere, by that of rank 0.

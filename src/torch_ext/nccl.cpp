@@ -53,6 +53,8 @@ struct Functions {
   int (*all_reduce)(const void*, void*, size_t, int type, int op, Comm, void* stream);
   int (*broadcast)(const void*, void*, size_t, int type, int root, Comm, void* stream);
   int (*all_gather)(const void*, void*, size_t, int type, Comm, void* stream);
+  int (*group_start)();
+  int (*group_end)();
 
   Functions() {
     find(get_unique_id, "ncclGetUniqueId");
@@ -63,6 +65,8 @@ struct Functions {
     find(all_reduce, "ncclAllReduce");
     find(broadcast, "ncclBroadcast");
     find(all_gather, "ncclAllGather");
+    find(group_start, "ncclGroupStart");
+    find(group_end, "ncclGroupEnd");
   }
 
   void check(int result) const { TORCH_CHECK(result == SUCCESS, "NCCL: ", error(result)); }
@@ -122,10 +126,20 @@ class Nccl final : public c10d::Backend {
   c10::intrusive_ptr<c10d::Work> allreduce(std::vector<Tensor>& tensors, const c10d::AllreduceOptions& how) override {
     TORCH_CHECK(how.reduceOp == c10d::ReduceOp::SUM, "GPUs exchange sums only");
     return enqueue(c10d::OpType::ALLREDUCE, tensors, tensors, [&](void* on) {
+      // As one exchange. What was begun is ended in any case.
+      nccl.check(nccl.group_start());
+      int result = SUCCESS;
       for (const Tensor& t : tensors) {
-        nccl.check(nccl.all_reduce(t.data_ptr(), t.data_ptr(), t.numel(), type_of(t), SUM, comm, on));
+        if (result == SUCCESS) result = nccl.all_reduce(t.data_ptr(), t.data_ptr(), t.numel(), type_of(t), SUM, comm, on);
       }
+      const int ended = nccl.group_end();
+      nccl.check(result == SUCCESS ? ended : result);
     });
+  }
+
+  c10::intrusive_ptr<c10d::Work> allreduce_coalesced(std::vector<Tensor>& tensors,
+                                                     const c10d::AllreduceCoalescedOptions& how) override {
+    return allreduce(tensors, how);
   }
 
   c10::intrusive_ptr<c10d::Work> broadcast(std::vector<Tensor>& tensors, const c10d::BroadcastOptions& how) override {
@@ -216,7 +230,9 @@ class Nccl final : public c10d::Backend {
       TORCH_CHECK(t.device() == stream.device() && t.is_contiguous(), "not a contiguous tensor of ", stream.device());
       gpu().recordDataPtrOnStream(t.storage().data_ptr(), stream);
     }
-    const std::lock_guard<std::timed_mutex> lock(calls);
+    // The end of NCCL, which waits for recordings that name it, holds `calls` until this thread has given them up.
+    std::unique_lock<std::timed_mutex> lock(calls, std::defer_lock);
+    while (!lock.try_lock_for(std::chrono::milliseconds(100))) TORCH_CHECK(!lost, "NCCL: ", why);
     TORCH_CHECK(!lost, "NCCL: ", why);
     call(stream.native_handle());
     TORCH_CHECK(!lost, "NCCL: ", why);

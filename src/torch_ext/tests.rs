@@ -141,6 +141,27 @@ fn an_update_of_two_batches_is_exchanged_once() {
     assert_eq!(found, [vec![(16.5, 1.5, false); 2], vec![(16.5, 1.5, false); 2]]);
 }
 
+/// Of tensors with any order of their values in memory; gaps would be lost.
+#[test]
+fn averages_are_over_all_processes() {
+    let found = together(3, |group| {
+        let rank = f64::from(group.rank());
+        let [flat, kernel] = [numbers(&[5], rank), numbers(&[2, 3, 4], rank).permute([2, 0, 1])];
+        group.average(&[flat.shallow_clone(), kernel.shallow_clone()]).unwrap();
+        group.average(&[]).unwrap();
+        let gaps = group.average(&[kernel.slice(0, 0, 4, 2)]).unwrap_err().to_string();
+        assert!(gaps.contains("gaps"), "{gaps}");
+        [flat, kernel].map(|t| Vec::<f64>::try_from(t.flatten(0, -1)).unwrap())
+    });
+    let mean = |of: &dyn Fn(f64) -> Tensor| (of(0.0) + of(1.0) + of(2.0)) / 3.0;
+    let expected = [mean(&|r| numbers(&[5], r)), mean(&|r| numbers(&[2, 3, 4], r).permute([2, 0, 1]))];
+    for rank in found {
+        for (a, b) in rank.iter().zip(&expected) {
+            assert!(near(&Tensor::from_slice(a), &b.flatten(0, -1)), "{a:?} {b}");
+        }
+    }
+}
+
 #[test]
 fn a_process_that_is_gone_is_an_error_for_the_others() {
     let port = port();

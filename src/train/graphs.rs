@@ -1,5 +1,6 @@
 //! Passes that a GPU repeats from a recording: one call in place of hundreds, where launching them one by one takes
-//! longer than doing them.
+//! longer than doing them. Several processes record and repeat the same passes in the same update, with what normalisation
+//! exchanges in them; gradients are exchanged after the last pass.
 
 use super::TrainError;
 use super::step::{Given, Sent};
@@ -8,7 +9,8 @@ use crate::torch_ext::Graph;
 use std::collections::BTreeMap;
 use tch::{Device, TchError, Tensor};
 
-/// By stream and size of the batch, which decide all that is done with it.
+/// By stream and size of the batch, which decide all that is done with it. To be dropped before the group of processes:
+/// NCCL does not end while something recorded names it.
 #[derive(Debug)]
 pub struct Graphs {
     gpu: usize,

@@ -238,7 +238,8 @@ pub struct Trainer<'a> {
     pub nonfinite: Nonfinite,
     /// Writes down what training reads.
     pub recorder: Option<Recorder>,
-    /// Exchanges gradients, if several processes train the network.
+    /// Exchanges gradients during an update's last backward pass, if several processes train the network; without it, they
+    /// are exchanged after it.
     pub reducer: Option<Reducer>,
     /// Passes that a GPU repeats from a recording; neither with [`Self::modules`] nor [`Self::reducer`].
     pub graphs: Option<Graphs>,

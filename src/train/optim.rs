@@ -200,9 +200,13 @@ impl Optimizer {
 
     /// Forgets the gradients. Those of parameters in use become zero, not undefined.
     pub fn zero_grad(&mut self) -> Result<(), TrainError> {
+        zero(&self.grads()).map_err(TrainError::Refused)
+    }
+
+    /// The gradients of parameters in use, in the order of the parameters.
+    pub(super) fn grads(&self) -> Vec<Tensor> {
         let grads = self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined);
-        let grads: Vec<Tensor> = grads.map(|grad| grad.detach()).collect();
-        zero(&grads).map_err(TrainError::Refused)
+        grads.map(|grad| grad.detach()).collect()
     }
 
     /// Forgets the moments, as if no update had been made.

@@ -242,6 +242,9 @@ impl Trainer<'_> {
             });
         }
         self.graphs = graphs;
+        if let (Some(group), None) = (self.net.group(), &self.reducer) {
+            group.average(&self.optimizer.grads())?;
+        }
         Ok((given, seed))
     }
 
@@ -279,14 +282,12 @@ impl Trainer<'_> {
         Ok(Some(Fault::new(update, bad, values[bad].loss, ids, &self.sources)))
     }
 
-    /// Adds the gradients of an outcome. Those of several processes are averaged with the update's last ones, so each
-    /// counts as many times as there are processes, and the average is the sum.
+    /// Adds the gradients of an outcome. Those of several processes are averaged with the update's last ones, or after
+    /// them, so each counts as many times as there are processes, and the average is the sum.
     fn backward(&mut self, outcome: &Outcome, last: bool) -> Result<(), TrainError> {
-        let (Some(reducer), Some(group)) = (&mut self.reducer, self.net.group()) else {
-            return outcome.backward();
-        };
+        let Some(group) = self.net.group() else { return outcome.backward() };
         let loss = &outcome.loss * f64::from(group.world());
-        if last {
+        if let (Some(reducer), true) = (&mut self.reducer, last) {
             reducer.prepare(&loss)?;
         }
         Ok(loss.f_backward()?)

@@ -31,6 +31,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <random>
 #include <set>
@@ -574,6 +575,13 @@ struct Comm {
   Shared* shared;
   uint64_t round = 0;
   std::atomic<bool> aborted{false};
+  // By how much that is recorded it is named.
+  std::atomic<int> named{0};
+
+  std::shared_ptr<Comm> name() {
+    ++named;
+    return {this, [](Comm* comm) { --comm->named; }};
+  }
 
   // Whether all came here.
   bool meet() {
@@ -607,10 +615,15 @@ int exchange(Comm* comm, const void* from, const void* to, size_t count, int typ
       return USAGE;
     }
   }
-  std::memcpy(comm->shared->room(comm->rank), from, bytes);
-  if (!comm->meet()) return INTERNAL;
-  take(bytes);
-  return comm->meet() ? SUCCESS : INTERNAL;
+  const auto work = [=] {
+    std::memcpy(comm->shared->room(comm->rank), from, bytes);
+    if (!comm->meet()) return INTERNAL;
+    take(bytes);
+    return comm->meet() ? SUCCESS : INTERNAL;
+  };
+  // What is recorded on either side holds the memory.
+  if (recording) recording->all.push_back([work, named = comm->name()] { work(); });
+  return work();
 }
 
 } // namespace
@@ -650,14 +663,15 @@ int ncclCommGetAsyncError(Comm*, int* result) {
   return SUCCESS;
 }
 
-// Another thread may still be in `meet`.
+// Another thread may still be in `meet`. NCCL waits for all that names it to be gone.
 int ncclCommAbort(Comm* comm) {
   comm->aborted = true;
+  while (comm->named > 0) usleep(50);
   return SUCCESS;
 }
 
 int ncclAllReduce(const void* from, void* to, size_t n, int type, int, Comm* comm, void* stream) {
-  return exchange(comm, from, to, n, type, stream, [&](size_t) {
+  return exchange(comm, from, to, n, type, stream, [=](size_t) {
     at::AutoDispatchBelowADInplaceOrView below;
     const auto kind = type_of(type);
     const auto size = static_cast<int64_t>(n);
@@ -666,13 +680,17 @@ int ncclAllReduce(const void* from, void* to, size_t n, int type, int, Comm* com
   });
 }
 
+int ncclGroupStart() { return SUCCESS; }
+
+int ncclGroupEnd() { return SUCCESS; }
+
 int ncclBroadcast(const void* from, void* to, size_t n, int type, int root, Comm* comm, void* stream) {
   return exchange(comm, from, to, n, type, stream,
-                  [&](size_t bytes) { std::memcpy(to, comm->shared->room(root), bytes); });
+                  [=](size_t bytes) { std::memcpy(to, comm->shared->room(root), bytes); });
 }
 
 int ncclAllGather(const void* from, void* to, size_t n, int type, Comm* comm, void* stream) {
-  return exchange(comm, from, to, n, type, stream, [&](size_t bytes) {
+  return exchange(comm, from, to, n, type, stream, [=](size_t bytes) {
     for (int rank = 0; rank < comm->world; ++rank) {
       std::memcpy(static_cast<char*>(to) + rank * bytes, comm->shared->room(rank), bytes);
     }

@@ -145,14 +145,19 @@ impl Together {
         self.group.as_ref().map_or(Ok(()), |group| Ok(group.meet()?))
     }
 
-    /// Gives all processes the weights of process 0; gradients are exchanged from now on.
+    /// Gives all processes the weights of process 0. What exchanges gradients while a backward pass goes on, if they are
+    /// to be exchanged so.
     pub(super) fn connect(
         &self,
         net: &mut Network,
         objective: &Objective,
+        meanwhile: bool,
     ) -> anyhow::Result<Option<Reducer>> {
         let Some(group) = &self.group else { return Ok(None) };
         net.join(Arc::clone(group))?;
+        if !meanwhile {
+            return Ok(None);
+        }
         let all = net.params().trainable().into_iter().chain(objective.params().trainable());
         let moving: Vec<_> = all.map(|(_, tensor)| tensor).filter(tch::Tensor::requires_grad).collect();
         Ok(Some(Reducer::new(Arc::clone(group), &moving)?))
