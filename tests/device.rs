@@ -6,7 +6,7 @@ use nct::model::device;
 use safetensors::SafeTensors;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// The stand-in for libtorch's CUDA half, compiled once.
@@ -195,7 +195,10 @@ fn passes_that_are_repeated_change_nothing() {
         let plain = trained(dir.path(), &plain, more);
         let mut command = train(dir.path(), &repeated, more);
         command.args(["--set", "numerics.graphs=true"]).env("NCT_STAND_IN_LOG", &log);
-        succeed(&mut command);
+        let out = output(&mut command);
+        assert!(out.status.success(), "{}", stderr(&out));
+        // A gradient that another stream than the recording's adds up would not be recorded, which torch warns of.
+        assert!(!stderr(&out).contains("AccumulateGrad"), "{}", stderr(&out));
         let run = only_run(dir.path(), &repeated);
         assert_eq!(metrics(&run), metrics(&plain), "{more:?}");
         assert!(checkpoint(&run, "last") == checkpoint(&plain, "last"), "{more:?}");
@@ -204,6 +207,35 @@ fn passes_that_are_repeated_change_nothing() {
         let (recorded, replayed) = (count("recorded"), count("replayed"));
         assert!(recorded >= 2 && replayed > 2 * recorded, "{recorded} recorded, {replayed} replayed");
     }
+}
+
+/// What a GPU is to be checked for holds on the stand-in, and is not said of one that gives other bytes.
+#[test]
+fn gpus_are_checked_by_a_script() {
+    let dir = tempfile::tempdir().unwrap();
+    let python = std::env::var("NCT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    if !Command::new(&python).arg("--version").output().is_ok_and(|out| out.status.success()) {
+        return eprintln!("skipped: no {python}");
+    }
+    let check = |only: &str, library: &Path| {
+        let mut command = Command::new(&python);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/check_gpu.py"));
+        command.args(["--small", "--work", "work", "--only", only, "--nct", env!("CARGO_BIN_EXE_nct")]);
+        output(command.env("NCT_CUDA_LIBRARY", library).current_dir(dir.path()))
+    };
+    let said = |out: &Output| String::from_utf8(out.stdout.clone()).unwrap();
+    let out = check("same,resume,graphs,cpu,epoch,neural,several", stand_in());
+    assert!(out.status.success(), "{}{}", said(&out), stderr(&out));
+    let count = |what: &str| said(&out).lines().filter(|line| line.starts_with(what)).count();
+    assert_eq!((count("ok"), count("measured"), count("skipped")), (5, 4, 1), "{}", said(&out));
+
+    let weights = only_run(&dir.path().join("work"), "again").join("checkpoints/last.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let out = check("same", stand_in());
+    assert_eq!(out.status.code(), Some(1), "{}", stderr(&out));
+    assert!(said(&out).contains("FAILED") && said(&out).contains("1 bytes of weights"), "{}", said(&out));
 }
 
 #[test]
