@@ -124,8 +124,8 @@ pub struct NumericsSettings {
     /// `stop` or `skip`: what to do with an update whose loss is NaN or infinite.
     pub on_nonfinite: Nonfinite,
     /// Whether a GPU repeats forward and backward passes from a recording (CUDA graphs): the same numbers with less work
-    /// for the host, which small networks and batches otherwise wait for. Without modules. Several
-    /// processes exchange their gradients after the last pass of an update then, instead of during it.
+    /// for the host, which small networks and batches otherwise wait for. Without modules. Several processes exchange
+    /// their gradients after the last pass of an update then, instead of during it.
     pub graphs: bool,
 }
 

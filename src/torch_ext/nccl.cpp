@@ -126,7 +126,7 @@ class Nccl final : public c10d::Backend {
   c10::intrusive_ptr<c10d::Work> allreduce(std::vector<Tensor>& tensors, const c10d::AllreduceOptions& how) override {
     TORCH_CHECK(how.reduceOp == c10d::ReduceOp::SUM, "GPUs exchange sums only");
     return enqueue(c10d::OpType::ALLREDUCE, tensors, tensors, [&](void* on) {
-      // As one exchange. What was begun is ended in any case.
+      // As one exchange. What was begun is ended in any case; `enqueue` has looked at the types.
       nccl.check(nccl.group_start());
       int result = SUCCESS;
       for (const Tensor& t : tensors) {
@@ -228,6 +228,7 @@ class Nccl final : public c10d::Backend {
     ready.block(stream);
     for (const Tensor& t : all) {
       TORCH_CHECK(t.device() == stream.device() && t.is_contiguous(), "not a contiguous tensor of ", stream.device());
+      type_of(t);
       gpu().recordDataPtrOnStream(t.storage().data_ptr(), stream);
     }
     // The end of NCCL, which waits for recordings that name it, holds `calls` until this thread has given them up.
