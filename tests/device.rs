@@ -4,6 +4,7 @@
 use crate::common::{SMALL, metrics, nct, only_run, output, shards, stderr, succeed};
 use nct::model::device;
 use safetensors::SafeTensors;
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -207,6 +208,32 @@ fn passes_that_are_repeated_change_nothing() {
         let (recorded, replayed) = (count("recorded"), count("replayed"));
         assert!(recorded >= 2 && replayed > 2 * recorded, "{recorded} recorded, {replayed} replayed");
     }
+}
+
+/// The names by which this program looks up what it is not linked with are those of libtorch's CUDA half, which has
+/// NCCL's names as others'.
+#[test]
+fn what_is_looked_up_by_name_is_there() {
+    let library = device::cuda_library();
+    if !library.is_file() {
+        return eprintln!("skipped: this libtorch has no CUDA half");
+    }
+    let Ok(told) = Command::new("nm").arg("-D").arg(library).output() else {
+        return eprintln!("skipped: no nm");
+    };
+    let told = String::from_utf8(told.stdout).unwrap();
+    let there: HashSet<&str> = told.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/torch_ext");
+    let mut names = 0;
+    for file in ["graph.cpp", "nccl.cpp"] {
+        let text = fs::read_to_string(source.join(file)).unwrap();
+        for call in text.lines().filter(|line| line.trim_start().starts_with("find(")) {
+            let name = call.split('"').nth(1).unwrap();
+            assert!(there.contains(name), "{file}: {name}");
+            names += 1;
+        }
+    }
+    assert_eq!(names, 16);
 }
 
 /// What a GPU is to be checked for holds on the stand-in, and is not said of one that gives other bytes.

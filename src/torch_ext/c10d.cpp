@@ -151,8 +151,15 @@ int nct_group_cuda(NctGroup* with, int index) {
   return guarded([&] {
     const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
     const auto& group = with->group;
+    c10::intrusive_ptr<c10d::Backend> pulse;
+    try {
+      pulse = with->backend("pulse");
+    } catch (const std::exception& e) {
+      // All were here, and their hosts had met.
+      throw Lost(e.what());
+    }
     group->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL,
-                      nccl_backend(with->store, group->getRank(), group->getSize(), device, with->backend("pulse")));
+                      nccl_backend(with->store, group->getRank(), group->getSize(), device, std::move(pulse)));
   });
 }
 

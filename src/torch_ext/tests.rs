@@ -162,21 +162,28 @@ fn averages_are_over_all_processes() {
     }
 }
 
-#[test]
-fn a_process_that_is_gone_is_an_error_for_the_others() {
+/// What `work` says to the process `left` of two, when the other has met it and is gone.
+fn left_alone(left: u32, work: impl FnOnce(&Group) -> Result<(), GroupError>) -> GroupError {
     let port = port();
     let join = |rank| {
         let at = Meeting { host: "127.0.0.1".into(), port, interface: None, rank, world: 2 };
         Group::join(&at).unwrap()
     };
-    let error = thread::scope(|scope| {
-        let gone = scope.spawn(|| join(1).meet().unwrap());
-        let group = join(0);
+    thread::scope(|scope| {
+        let gone = scope.spawn(|| join(1 - left).meet().unwrap());
+        let group = join(left);
         group.meet().unwrap();
         gone.join().unwrap();
-        group.meet().unwrap_err()
-    });
+        work(&group).unwrap_err()
+    })
+}
+
+#[test]
+fn a_process_that_is_gone_is_an_error_for_the_others() {
+    let error = left_alone(0, Group::meet);
     assert!(matches!(error, GroupError::Lost(_)) && error.to_string().contains("--resume"), "{error}");
+    let before_gpus_meet = left_alone(1, |group| group.connect(Device::Cuda(0)));
+    assert!(matches!(before_gpus_meet, GroupError::Lost(_)), "{before_gpus_meet}");
 }
 
 /// Reading gives what `grid_sampler` gives, and its gradients: inside, on pixels, on the border, for maps of one row,
