@@ -123,7 +123,8 @@ impl Layer {
             Op::Elu => x.f_elu()?,
             Op::MaxPool => x.f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?,
             Op::GlobalMax => x.f_adaptive_max_pool2d([1, 1])?.0,
-            // The same values; on a GPU torch's pooling would add 49 gradients up in any order.
+            // The same values. Strides of one pixel say nothing of channels, so that torch would take it for a map with
+            // channels outermost, whose 49 gradients a GPU adds up in any order.
             Op::AvgPool7 if x.size()[2..] == [1, 1] => x.f_expand([-1, -1, 7, 7], false)?,
             Op::AvgPool7 => x.f_adaptive_avg_pool2d([7, 7])?,
             Op::Flatten => x.f_flatten(1, -1)?,

@@ -298,7 +298,8 @@ const READ_AT_ONCE: i64 = 1 << 26;
 /// interpolated between four pixels. (x, y) go from -1 to 1 between the centres of the outermost pixels.
 ///
 /// Equal to `grid_sampler` up to rounding, and made for GPUs: gradients have the same bits every time, and those of the
-/// map have channels innermost. There is no second derivative.
+/// map have channels innermost. There is no second derivative. The work grows with pixels times positions, and a value
+/// that is no number spoils all that is read from its channel.
 pub fn read(map: &Tensor, at: &Tensor) -> Result<Tensor, TchError> {
     read_with(map, at, READ_AT_ONCE)
 }
