@@ -1,0 +1,259 @@
+//! Scores under corruptions: made on the fly, stored, compared with a baseline.
+
+use super::{copy, eval, train, whole};
+use crate::common::{nct, output, shards, stderr, succeed};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Accuracies by corruption and severity; those of clean images are at severity 0.
+type Cells = BTreeMap<(String, u64), f64>;
+
+fn cells(rows: &[Value]) -> Cells {
+    let of_cells = rows.iter().filter(|r| r["metric"] == "accuracy");
+    let key = |r: &Value| {
+        (r["corruption"].as_str().unwrap_or_default().to_owned(), r["severity"].as_u64().unwrap_or(0))
+    };
+    of_cells.map(|r| (key(r), r["value"].as_f64().unwrap())).collect()
+}
+
+/// The cells of a CSV file without quotes, by its header.
+fn csv_rows(path: &Path) -> Vec<BTreeMap<String, String>> {
+    let text = fs::read_to_string(path).unwrap();
+    let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
+    let header = lines.next().unwrap();
+    lines.map(|line| header.iter().cloned().zip(line).collect()).collect()
+}
+
+/// Figures are there, are not blank, and stand beside the numbers that `nct eval` gave each model.
+fn figures_show(folder: &Path, models: &[(&str, Cells)]) {
+    for name in ["heatmap", "curves"] {
+        let svg = fs::read_to_string(folder.join(name).with_extension("svg")).unwrap();
+        let document = resvg::usvg::roxmltree::Document::parse(&svg).unwrap();
+        let marks = document.descendants().filter(|e| e.attribute("class") == Some("mark")).count();
+        let rows = csv_rows(&folder.join(name).with_extension("csv"));
+        assert_eq!(marks, rows.len(), "{name}");
+        assert!(models.iter().all(|(model, _)| rows.iter().any(|row| row["model"] == *model)), "{name}");
+        let file = fs::File::open(folder.join(name).with_extension("png")).unwrap();
+        let mut reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        assert!(pixels.iter().filter(|&&v| v < 128).count() > 1000, "{name}");
+    }
+    let rows = csv_rows(&folder.join("heatmap.csv"));
+    for (model, cells) in models {
+        for ((corruption, severity), value) in cells {
+            let at = |r: &&BTreeMap<String, String>| {
+                r["model"] == *model
+                    && r["corruption"] == *corruption
+                    && r["severity"] == severity.to_string()
+            };
+            let found: f64 = rows.iter().find(at).unwrap()["accuracy"].parse().unwrap();
+            assert!((found - value).abs() < 1e-9, "{model} {corruption} {severity}: {found}, not {value}");
+        }
+    }
+}
+
+/// A Parquet file holds the same rows; what a row has not is null.
+fn same_as_parquet(path: &Path, rows: &[Value]) {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::Field;
+    let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    let json = |field: &Field| match field {
+        Field::Null => Value::Null,
+        Field::Str(text) => json!(text),
+        Field::Double(v) => json!(v),
+        Field::ULong(v) => json!(v),
+        other => panic!("{other:?}"),
+    };
+    let row_of = |row: parquet::record::Row| -> Value {
+        row.get_column_iter().map(|(name, field)| (name.clone(), json(field))).collect()
+    };
+    let found: Vec<Value> = reader.get_row_iter(None).unwrap().map(|row| row_of(row.unwrap())).collect();
+    assert_eq!(found.len(), rows.len());
+    for (found, row) in found.iter().zip(rows) {
+        let found = found.as_object().unwrap();
+        assert!(row.as_object().unwrap().keys().all(|key| found.contains_key(key)), "{row}");
+        for (key, value) in found {
+            let same = *value == row[key] || value.as_f64().is_some() && value.as_f64() == row[key].as_f64();
+            assert!(same, "{key}: {value}, not {row}");
+        }
+    }
+}
+
+/// The rows that `nct robustness` prints; the files it writes beside hold the same.
+fn compared_in_files(dir: &Path, model: &str, baseline: &str) -> Vec<Value> {
+    let files = "--table s.csv --table new/s.jsonl --table new/s.parquet --figures figures";
+    let mut command = nct(dir);
+    command.args(["robustness", "--model", model, "--baseline", baseline, "--json"]);
+    let parsed =
+        |text: &str| -> Vec<Value> { text.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let compared = parsed(&succeed(command.args(files.split(' '))));
+    assert_eq!(parsed(&fs::read_to_string(dir.join("new/s.jsonl")).unwrap()), compared);
+    same_as_parquet(&dir.join("new/s.parquet"), &compared);
+    let csv = csv_rows(&dir.join("s.csv"));
+    assert_eq!(csv.len(), compared.len());
+    for (found, row) in csv.iter().zip(&compared) {
+        assert_eq!(found["value"].parse::<f64>().unwrap(), row["value"].as_f64().unwrap());
+        assert_eq!(found["corruption"], row["corruption"].as_str().unwrap_or_default());
+    }
+    compared
+}
+
+#[test]
+fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
+    let dir = shards();
+    let [run, base] =
+        [("runs", "seed=3"), ("base", "seed=4")].map(|(out, seed)| train(dir.path(), out, &[seed]));
+    let grid = ["--suite", "corruptions", "--corruptions", "brightness,gaussian_noise,saturate"];
+    let grid = [&grid[..], &["--severities", "1,5"]].concat();
+    // Nothing to compare with yet: said before anything is evaluated.
+    let early =
+        output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--baseline", &base]).args(&grid));
+    assert_eq!(early.status.code(), Some(2), "{}", stderr(&early));
+    assert!(stderr(&early).contains(&format!("nct eval {base} --suite corruptions")), "{}", stderr(&early));
+    let base_cells = cells(&eval(dir.path(), &base, &grid));
+    let with_base = [&grid[..], &["--baseline", &base]].concat();
+    let rows = eval(dir.path(), &run, &with_base);
+    assert_eq!(rows, eval(dir.path(), &run, &[&with_base[..], &["--threads", "4"]].concat()));
+    let run_cells = cells(&rows);
+    let modes: Vec<&str> =
+        rows.iter().filter(|r| r["metric"] == "accuracy").map(|r| r["mode"].as_str().unwrap()).collect();
+    assert_eq!(modes[..3], ["clean", "fly_c_test gaussian_noise 1", "fly_c_test gaussian_noise 5"]);
+    assert_eq!(modes.len(), 1 + 3 * 2);
+    let cell = |mode: &str| whole(&rows, mode)["accuracy"];
+    let of_paper = ["brightness 1", "brightness 5", "gaussian_noise 1", "gaussian_noise 5"];
+    let mean = of_paper.iter().map(|c| cell(&format!("fly_c_test {c}"))).sum::<f64>() / 4.0;
+    let summary = |rows: &[Value], metric: &str| {
+        let row = rows.iter().find(|r| r["metric"] == metric && r["group"].is_null());
+        row.unwrap()["value"].as_f64().unwrap()
+    };
+    assert!((summary(&rows, "mean_accuracy") - mean).abs() < 1e-9, "the extra ones are in no mean");
+    // Other draws, or other parameters, and losses differ; the kept files do not mix.
+    let loss = |more: &[&str]| {
+        let rows = eval(dir.path(), &run, &[&grid[..], more].concat());
+        let row = rows.iter().find(|r| r["corruption"] == "gaussian_noise" && r["metric"] == "loss");
+        row.unwrap()["value"].as_f64().unwrap()
+    };
+    let first = loss(&[]);
+    assert!(first == loss(&[]) && first != loss(&["--seed", "1"]) && first != loss(&["--profile", "t"]));
+
+    let (model, baseline) = (format!("m={run}"), base.as_str());
+    let compared = compared_in_files(dir.path(), &model, baseline);
+    figures_show(&dir.path().join("figures"), &[("baseline", base_cells), ("m", run_cells)]);
+    for metric in ["mean_accuracy", "robustness_score", "mce"] {
+        let of_all = compared
+            .iter()
+            .find(|r| r["metric"] == metric && r["group"].is_null() && r["corruption"].is_null());
+        let value = of_all.unwrap()["value"].as_f64().unwrap();
+        assert!((value - summary(&rows, metric)).abs() < 1e-9, "{metric}");
+    }
+    let itself = format!("b={base},{base}");
+    let itself =
+        succeed(nct(dir.path()).args(["robustness", "--model", &itself, "--baseline", baseline, "--json"]));
+    let itself: Vec<Value> = itself.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let score = itself.iter().find(|r| r["metric"] == "mce").unwrap();
+    let of = |key: &str| score[key].as_f64().unwrap();
+    assert!((of("value") - 100.0).abs() < 1e-9 && of("bootstrap_std") < 1e-9, "{score}");
+    // A run that went on has other weights than its grid.
+    let best = dir.path().join(&base).join("checkpoints/best.safetensors");
+    fs::copy(dir.path().join(&run).join("checkpoints/best.safetensors"), best).unwrap();
+    let old = output(nct(dir.path()).args(["robustness", "--model", &model, "--baseline", baseline]));
+    assert_eq!(old.status.code(), Some(2));
+    assert!(stderr(&old).contains("is of other weights"), "{}", stderr(&old));
+}
+
+#[test]
+fn what_cannot_be_compared_under_corruptions_is_refused() {
+    let dir = shards();
+    let run = train(dir.path(), "runs", &[]);
+    // What only this suite heeds is not passed over by another.
+    let idle = output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--severities", "1"]));
+    assert_eq!(idle.status.code(), Some(2));
+    assert!(stderr(&idle).contains("belong to --suite corruptions"), "{}", stderr(&idle));
+    eval(dir.path(), &run, &["--suite", "corruptions", "--corruptions", "saturate", "--severities", "1,5"]);
+    for (args, part) in [
+        ("--figures f", "belong to --suite corruptions"),
+        ("--suite corruptions --figures f --split test --split validation", "give one --split"),
+        ("--table rows.xlsx", "name a file .csv, .jsonl or .parquet"),
+    ] {
+        let out = output(nct(dir.path()).args(["eval", &run, "--device", "cpu"]).args(args.split(' ')));
+        assert_eq!(out.status.code(), Some(2), "{args}");
+        assert!(stderr(&out).contains(part), "{args}: {}", stderr(&out));
+        assert!(!dir.path().join("f").exists());
+    }
+    // One run alone has figures too, named as its folder.
+    let one = "--suite corruptions --corruptions saturate --severities 1,5 --figures f --table rows.parquet";
+    let rows = eval(dir.path(), &run, &one.split(' ').collect::<Vec<_>>());
+    let name = Path::new(&run).file_name().unwrap().to_str().unwrap();
+    figures_show(&dir.path().join("f"), &[(name, cells(&rows))]);
+    same_as_parquet(&dir.path().join("rows.parquet"), &rows);
+    let other = ["--suite", "corruptions", "--corruptions", "fog", "--severities", "1,5", "--baseline", &run];
+    let other = output(nct(dir.path()).args(["eval", &run, "--device", "cpu"]).args(other));
+    assert_eq!(other.status.code(), Some(2));
+    assert!(stderr(&other).contains("its grid has no fog"), "{}", stderr(&other));
+}
+
+#[test]
+fn corrupted_images_written_as_shards_give_the_same_scores() {
+    let dir = shards();
+    let run = train(dir.path(), "runs", &[]);
+    for profile in ["i", "t"] {
+        let name = format!("made-{profile}");
+        let made = ["corrupt", "shards", "--out", &name, "--layout", "shards", "--profile", profile];
+        succeed(nct(dir.path()).args(made).args(["--corruptions", "gaussian_noise", "--severities", "5"]));
+        let set = dir.path().join("shards/gaussian_noise-5");
+        copy(&dir.path().join(&name).join("gaussian_noise-5"), &set);
+        let stored = eval(dir.path(), &run, &["--images", "gaussian_noise-5", "--split", "test"]);
+        let stored = stored.iter().find(|r| r["metric"] == "loss").unwrap()["value"].as_f64().unwrap();
+        let grid = ["--suite", "corruptions", "--corruptions", "gaussian_noise", "--severities", "5"];
+        let fly = eval(dir.path(), &run, &[&grid[..], &["--profile", profile]].concat());
+        let cell =
+            |r: &&Value| r["corruption"] == "gaussian_noise" && r["severity"] == 5 && r["metric"] == "loss";
+        let fly = fly.iter().find(cell).unwrap()["value"].as_f64().unwrap();
+        assert!((stored - fly).abs() < 1e-6, "profile {profile}: {stored} stored and {fly} on the fly");
+        fs::remove_dir_all(set).unwrap();
+    }
+}
+
+#[test]
+fn prepared_copies_give_a_grid_of_their_own() {
+    let dir = shards();
+    let run = train(dir.path(), "runs", &[]);
+    let cells = ["--corruptions", "fog,pixelate", "--severities", "2,5"];
+    let made = ["corrupt", "shards", "--out", "copies/C", "--layout", "shards"];
+    succeed(nct(dir.path()).args(made).args(cells));
+    let grid = |more: &[&str]| {
+        let rows = eval(dir.path(), &run, &[&["--suite", "corruptions"], more].concat());
+        let cell = |r: &&Value| r["metric"] == "accuracy" && !r["corruption"].is_null();
+        let cells = rows.iter().filter(cell);
+        let key = |r: &Value| format!("{} {}", r["corruption"], r["severity"]);
+        let values: BTreeMap<String, f64> = cells.map(|r| (key(r), r["value"].as_f64().unwrap())).collect();
+        (values, rows)
+    };
+    let (stored, rows) = grid(&["--stored", "copies/C"]);
+    let (fly, _) = grid(&[&cells[..], &["--profile", "t"]].concat());
+    assert_eq!((stored.len(), &stored), (4, &fly));
+    assert!(rows.iter().any(|r| r["mode"] == "c_test fog 2"), "{rows:?}");
+    let mean = |r: &&Value| r["metric"] == "mean_accuracy" && r["group"].is_null() && r["stored"] == "C";
+    let mean = rows.iter().find(mean).unwrap()["value"].as_f64().unwrap();
+    assert!((mean - stored.values().sum::<f64>() / 4.0).abs() < 1e-9);
+    // It is kept, and compared with as any other.
+    let model = format!("own={run}");
+    let compared = ["robustness", "--model", &model, "--baseline", &run, "--json"];
+    let rows = succeed(nct(dir.path()).args(compared).args(["--stored", "C"]));
+    assert!(rows.lines().next().unwrap().contains("mean_accuracy"), "{rows}");
+    for (more, what) in [
+        (["--stored", "copies/C", "--severities", "1"], "not every corruption and severity"),
+        (["--stored", "copies/C", "--corruptions", "snow"], "not every corruption and severity"),
+        (["--stored", "copies/C", "--split", "validation"], "of test images"),
+        (["--stored", "copies/C", "--classes", "2"], "leave out --images and --classes"),
+        (["--stored", "copies", "--seed", "2"], "cannot be used with"),
+    ] {
+        let eval = ["eval", &run, "--device", "cpu", "--suite", "corruptions"];
+        let told = output(nct(dir.path()).args(eval).args(more));
+        assert_eq!(told.status.code(), Some(2));
+        assert!(stderr(&told).contains(what), "{}", stderr(&told));
+    }
+}
