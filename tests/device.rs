@@ -183,9 +183,10 @@ fn passes_that_are_repeated_change_nothing() {
     let dir = shards();
     // Random positions and dropout, both kinds of targets, two batches of a kind in an update, and both precisions.
     let labels = ["--set", "data.neural_labels=true", "--set", "mix={kind=\"mtl\",ratio={1=2}}"];
+    let bf16 = ["--set", "numerics.precision=\"bf16\"", "--set", "numerics.channels_last=true"];
     for (i, more) in [
         &["--epochs", "4"][..],
-        &["--epochs", "4", "--set", "loader.resident=\"off\"", "--set", "numerics.precision=\"bf16\""],
+        &[&bf16[..], &["--epochs", "4", "--set", "loader.resident=\"off\""]].concat(),
         &[&labels[..], &["--epochs", "2", "--set", "loss.regularize=true"]].concat(),
     ]
     .into_iter()
@@ -207,6 +208,37 @@ fn passes_that_are_repeated_change_nothing() {
         let count = |what: &str| log.lines().filter(|line| *line == what).count();
         let (recorded, replayed) = (count("recorded"), count("replayed"));
         assert!(recorded >= 2 && replayed > 2 * recorded, "{recorded} recorded, {replayed} replayed");
+    }
+}
+
+/// The memory that recordings share is given up with the last of them: the next run of the process has its own.
+#[test]
+fn every_run_of_a_process_records_its_own_passes() {
+    let dir = shards();
+    fs::write(
+        dir.path().join("two.toml"),
+        format!("{SMALL}[numerics]\ngraphs = true\n[sweep]\nseed = [1, 2]\n"),
+    )
+    .unwrap();
+    let log = dir.path().join("log");
+    let mut command = on_device(dir.path());
+    command.args(["run", "two.toml", "--device", "cuda", "--quiet"]).env("NCT_STAND_IN_LOG", &log);
+    succeed(&mut command);
+    let recorded = fs::read_to_string(log).unwrap().lines().filter(|line| *line == "recorded").count();
+    assert!(recorded >= 4, "{recorded} recorded");
+}
+
+/// Optimisers of a GPU go through parameters and moments as they lie in memory.
+#[test]
+fn moments_that_come_from_a_checkpoint_are_laid_out_as_the_parameters() {
+    let dir = shards();
+    let best = ["schedule.patience=0", "schedule.restore_optimizer=\"best\"", "numerics.channels_last=true"];
+    for kind in ["{kind=\"sgd\",lr=0.02,momentum=0.9}", "{kind=\"adam\",lr=0.001}"] {
+        let optimizer = format!("optimizer={kind}");
+        let sets = best.iter().copied().chain([optimizer.as_str()]).flat_map(|set| ["--set", set]);
+        let args: Vec<&str> = ["--epochs", "4"].into_iter().chain(sets).collect();
+        let run = trained(dir.path(), &kind[..12].replace(|c: char| !c.is_alphanumeric(), ""), &args);
+        assert!(metrics(&run).iter().any(|line| line["patience"] == 0), "no weights returned");
     }
 }
 
@@ -254,7 +286,7 @@ fn gpus_are_checked_by_a_script() {
     let out = check("same,resume,graphs,cpu,epoch,neural,several", stand_in());
     assert!(out.status.success(), "{}{}", said(&out), stderr(&out));
     let count = |what: &str| said(&out).lines().filter(|line| line.starts_with(what)).count();
-    assert_eq!((count("ok"), count("measured"), count("skipped")), (5, 4, 1), "{}", said(&out));
+    assert_eq!((count("ok"), count("measured"), count("skipped")), (6, 4, 1), "{}", said(&out));
 
     let weights = only_run(&dir.path().join("work"), "again").join("checkpoints/last.safetensors");
     let mut bytes = fs::read(&weights).unwrap();

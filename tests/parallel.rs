@@ -295,12 +295,13 @@ fn passes_that_several_gpus_repeat_change_nothing() {
     let dir = shards();
     // Parts of a batch of different sizes, and none; dropout and positions are those of the whole batch.
     let sizes = ["data.batch_size=12", "data.neural_batch_size=4", "schedule.max_iter=4"];
-    for (n, precision) in [(2, "f64"), (3, "bf16")] {
+    for (n, precision, channels_last) in [(2, "f64", false), (3, "bf16", true)] {
         let precision = format!("numerics.precision=\"{precision}\"");
+        let channels_last = format!("numerics.channels_last={channels_last}");
         let run = |graphs: bool| {
             let (out, log) = (format!("{n}-{graphs}"), dir.path().join(format!("log-{n}-{graphs}")));
             let graphs = format!("numerics.graphs={graphs}");
-            let sets = [&sizes[..], &[&precision, &graphs]].concat();
+            let sets = [&sizes[..], &[&precision, &channels_last, &graphs]].concat();
             let mut command = on_gpus(dir.path(), n, &anew(dir.path(), &out, &sets));
             succeed(command.env("NCT_STAND_IN_LOG", &log));
             let log = fs::read_to_string(log).unwrap();

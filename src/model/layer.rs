@@ -110,8 +110,7 @@ impl Layer {
         let y = match &self.op {
             Op::Conv { weight, bias, padding, dilation, groups } => {
                 // Three equal channels see the sum of the kernel over its inputs: a third of the work.
-                let summed = (x.size()[1] == 1 && weight.size()[1] == 3)
-                    .then(|| weight.sum_dim_intlist([1i64].as_slice(), true, weight.kind()));
+                let summed = (x.size()[1] == 1 && weight.size()[1] == 3).then(|| summed(weight));
                 let weight = precision.operand(summed.as_ref().unwrap_or(weight));
                 let bias = bias.as_ref().map(|b| precision.operand(b));
                 let (x, padding, dilation) = (precision.operand(x), [*padding; 2], [*dilation; 2]);
@@ -150,6 +149,14 @@ impl Layer {
             _ => Vec::new(),
         }
     }
+}
+
+/// A kernel `[n, 3, height, width]` summed over its inputs, laid out as it is: of one channel, libtorch tells from the
+/// kernel's strides whether maps are to have their channels innermost, and would take the strides of a plain sum for no.
+fn summed(kernel: &Tensor) -> Tensor {
+    let channels_last = kernel.stride()[1] == 1;
+    let sum = kernel.sum_dim_intlist([1i64].as_slice(), !channels_last, kernel.kind());
+    if channels_last { sum.unsqueeze(-1).permute([0, 3, 1, 2]) } else { sum }
 }
 
 fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: Precision) -> Result<Tensor, ModelError> {

@@ -120,7 +120,9 @@ impl Network {
         mode: Mode,
         names: &[&str],
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
-        let mut pass = self.pass(mode).keeping(names);
+        let paths = names.iter().map(|name| self.layer(name)).collect::<Result<Vec<String>, _>>()?;
+        let wanted: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let mut pass = self.pass(mode).keeping(&wanted);
         let logits = self.logits(images, &mut pass)?;
         let mut found = Vec::new();
         for (name, output) in names.iter().zip(pass.found()) {
@@ -198,8 +200,11 @@ impl Network {
     }
 
     /// Puts readout positions and deviations back into their bounds; due after every update.
-    pub fn clamp_readouts(&self) {
-        self.readouts.iter().for_each(|(_, readout)| readout.clamp());
+    ///
+    /// # Errors
+    /// Of torch.
+    pub fn clamp_readouts(&self) -> Result<(), ModelError> {
+        Readout::clamp(self.readouts.iter().map(|(_, readout)| readout))
     }
 
     /// Names of the blocks of a VGG, and how many layers of it are before each.

@@ -136,14 +136,17 @@ impl Readout {
         self.features.abs().sum(self.features.kind()) * self.gamma
     }
 
-    /// Puts positions back into [-1, 1] and deviations above 0, as must be done after every update.
-    pub(super) fn clamp(&self) {
-        tch::no_grad(|| {
-            let _ = self.position.shallow_clone().clamp_(-1.0, 1.0);
-            if let Some(sigma) = &self.sigma {
-                let _ = sigma.shallow_clone().clamp_min_(0.0);
-            }
+    /// Puts positions back into [-1, 1] and deviations above 0, as must be done after every update; of all at once, since
+    /// each call costs a GPU as much as many readouts do.
+    pub(super) fn clamp<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Result<(), ModelError> {
+        let positions: Vec<Tensor> = all.clone().map(|readout| readout.position.shallow_clone()).collect();
+        let sigmas: Vec<Tensor> =
+            all.filter_map(|readout| Some(readout.sigma.as_ref()?.shallow_clone())).collect();
+        let clamped = tch::no_grad(|| {
+            torch_ext::clamp(&positions, -1.0, 1.0)?;
+            torch_ext::clamp(&sigmas, 0.0, f64::INFINITY)
         });
+        clamped.map_err(|what| TchError::Torch(what).into())
     }
 }
 
@@ -169,7 +172,7 @@ mod tests {
             let values = [-0.2f32, 0.05, 0.0, 0.0, 0.0, 0.0];
             sigma.shallow_clone().copy_(&Tensor::from_slice(&values).view([1, 3, 1, 2]));
         });
-        readout.clamp();
+        Readout::clamp(std::iter::once(&readout)).unwrap();
         assert_eq!(readout.position.min().double_value(&[]), -1.0);
         assert_eq!((sigma.min().double_value(&[]), sigma.max().double_value(&[])), (0.0, f64::from(0.05f32)));
     }

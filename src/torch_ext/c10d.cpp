@@ -90,8 +90,10 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     // As if the statistics were constants; what they add to the gradient of x is linear in x, channel by channel.
     Tensor dx, dweight, dbias;
     if (x.numel() > 0) {
+      // Statistics of this batch: none, which CUDA's kernels for channels-last maps want to be told by empty ones.
+      const Tensor own = at::empty({0}, m.options());
       std::tie(dx, dweight, dbias) = at::native_batch_norm_backward(
-          grads[0], x, weight, m, v, {}, {}, /*train=*/false, eps, {true, true, true});
+          grads[0], x, weight, m, v, own, own, /*train=*/false, eps, {true, true, true});
     } else {
       std::tie(dx, dweight, dbias) = std::make_tuple(at::zeros_like(x), at::zeros_like(weight), at::zeros_like(weight));
     }

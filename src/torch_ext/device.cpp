@@ -63,6 +63,7 @@ int nct_send(const at::Tensor* tensor, int index, at::Tensor** out) {
 
 // What names no device goes to this one from now on. Convolutions by algorithms that give the same bits every time, and
 // products of 32 bits where 32 bits are asked for: PyTorch would take the first that come, and TF32 for convolutions.
+// Products of bfloat16 are added up in 32 bits to the end.
 int nct_cuda_use(int index) {
   return guarded([&] {
     const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
@@ -72,6 +73,7 @@ int nct_cuda_use(int index) {
     context.setBenchmarkCuDNN(false);
     context.setAllowTF32CuDNN(false);
     context.setAllowTF32CuBLAS(false);
+    context.setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);
   });
 }
 

@@ -43,9 +43,30 @@ struct NctGraph {
   alignas(std::max_align_t) std::byte object[4096];
   std::optional<c10::Stream> before;
 
-  NctGraph() { Class::get().construct(object, /*keep_graph=*/false); }
-  ~NctGraph() { Class::get().destroy(object); }
+  NctGraph() {
+    Class::get().construct(object, /*keep_graph=*/false);
+    ++live;
+  }
+  ~NctGraph() {
+    Class::get().destroy(object);
+    if (--live == 0) pool.reset();
+  }
+
+  // Graphs are replayed one after another, and results are taken before the next: they share their memory. What no graph
+  // has any more the allocator takes no graph into.
+  static c10::MempoolId_t shared() {
+    if (!pool) pool = Class::get().new_pool();
+    return *pool;
+  }
+
+ private:
+  // Of the one thread that trains.
+  static thread_local int live;
+  static thread_local std::optional<c10::MempoolId_t> pool;
 };
+
+thread_local int NctGraph::live = 0;
+thread_local std::optional<c10::MempoolId_t> NctGraph::pool;
 
 extern "C" {
 
@@ -56,8 +77,6 @@ int nct_graph_begin(int index, NctGraph** out) {
     constexpr int THREAD_LOCAL = 1;
     const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
     const auto& graphs = Class::get();
-    // Graphs are replayed one after another, and results are taken before the next: they share their memory.
-    static const c10::MempoolId_t pool = graphs.new_pool();
     auto graph = std::make_unique<NctGraph>();
     gpu().synchronizeDevice(device.index());
     // The default stream can not record. One other is enough, and so is one workspace of each library.
@@ -65,7 +84,7 @@ int nct_graph_begin(int index, NctGraph** out) {
     if (!recorder || recorder->device() != device) recorder = gpu().getStreamFromGlobalPool(device);
     const auto before = gpu().exchangeStream(*recorder);
     try {
-      graphs.begin(graph->object, pool, THREAD_LOCAL);
+      graphs.begin(graph->object, NctGraph::shared(), THREAD_LOCAL);
     } catch (...) {
       gpu().exchangeStream(before);
       throw;

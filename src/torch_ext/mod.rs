@@ -147,11 +147,13 @@ unsafe extern "C" {
         means: *const *const c_void,
         squares: *const *const c_void,
         largest: *const *const c_void,
+        step: *const i64,
         n: usize,
         how: *const AdamUpdate,
         unless: *const c_void,
     ) -> c_int;
     fn nct_zero(tensors: *const *const c_void, n: usize) -> c_int;
+    fn nct_clamp(tensors: *const *const c_void, n: usize, low: f64, high: f64) -> c_int;
     fn nct_read(map: *const c_void, at: *const c_void, room: i64, out: *mut *mut c_void) -> c_int;
 }
 
@@ -190,8 +192,6 @@ pub struct AdamUpdate {
     pub beta2: f64,
     /// Added to the root.
     pub eps: f64,
-    /// Number of this update, from 1.
-    pub step: i64,
     /// Weight decay apart from the gradient: AdamW.
     pub decoupled: bool,
     /// Divide by the largest second moment so far.
@@ -232,22 +232,25 @@ pub fn update_sgd(
 }
 
 /// Updates `params` in place; `grads` and the moments are as many and of the same shapes, types and device: means, mean
-/// squares, and with AMSGrad the largest of these. `unless` as in [`update_sgd`].
+/// squares, and with AMSGrad the largest of these. `steps` are the number of this update of each, from 1; by kernels that
+/// are not fused, the same of all. `unless` as in [`update_sgd`].
 pub fn update_adam(
     params: &[Tensor],
     grads: &[Tensor],
     moments: [&[Tensor]; 3],
+    steps: &[i64],
     how: &AdamUpdate,
     unless: Option<&Tensor>,
 ) -> Result<(), String> {
     let [means, squares, largest] = moments;
     assert!([grads, means, squares].iter().all(|list| list.len() == params.len()));
     assert!(largest.len() == if how.amsgrad { params.len() } else { 0 });
+    assert!(steps.len() == params.len() && (how.fused || steps.windows(2).all(|pair| pair[0] == pair[1])));
     let lists = [params, grads, means, squares, largest].map(list);
     let [w, g, m, v, top] = [0, 1, 2, 3, 4].map(|i: usize| start(&lists[i]));
     let unless = gate(unless, how.fused);
     // SAFETY: as in `update_sgd`.
-    checked(unsafe { nct_adam(w, g, m, v, top, params.len(), how, unless) })
+    checked(unsafe { nct_adam(w, g, m, v, top, steps.as_ptr(), params.len(), how, unless) })
 }
 
 /// Makes all values of `tensors` zero.
@@ -255,6 +258,13 @@ pub fn zero(tensors: &[Tensor]) -> Result<(), String> {
     let all = list(tensors);
     // SAFETY: `all` has as many tensors as is said, which live through the call.
     checked(unsafe { nct_zero(all.as_ptr(), all.len()) })
+}
+
+/// Puts all values of `tensors` between `low` and `high`; each may be infinite.
+pub fn clamp(tensors: &[Tensor], low: f64, high: f64) -> Result<(), String> {
+    let all = list(tensors);
+    // SAFETY: as in `zero`.
+    checked(unsafe { nct_clamp(all.as_ptr(), all.len(), low, high) })
 }
 
 /// Bytes that are free on a GPU, or why that is not known.

@@ -108,7 +108,7 @@ impl Trainer<'_> {
             }
             let began = Instant::now();
             self.optimizer.step(None)?;
-            self.net.clamp_readouts();
+            self.net.clamp_readouts()?;
             self.settle();
             optimizer.push(began.elapsed().as_secs_f64());
         }

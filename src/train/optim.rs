@@ -231,14 +231,21 @@ impl Optimizer {
         self.slots.iter_mut().zip(counts).for_each(|(slot, count)| slot.steps = *count);
     }
 
-    /// One update from the gradients that have added up since [`Self::zero_grad`]: parameters of equal settings at once.
+    /// One update from the gradients that have added up since [`Self::zero_grad`]: parameters of equal settings at once,
+    /// since each call costs a GPU as much as many parameters do.
     /// A fused one changes nothing if `unless`, a float `[]` on its device, is 1; it is counted all the same.
     pub fn step(&mut self, unless: Option<&Tensor>) -> Result<(), TrainError> {
         let mut alike: BTreeMap<(u64, u64, i64), Vec<&mut Slot>> = BTreeMap::new();
         for slot in &mut self.slots {
             if slot.param.grad().defined() {
                 slot.steps += 1;
-                let key = (slot.lr_scale.to_bits(), slot.weight_decay.to_bits(), slot.steps);
+                // Readouts of other sessions have had other numbers of updates. What the number changes must be alike.
+                let apart = match self.settings.kind {
+                    OptimizerKind::Sgd => i64::from(slot.moments.is_empty()),
+                    _ if self.fused => 0,
+                    _ => slot.steps,
+                };
+                let key = (slot.lr_scale.to_bits(), slot.weight_decay.to_bits(), apart);
                 alike.entry(key).or_default().push(slot);
             }
         }
@@ -253,7 +260,8 @@ impl Optimizer {
     /// Everything that must survive a restart.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = Vec::new();
-        for slot in self.slots.iter().filter(|slot| slot.steps > 0) {
+        // Decay and momentum move what has a gradient, also before its first update since the moments were forgotten.
+        for slot in self.slots.iter().filter(|slot| slot.steps > 0 || slot.param.grad().defined()) {
             state.push((format!("optimizer.{}.step", slot.name), Tensor::from(slot.steps)));
             for (moment, name) in slot.moments.iter().zip(self.moment_names()) {
                 state.push((format!("optimizer.{}.{name}", slot.name), moment.shallow_clone()));
@@ -274,8 +282,12 @@ impl Optimizer {
                 let key = format!("optimizer.{}.{name}", slot.name);
                 match find(key.clone()) {
                     Some(moment) if moment.size() == slot.param.size() => {
-                        slot.moments.push(moment.to_device(slot.param.device()).copy());
+                        // Laid out as the parameter is: fused kernels go through memory.
+                        let mut own = slot.param.detach().zeros_like();
+                        own.copy_(moment);
+                        slot.moments.push(own);
                     }
+                    None if slot.steps == 0 => break,
                     _ => return Err(TrainError::Checkpoint(format!("{file}: no {key} of the right shape"))),
                 }
             }
@@ -306,7 +318,7 @@ struct Common<'a> {
     unless: Option<&'a Tensor>,
 }
 
-/// Updates slots of one group, which have made as many updates.
+/// Updates slots of one group.
 fn sgd(slots: &mut [&mut Slot], common: &Common<'_>) -> Result<(), String> {
     let Common { settings, lr, fused, unless } = *common;
     let momentum = settings.momentum.unwrap_or(0.0);
@@ -335,7 +347,6 @@ fn adam(slots: &mut [&mut Slot], common: &Common<'_>) -> Result<(), String> {
         beta1,
         beta2,
         eps: settings.eps.unwrap_or(1e-8),
-        step: slots[0].steps,
         decoupled: settings.kind == OptimizerKind::AdamW,
         amsgrad,
         fused,
@@ -343,7 +354,8 @@ fn adam(slots: &mut [&mut Slot], common: &Common<'_>) -> Result<(), String> {
     let [means, squares] = [0, 1].map(|i| all(slots, |slot| &slot.moments[i]));
     let largest = if amsgrad { all(slots, |slot| &slot.moments[2]) } else { Vec::new() };
     let params = all(slots, |slot| &slot.param);
-    update_adam(&params, &gradients(slots), [&means, &squares, &largest], &how, unless)
+    let steps: Vec<i64> = slots.iter().map(|slot| slot.steps).collect();
+    update_adam(&params, &gradients(slots), [&means, &squares, &largest], &steps, &how, unless)
 }
 
 /// Makes the `n` moments of slots that have none yet, and says whether there were such.
@@ -434,6 +446,46 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    /// A GPU updates parameters that had other numbers of updates at once.
+    #[test]
+    fn parameters_that_came_later_are_updated_with_the_others() {
+        for (settings, _) in vectors() {
+            let found: Vec<Vec<f32>> = [false, true]
+                .into_iter()
+                .map(|fused| {
+                    let params = params();
+                    let mut optimizer = optimizer(&settings, &params);
+                    optimizer.fused = fused;
+                    for step in 0..6 {
+                        optimizer.zero_grad().unwrap();
+                        let used = if step < 2 { 1 } else { 2 };
+                        for param in &params[..used] {
+                            (param * f64::from(step - 3)).square().sum(Kind::Float).backward();
+                        }
+                        optimizer.step(None).unwrap();
+                    }
+                    values(&params)
+                })
+                .collect();
+            let near = found[0].iter().zip(&found[1]).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs().max(1.0));
+            assert!(near, "{settings:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_has_what_decay_still_moves_after_the_moments_were_forgotten() {
+        for (settings, _) in vectors() {
+            let (first, second) = (params(), params());
+            let mut whole = optimizer(&settings, &first);
+            update(&mut whole, &first, 0);
+            whole.reset();
+            let mut resumed = optimizer(&settings, &second);
+            resumed.load(&whole.state(), "x").unwrap();
+            assert!(second.iter().all(|param| param.grad().defined()), "{settings:?}");
+            assert_eq!(resumed.counts(), [0, 0]);
         }
     }
 

@@ -271,7 +271,7 @@ impl Trainer<'_> {
         self.modules.after_backward();
         self.optimizer.step(unless)?;
         self.modules.after_weights();
-        self.net.clamp_readouts();
+        self.net.clamp_readouts()?;
         Ok(())
     }
 

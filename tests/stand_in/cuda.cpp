@@ -293,9 +293,33 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   recording->all.push_back([op, given, gave] { repeat(op, given, gave); });
 }
 
+// What CUDA's kernels refuse and the CPU's do not.
+void refuse(const std::string& name, c10::ArrayRef<c10::IValue> given) {
+  if (name.rfind("aten::_fused_", 0) == 0) {
+    // The parameters, their gradients and moments; after these, lists of numbers.
+    const size_t lists = name == "aten::_fused_sgd_" ? 3 : 5;
+    const auto params = given[0].toTensorVector();
+    for (const auto& list : given.slice(1, lists - 1)) {
+      const auto others = list.toTensorVector();
+      for (size_t i = 0; i < others.size(); ++i) {
+        TORCH_CHECK(others[i].strides() == params[i].strides() && others[i].scalar_type() == params[i].scalar_type(),
+                    name, ": params, grads and moments must have same dtype, device, and layout");
+      }
+    }
+  }
+  if (name == "aten::native_batch_norm_backward") {
+    const auto x = given[1].toTensor();
+    const bool innermost =
+        x.is_contiguous(at::MemoryFormat::ChannelsLast) || (x.is_contiguous() && x.strides()[1] == 1);
+    const bool saved = given[5].isTensor() && given[5].toTensor().defined();
+    TORCH_CHECK(saved || !innermost, "save_mean->defined() INTERNAL ASSERT FAILED");
+  }
+}
+
 void on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
   const auto& name = schema.operator_name().name;
+  refuse(name, torch::jit::last(*stack, schema.arguments().size()));
   static const std::set<std::string> READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select",
                                               "aten::equal", "aten::_unique2"};
   if (READS.count(name)) waits(name);
@@ -523,6 +547,9 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeT
 
 namespace at::cuda {
 
+// By how many graphs each pool of memory is used. One that no graph uses any more takes no other.
+std::map<MempoolId_t, int> pools;
+
 struct CUDAGraph {
   explicit CUDAGraph(bool keep_graph);
   ~CUDAGraph();
@@ -532,14 +559,20 @@ struct CUDAGraph {
 
  private:
   Recording recorded;
+  std::optional<MempoolId_t> pool;
   // Drawn numbers are drawn when they are replayed.
   at::Tensor generator;
 };
 
 CUDAGraph::CUDAGraph(bool) {}
-CUDAGraph::~CUDAGraph() {}
+CUDAGraph::~CUDAGraph() {
+  if (pool) --pools[*pool];
+}
 
-void CUDAGraph::capture_begin(MempoolId_t, cudaStreamCaptureMode) {
+void CUDAGraph::capture_begin(MempoolId_t of, cudaStreamCaptureMode) {
+  TORCH_CHECK(!pools.count(of) || pools[of] > 0, "use_count > 0 INTERNAL ASSERT FAILED");
+  ++pools[of];
+  pool = of;
   TORCH_CHECK(current != 0, "CUDA graphs must be captured on a non-default stream");
   generator = at::detail::getDefaultCPUGenerator().get_state();
   recording = &recorded;
@@ -558,7 +591,10 @@ void CUDAGraph::replay() {
   note("replayed");
 }
 
-MempoolId_t graph_pool_handle() { return {1, 0}; }
+MempoolId_t graph_pool_handle() {
+  static std::atomic<unsigned long long> made{0};
+  return {0, ++made};
+}
 
 } // namespace at::cuda
 

@@ -3,8 +3,8 @@
 
 The batches are nct's own (`nct train --record`); PyTorch has a few of them on the device already, in its fastest layout,
 and nothing but the update is timed: forward and backward of every batch, and the optimiser's step. nct is timed by
-`nct bench train`, with its loader running. Both wait for the device after every update. The programs take turns, and the
-medians are compared.
+`nct bench train`, with its loader running. Both read the losses of 16 updates at once, and wait for the device at the end.
+The programs take turns, and the medians of the turns are compared.
 
 usage: tools/bench_torch/run.py --nct target/release/nct --shards demo/shards [--config R] [--set key=value]...
        [--device cpu|cuda] [--precision f32|bf16] [--updates 20] [--turns 2]
@@ -27,6 +27,8 @@ from train import torch_network  # noqa: E402
 # Updates that are recorded, and used again and again.
 RECORDED = 4
 WARM_UP = 5
+# Updates whose losses are read together.
+AT_ONCE = 16
 
 
 def record(args, folder):
@@ -77,7 +79,7 @@ class TorchUpdate:
             weight_decay=o.get("weight_decay", 0), foreach=True,
         )
         self.loss = torch.compile(self.loss_of) if compiled else self.loss_of
-        self.batches = []
+        self.batches, self.losses = [], []
         for path in sorted(folder.glob("update-*.safetensors"))[:RECORDED]:
             with safe_open(path, "pt") as file:
                 plan = json.loads(file.metadata()["plan"])
@@ -96,9 +98,20 @@ class TorchUpdate:
             return (torch.exp(-s) * functional.cross_entropy(out.float(), targets) + 0.5 * s).squeeze()
         return (0.5 * torch.exp(-s) * functional.mse_loss(out.float(), targets) + 0.5 * s).squeeze()
 
-    def once(self, number):
-        """Milliseconds of an update."""
+    def times(self, n):
+        """Milliseconds of an update, of `n`."""
+        self.settle()
         start = time.perf_counter()
+        for number in range(n):
+            self.once(number)
+        self.settle()
+        return 1e3 * (time.perf_counter() - start) / n
+
+    def settle(self):
+        if self.device.type == "cuda":
+            self.torch.cuda.synchronize()
+
+    def once(self, number):
         self.optimizer.zero_grad(set_to_none=False)
         losses = []
         for batch in self.batches[number % len(self.batches)]:
@@ -108,10 +121,11 @@ class TorchUpdate:
         self.optimizer.step()
         for readout in self.net.v1_readout.values():
             readout.clamp()
-        self.torch.stack(losses).tolist()
-        if self.device.type == "cuda":
-            self.torch.cuda.synchronize()
-        return 1e3 * (time.perf_counter() - start)
+        self.losses += losses
+        # As seldom as nct does.
+        if len(self.losses) >= AT_ONCE * len(losses):
+            self.torch.stack(self.losses).tolist()
+            self.losses.clear()
 
 
 def torch_update_ms(torch, args, config, folder, compiled):
@@ -119,7 +133,7 @@ def torch_update_ms(torch, args, config, folder, compiled):
     # Every session has a graph of its own to compile.
     for number in range(max(WARM_UP, RECORDED)):
         update.once(number)
-    return statistics.median(update.once(number) for number in range(args.updates))
+    return update.times(args.updates)
 
 
 def main():
