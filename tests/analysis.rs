@@ -85,7 +85,7 @@ fn reconstructions_are_found_measured_compared_and_shown() {
     let args = ["report", "--runs", ".", "--out", "page.html", "--analysis", "rec"];
     succeed(nct(dir.path()).args(args).arg(only_run(dir.path(), "a")));
     let page = fs::read_to_string(dir.path().join("page.html")).unwrap();
-    for name in ["reconstructions", "fidelity", "content", "saliency", "searches"] {
+    for name in ["reconstructions", "fidelity", "content", "bands", "saliency", "comparison", "searches"] {
         let section = page.split(&format!("<section id=\"rec-{name}\"")).nth(1).unwrap();
         let section = section.split("</section>").next().unwrap();
         let numbers = fs::read_to_string(root.join(format!("figures/{name}.csv"))).unwrap();
@@ -96,6 +96,15 @@ fn reconstructions_are_found_measured_compared_and_shown() {
     let args = ["plot", "--runs", ".", "--out", "figures", "--only", "rec-content", "--analysis", "rec"];
     succeed(nct(dir.path()).args(args).arg(only_run(dir.path(), "a")));
     assert!(dir.path().join("figures/rec-content.svg").is_file());
+    // Another folder of the same name has figures of its own.
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    succeed(std::process::Command::new("cp").args(["-r", "rec", "other/rec"]).current_dir(dir.path()));
+    let args =
+        ["plot", "--runs", ".", "--out", "figures", "--only", "rec-content", "--only", "rec-2-content"];
+    let analyses = ["--analysis", "rec", "--analysis", "other/rec"];
+    succeed(nct(dir.path()).args(args).args(analyses).arg(only_run(dir.path(), "a")));
+    assert!(dir.path().join("figures/rec-2-content.svg").is_file());
 }
 
 #[test]
@@ -249,6 +258,17 @@ fn similarities_are_those_of_numpy() {
         }
         let listed = rows(&root.join("rdms.jsonl"));
         assert_eq!(listed.last().unwrap()["representation"], "recorded");
+        // Four layers beside what was recorded, in both measures.
+        let recorded = fs::read_to_string(root.join("figures/recorded.csv")).unwrap();
+        assert!(recorded.lines().filter(|line| line.contains("relu2_1")).count() >= 4, "{recorded}");
+        let about: Value = serde_json::from_slice(&fs::read(root.join("analysis.json")).unwrap()).unwrap();
+        let in_order = |key: &Value| {
+            let mut rows: Vec<u64> =
+                key.as_array().unwrap().iter().map(|row| row.as_u64().unwrap()).collect();
+            rows.sort_unstable();
+            rows
+        };
+        assert_eq!(in_order(&about["rows"]), in_order(&about["settings"]["images"]));
         let rdms = Weights::read(&root.join("rdms.safetensors")).unwrap();
         assert!(rdms.tensors.iter().all(|(_, t)| t.kind() == Kind::Double && t.size()[0] == t.size()[1]));
         let Some(out) = python("rsa.py", "numpy", &[root.to_str().unwrap()]) else { continue };
@@ -287,10 +307,12 @@ fn what_cannot_be_done_is_told_with_the_way_out() {
     check(&["--layer", "conv1_1", "--images", "100000", "--out", "x"], &["100000", "test split"]);
     check(&["--layer", "conv1_1", "--dataset", "other", "--out", "x"], &["other"]);
     check(&["--layer", "conv1_1", "--noise", "0", "--out", "x"], &["--noise"]);
-    check(
-        &["--layer", "conv1_1", "--constraint", "none", "--lr", "1e30", "--out", "y"],
-        &["N762", "learning rate"],
-    );
+    check(&["--layer", "conv1_1", "--constraint", "none", "--out", "x"], &["--budgets", "no norm"]);
+    let any =
+        ["reconstruct", &a, "--layer", "conv1_1", "--constraint", "none", "--lr", "1e30", "--steps", "3"];
+    fails(&[&any[..], &["--out", "y"]].concat(), &["N762", "learning rate"]);
+    let twice = ["reconstruct", &a, &a, "--layer", "conv1_1", "--out", "x"];
+    fails(&twice, &["two networks", "one=RUN"]);
     check(&["--layer", "conv1_1", "--images", "1,2,1", "--out", "x"], &["--images names 1 twice"]);
     let all = ["reconstruct", &a, "--layer", "conv1_1", "--out", "x", "--blur", "30"];
     fails(&all, &["GaussianBlur", "N761"]);

@@ -133,15 +133,17 @@ pub struct Fidelity {
     pub psnr: f64,
 }
 
-/// Of `x` against `target`; `std` is how many normalised units the range of pixels, 0 to 1, has in one: the standard
-/// deviation images were divided by. `x` is first given the mean of the target and the contrast that fits it best.
-pub fn fidelity(x: &Plane, target: &Plane, std: f64) -> Fidelity {
+/// Of `x` against `target`, both normalised with `mean` and `std`: pixels, 0 to 1, are `v * std + mean`, as structural
+/// similarity needs them, since it compares their levels. `x` is first given the mean of the target and the contrast that
+/// fits it best.
+pub fn fidelity(x: &Plane, target: &Plane, [level, std]: [f64; 2]) -> Fidelity {
     let centred = x.centred();
     let scale = dot(&centred, &target.centred()) / dot(&centred, &centred);
     let scale = if scale.is_finite() { scale } else { 0.0 };
-    let level = mean(&target.values);
-    let fitted: Vec<f64> = centred.iter().map(|v| (v * scale + level) * std).collect();
-    let target_pixels: Vec<f64> = target.values.iter().map(|v| v * std).collect();
+    let middle = mean(&target.values);
+    let pixel = |v: f64| v * std + level;
+    let fitted: Vec<f64> = centred.iter().map(|v| pixel(v * scale + middle)).collect();
+    let target_pixels: Vec<f64> = target.values.iter().map(|&v| pixel(v)).collect();
     let error =
         fitted.iter().zip(&target_pixels).map(|(a, b)| (a - b).powi(2)).sum::<f64>() / fitted.len() as f64;
     let plane = |values: Vec<f64>| Plane { values, width: x.width };
@@ -225,14 +227,30 @@ mod tests {
     #[test]
     fn fidelity_does_not_depend_on_scale_and_falls_with_noise() {
         let (s, n) = (noise(1), noise(2));
-        let whole = fidelity(&mix(0.01, &s, 0.0, &n), &s, 0.2);
+        let whole = fidelity(&mix(0.01, &s, 0.0, &n), &s, [0.45, 0.2]);
         assert!(
             (whole.correlation - 1.0).abs() < 1e-9 && (whole.ssim - 1.0).abs() < 1e-9 && whole.psnr > 100.0
         );
-        let half = fidelity(&mix(1.0, &s, 1.0, &n), &s, 0.2);
-        let less = fidelity(&mix(1.0, &s, 3.0, &n), &s, 0.2);
+        let half = fidelity(&mix(1.0, &s, 1.0, &n), &s, [0.45, 0.2]);
+        let less = fidelity(&mix(1.0, &s, 3.0, &n), &s, [0.45, 0.2]);
         assert!(half.ssim > less.ssim && half.psnr > less.psnr && half.correlation > less.correlation);
         assert!((half.correlation - 0.5f64.sqrt()).abs() < 0.05);
+    }
+
+    #[test]
+    fn similarity_is_that_of_scikit_image() {
+        // structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1) of 0.26.
+        let plane = |of: &dyn Fn(f64, f64) -> f64| Plane {
+            values: (0..1024).map(|i| of(f64::from(i % 32), f64::from(i / 32))).collect(),
+            width: 32,
+        };
+        let a = |x: f64, y: f64| 0.45 + 0.2 * (0.7 * x + 0.3 * y).sin();
+        let b = |x: f64, y: f64| a(x, y) + 0.1 * (1.3 * x - 0.9 * y).cos();
+        assert!((ssim(&plane(&a), &plane(&b)) - 0.853_715_197_243_117_8).abs() < 1e-9);
+        // The same images as networks see them, scaled to fit.
+        let normal = |v: f64| (v - 0.45) / 0.2;
+        let (a, b) = (plane(&|x, y| normal(a(x, y))), plane(&|x, y| normal(b(x, y))));
+        assert!((fidelity(&b, &a, [0.45, 0.2]).ssim - 0.861_211_389_658_532_3).abs() < 1e-9);
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub enum AnalysisError {
     /// Numbers that are none.
     #[error("{0}")]
     Numbers(String),
+    /// It was asked to stop.
+    #[error("stopped")]
+    Stopped,
     /// Torch refused.
     #[error("torch: {0}")]
     Torch(#[from] tch::TchError),
@@ -37,7 +40,7 @@ impl AnalysisError {
         match self {
             Self::Model(e) => e.is_input(),
             Self::Settings(_) | Self::Numbers(_) => true,
-            Self::Torch(_) => false,
+            Self::Torch(_) | Self::Stopped => false,
         }
     }
 }

@@ -3,8 +3,10 @@
 
 use super::AnalysisError;
 use super::statistics::{kendall, mean, middle_95, pearson, ranks};
-use crate::base::{Purpose, RngKey};
+use crate::base::{Purpose, Rng, RngKey};
 use rayon::prelude::*;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Device, Kind, Tensor};
 
 /// How unlike two images are in a representation.
@@ -166,15 +168,18 @@ pub struct Pair {
 
 /// All pairs of representations of the same images, with intervals over images: of the comparison by the bootstrap,
 /// where pairs of an image with itself are left out; of the alignment by the jackknife (deviations of 1.96 on both
-/// sides), since images that are drawn twice would count as alignment.
+/// sides), since images that are drawn twice would count as alignment. Of fewer than [`FEWEST`] images there are none:
+/// what is drawn of them often has two or fewer different ones, between which nothing can be compared; such draws are
+/// made again.
 ///
 /// # Errors
-/// Representations of different numbers of images.
+/// Representations of different numbers of images; [`AnalysisError::Stopped`] once `stop` says so.
 pub fn compare(
     all: &[Geometry],
     comparison: Comparison,
     resamplings: u32,
     seed: u64,
+    stop: &AtomicBool,
 ) -> Result<Vec<Pair>, AnalysisError> {
     let n = all.first().map_or(0, |first| first.n);
     if all.iter().any(|geometry| geometry.n != n) {
@@ -182,15 +187,18 @@ pub fn compare(
     }
     let whole: Vec<usize> = (0..n).collect();
     let (rsa, cka) = (comparisons(all, comparison, &whole), alignments(all, &whole));
+    let resamplings = if n < FEWEST { 0 } else { resamplings };
     let key = RngKey::new(seed, Purpose::Bootstrap, n as u32);
     let drawn = |i: u32| {
-        let mut rng = key.stream(i, 0);
-        comparisons(all, comparison, &(0..n).map(|_| rng.below(n as u32) as usize).collect::<Vec<_>>())
+        if stop.load(Ordering::Relaxed) {
+            return Err(AnalysisError::Stopped);
+        }
+        Ok(comparisons(all, comparison, &resampled(&mut key.stream(i, 0), n)))
     };
-    let without =
-        |i: usize| alignments(all, &(0..n).filter(|&j| resamplings > 0 && j != i).collect::<Vec<_>>());
-    let resampled: Vec<Vec<f64>> = (0..resamplings).into_par_iter().map(drawn).collect();
-    let left: Vec<Vec<f64>> = (0..n).into_par_iter().map(without).collect();
+    let without = |i: usize| alignments(all, &(0..n).filter(|&j| j != i).collect::<Vec<_>>());
+    let resampled = (0..resamplings).into_par_iter().map(drawn).collect::<Result<Vec<Vec<f64>>, _>>()?;
+    let left: Vec<Vec<f64>> =
+        if resamplings == 0 { Vec::new() } else { (0..n).into_par_iter().map(without).collect() };
     let pair = |(i, of): (usize, [usize; 2])| {
         let bounds = (resamplings > 0).then(|| middle_95(&mut column(&resampled, i)));
         let rsa = Alike { value: rsa[i], bounds };
@@ -199,6 +207,19 @@ pub fn compare(
         Pair { of, rsa, cka: Alike { value: cka[i], bounds } }
     };
     Ok(places(all.len()).enumerate().map(pair).collect())
+}
+
+/// Images without which there are no intervals.
+pub const FEWEST: usize = 6;
+
+/// `n` of `n` images, drawn with replacement, at least three of them different.
+fn resampled(rng: &mut Rng, n: usize) -> Vec<usize> {
+    loop {
+        let drawn: Vec<usize> = (0..n).map(|_| rng.below(n as u32) as usize).collect();
+        if drawn.iter().collect::<HashSet<_>>().len() > 2 {
+            return drawn;
+        }
+    }
 }
 
 /// Value number `i` of each.
@@ -239,6 +260,8 @@ fn alignments(all: &[Geometry], chosen: &[usize]) -> Vec<f64> {
 mod tests {
     use super::*;
 
+    static GO: AtomicBool = AtomicBool::new(false);
+
     fn activity(n: i64, units: i64, seed: i64) -> Tensor {
         tch::manual_seed(seed);
         Tensor::randn([n, units], (Kind::Double, Device::Cpu))
@@ -255,7 +278,7 @@ mod tests {
                 .map(|t| Geometry::of(t, how).unwrap())
                 .collect();
             for comparison in [Comparison::Spearman, Comparison::Pearson, Comparison::Kendall] {
-                let found = compare(&all, comparison, 50, 1).unwrap();
+                let found = compare(&all, comparison, 50, 1, &GO).unwrap();
                 let [same, other, _] = found[..] else { panic!() };
                 assert_eq!((same.of, other.of), ([0, 1], [0, 2]));
                 assert!(
@@ -276,9 +299,22 @@ mod tests {
         let x = activity(12, 5, 1);
         let y = &x + 7.0;
         let all = [&x, &y].map(|t| Geometry::of(t, Dissimilarity::Euclidean).unwrap());
-        let found = compare(&all, Comparison::Pearson, 20, 1).unwrap();
+        let found = compare(&all, Comparison::Pearson, 20, 1, &GO).unwrap();
         assert!((found[0].cka.value - 1.0).abs() < 1e-9 && (found[0].rsa.value - 1.0).abs() < 1e-9);
-        assert_eq!(found, compare(&all, Comparison::Pearson, 20, 1).unwrap());
+        assert_eq!(found, compare(&all, Comparison::Pearson, 20, 1, &GO).unwrap());
+        let stop = AtomicBool::new(true);
+        assert!(matches!(compare(&all, Comparison::Pearson, 20, 1, &stop), Err(AnalysisError::Stopped)));
+    }
+
+    #[test]
+    fn few_images_have_no_interval_and_the_same_is_the_same_in_every_draw() {
+        let of = |n: i64| {
+            let x = activity(n, 5, 1);
+            let all = [&x, &x].map(|t| Geometry::of(t, Dissimilarity::Euclidean).unwrap());
+            compare(&all, Comparison::Spearman, 2000, 1, &GO).unwrap()[0].rsa
+        };
+        assert_eq!(of(5), Alike { value: 1.0, bounds: None });
+        assert_eq!(of(6), Alike { value: 1.0, bounds: Some([1.0; 2]) });
     }
 
     #[test]
@@ -289,6 +325,6 @@ mod tests {
         assert!(Geometry::of(&activity(2, 3, 1), Dissimilarity::Euclidean).is_err());
         let all =
             [activity(4, 3, 1), activity(5, 3, 1)].map(|t| Geometry::of(&t, Dissimilarity::Cosine).unwrap());
-        assert!(compare(&all, Comparison::Pearson, 0, 1).is_err());
+        assert!(compare(&all, Comparison::Pearson, 0, 1, &GO).is_err());
     }
 }

@@ -46,8 +46,16 @@ pub fn on_grid(map: &Plane, height: usize, width: usize) -> Result<Plane, Analys
             "a saliency map has values that are no density: below 0 or no numbers".into(),
         ));
     }
-    let of = map.tensor().unsqueeze(0).unsqueeze(0);
-    density(&of.adaptive_avg_pool2d([height as i64, width as i64]).squeeze())
+    density(&shares(height, rows).matmul(&map.tensor()).matmul(&shares(width, columns).tr()))
+}
+
+/// `[n, of]`: how much of each of `of` equal parts of a side lies in each of `n`.
+fn shares(n: usize, of: usize) -> Tensor {
+    let edges = |n: usize| Tensor::arange(n as i64 + 1, (Kind::Double, Device::Cpu)) * (of as f64 / n as f64);
+    let (coarse, fine) = (edges(n).unsqueeze(1), edges(of).unsqueeze(0));
+    let [from, to] = [0, 1].map(|at| coarse.narrow(0, at, n as i64));
+    let [begin, end] = [0, 1].map(|at| fine.narrow(1, at, of as i64));
+    (to.minimum(&end) - from.maximum(&begin)).clamp_min(0.0)
 }
 
 /// A map of a fixation at the middle: a Gaussian of a quarter of the sides, sum 1.
@@ -166,6 +174,9 @@ mod tests {
         let map = on_grid(&fine, 32, 32).unwrap();
         assert_eq!((map.values.len(), map.width), (1024, 32));
         assert!((sum(&map) - 1.0).abs() < 1e-9);
+        // Three parts on two: the middle one counts half on both sides.
+        let three = Plane { values: vec![1.0, 2.0, 5.0], width: 3 };
+        assert_eq!(on_grid(&three, 1, 2).unwrap().values, [0.25, 0.75]);
         let coarse = Plane { values: vec![1.0; 16], width: 4 };
         assert!(on_grid(&coarse, 32, 32).unwrap_err().to_string().contains("coarser"));
         let negative = Plane { values: vec![-1.0; 1024], width: 32 };

@@ -6,11 +6,11 @@ pub(super) mod search;
 
 use super::exit::Usage;
 use super::robustness::weights_of;
-use crate::base::{Fingerprint, Split};
+use crate::base::{Fingerprint, Split, Task};
 use crate::config::{Data, Experiment};
 use crate::load::View;
 use crate::model::{DataInfo, Network, device};
-use crate::report::{Plot, analysis_plots};
+use crate::report::{Plot, analysis_plots_of};
 use crate::runs::{Run, write_atomic};
 use crate::shard::ShardSet;
 use crate::table::{Format, Table};
@@ -33,6 +33,8 @@ pub(super) struct Model {
     pub(super) view: View,
     /// Channels, rows and columns that it is shown.
     pub(super) extent: [usize; 3],
+    /// The area of the data set, if it is a neural set of the run's own.
+    pub(super) area: Option<Task>,
 }
 
 /// A run as it is named on the command line: `RUN`, or `NAME=RUN`.
@@ -70,6 +72,8 @@ pub(super) fn models(
         let none = || Usage(format!("{}: {lacks}", root.display()));
         let set = shown.take().or_else(|| preferred(&experiment)).ok_or_else(none)?;
         let dataset = shards.dataset(&set)?;
+        let area = [(&experiment.data.neural, Task::V1), (&experiment.data.neural_v4, Task::V4)];
+        let area = area.into_iter().find(|(name, _)| **name == set).map(|(_, task)| task);
         shown = Some(set);
         let view = data.raw_view(dataset, !dataset.manifest().sessions.is_empty())?;
         let info = data.info(&data.sources(Split::Train)?)?;
@@ -83,20 +87,27 @@ pub(super) fn models(
         let [_, height, width] = dataset.manifest().image;
         let [height, width] = view.size.unwrap_or([height, width]).map(|side| side as usize);
         let extent = [view.mean.len(), height, width];
-        models.push(Model { name, root: root.to_path_buf(), weights, net, info, view, extent });
+        models.push(Model { name, root: root.to_path_buf(), weights, net, info, view, extent, area });
     }
-    distinguish(&mut models);
+    distinguish(&mut models)?;
     Ok((models, shown.unwrap_or_default()))
 }
 
-/// Gives models of one name the names of their folders too.
-fn distinguish(models: &mut [Model]) {
+/// Gives models of one name the names of their folders too, and refuses those that are one nevertheless.
+fn distinguish(models: &mut [Model]) -> anyhow::Result<()> {
     let names: Vec<String> = models.iter().map(|model| model.name.clone()).collect();
     for (model, name) in models.iter_mut().zip(&names) {
         if names.iter().filter(|other| *other == name).count() > 1 {
             let folder = model.root.file_name().unwrap_or(model.root.as_os_str());
             model.name = format!("{name} ({})", folder.to_string_lossy());
         }
+    }
+    let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+    match names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+        Some((_, name)) => {
+            Err(Usage(format!("two networks are called {name}; name them as in one=RUN other=RUN")).into())
+        }
+        None => Ok(()),
     }
 }
 
@@ -117,6 +128,7 @@ pub(super) struct Folder {
 
 const ABOUT: &str = "analysis.json";
 const METRICS: &str = "metrics.jsonl";
+const SEARCHES: &str = ".search";
 
 impl Folder {
     /// Opens or makes the folder of an analysis of `kind` with these settings. One that was begun with others is
@@ -141,7 +153,7 @@ impl Folder {
                     return Err(Usage(format!("{}: {what}", root.display())).into());
                 }
             }
-            Err(_) if root.exists() && std::fs::read_dir(root)?.next().is_some() => {
+            Err(_) if root.exists() && holds_other_files(root)? => {
                 let what = "is not empty and holds no analysis; name a new folder with --out";
                 return Err(Usage(format!("{}: {what}", root.display())).into());
             }
@@ -154,14 +166,23 @@ impl Folder {
         Ok(Self { root: root.to_path_buf(), identity, about })
     }
 
-    /// Whether the analysis was done before.
+    /// Whether the analysis was done before; what searches kept is not needed any more then.
     pub(super) fn is_done(&self) -> bool {
-        self.root.join(METRICS).is_file()
+        let done = self.root.join(METRICS).is_file();
+        if done {
+            self.forget_searches();
+        }
+        done
+    }
+
+    fn forget_searches(&self) {
+        // What cannot be removed harms nobody.
+        let _ = std::fs::remove_dir_all(self.root.join(SEARCHES));
     }
 
     /// Folder of what searches keep while they go on.
     pub(super) fn searches(&self) -> anyhow::Result<PathBuf> {
-        let path = self.root.join(".search");
+        let path = self.root.join(SEARCHES);
         std::fs::create_dir_all(&path)?;
         Ok(path)
     }
@@ -186,17 +207,28 @@ impl Folder {
         self.write(&format!("{name}.jsonl"), &table.bytes(Format::JsonLines)?)
     }
 
-    /// Writes the metrics, with which the analysis is done, then its figures; what searches kept is not needed any more.
+    /// Writes the figures, and last the metrics, with which the analysis is done.
     pub(super) fn finish(&self, metrics: &Table) -> anyhow::Result<()> {
         self.write("metrics.csv", &metrics.bytes(Format::Csv)?)?;
         self.write("metrics.parquet", &metrics.bytes(Format::Parquet)?)?;
-        self.write(METRICS, &metrics.bytes(Format::JsonLines)?)?;
-        for Plot { name, figure, table, .. } in analysis_plots(&self.root)? {
+        let lines = metrics.bytes(Format::JsonLines)?;
+        for Plot { name, figure, table, .. } in analysis_plots_of(&self.root, &lines)? {
             self.write(&format!("figures/{name}.svg"), figure.svg().as_bytes())?;
             self.write(&format!("figures/{name}.png"), &figure.png()?)?;
             self.write(&format!("figures/{name}.csv"), &table.bytes(Format::Csv)?)?;
         }
-        let _ = std::fs::remove_dir_all(self.root.join(".search"));
+        self.write(METRICS, &lines)?;
+        self.forget_searches();
         Ok(())
     }
+}
+
+/// Whether a folder has anything that was not left by a process that was killed while it began an analysis here.
+fn holds_other_files(root: &Path) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(root)? {
+        if !entry?.file_name().to_string_lossy().starts_with(&format!(".{ABOUT}.")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -282,7 +282,7 @@ fn of_analysis(error: &AnalysisError) -> Code {
         AnalysisError::Model(error) => of_model(error),
         AnalysisError::Settings(_) => N761,
         AnalysisError::Numbers(_) => N762,
-        AnalysisError::Torch(_) => N801,
+        AnalysisError::Torch(_) | AnalysisError::Stopped => N801,
     }
 }
 

@@ -11,8 +11,8 @@ use crate::analysis::ascent::{
     Settings, Start, Stop, Stopper,
 };
 use crate::base::Split;
-use crate::model::Mode;
 use crate::model::weights::encode;
+use crate::model::{Mode, SessionData};
 use crate::shard::{Dataset, ShardSet};
 use crate::table::{Kind, Table};
 use serde_json::{Value, json};
@@ -87,7 +87,8 @@ struct Found {
     tensors: Vec<(String, Tensor)>,
 }
 
-/// What neurons say to images of the data set: the largest response with its image, and the mean.
+/// What neurons say to images of the data set: the largest response with its image, or the least where such images are
+/// searched, and the mean.
 struct Evoked {
     best: Vec<(f64, u64)>,
     mean: Vec<f64>,
@@ -110,6 +111,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     distinct("--seeds", &args.seeds)?;
     let settings = settings(args)?;
     models.iter().try_for_each(|model| settings.check(model.extent.map(|n| n as i64)))?;
+    models.iter().try_for_each(|model| readout(model, &session, &neurons).map(drop))?;
     let told = json!({
         "dataset": dataset.manifest().dataset, "data": dataset.manifest().fingerprint().as_str(), "session": session,
         "neurons": neurons, "norm": args.norm, "seeds": args.seeds, "search": settings, "batch": args.how.batch(device),
@@ -120,8 +122,9 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         show.line(&format!("{}: was done before", args.how.out.display()));
         return print(args, &folder);
     }
-    let work = Work { args, settings: &settings, session: &session, folder: &folder, device };
-    let found = work.all(&models, dataset, &neurons, show)?;
+    let work =
+        Work { args, settings: &settings, session: &session, neurons: &neurons, folder: &folder, device };
+    let found = work.all(&models, dataset, show)?;
     folder.write("images.safetensors", &encode(&found.tensors, &[])?)?;
     folder.finish(&Table::of(&METRICS, &found.rows)?)?;
     show.line(&format!("{}: {} images", args.how.out.display(), found.rows.len()));
@@ -152,6 +155,23 @@ fn chosen(args: &Args, dataset: &Dataset) -> anyhow::Result<(String, Vec<i64>)> 
     };
     let neurons = args.neuron.iter().map(number).collect::<Result<Vec<i64>, Usage>>()?;
     Ok((session.id.clone(), neurons))
+}
+
+/// Number of the session's readout in a model, of the area of the data set: sessions of two may have one id.
+fn readout(model: &Model, session: &str, neurons: &[i64]) -> anyhow::Result<usize> {
+    let fits = |of: &SessionData| of.id == session && model.area.is_none_or(|area| of.task == area);
+    let root = model.root.display();
+    let none = || Usage(format!("{root}: has no readout of session {session}"));
+    let found = model.info.sessions.iter().position(fits).ok_or_else(none)?;
+    let n = model.info.sessions[found].mean_response.len() as i64;
+    match neurons.iter().find(|neuron| **neuron >= n) {
+        Some(neuron) => {
+            let what =
+                format!("its readout of session {session} has neurons 0 to {}, and no {neuron}", n - 1);
+            Err(Usage(format!("{root}: {what}")).into())
+        }
+        None => Ok(found),
+    }
 }
 
 /// Steps of a fixed length that shrinks to a tenth, along the blurred gradient.
@@ -188,15 +208,17 @@ struct Work<'a> {
     args: &'a Args,
     settings: &'a Settings,
     session: &'a str,
+    neurons: &'a [i64],
     folder: &'a Folder,
     device: Device,
 }
 
 impl Work<'_> {
     /// Images of all models, with what they evoke.
-    fn all(&self, models: &[Model], dataset: &Dataset, neurons: &[i64], show: Show) -> anyhow::Result<Found> {
+    fn all(&self, models: &[Model], dataset: &Dataset, show: Show) -> anyhow::Result<Found> {
         let seeds = &self.args.seeds;
-        let samples: Vec<Sample> = neurons
+        let samples: Vec<Sample> = self
+            .neurons
             .iter()
             .flat_map(|&neuron| seeds.iter().map(move |&seed| Sample { neuron, seed }))
             .collect();
@@ -222,34 +244,29 @@ impl Work<'_> {
         Ok(found)
     }
 
-    /// Number of the session's readout in a model.
-    fn readout(&self, model: &Model) -> anyhow::Result<usize> {
-        let found = model.info.sessions.iter().position(|session| session.id == self.session);
-        let none = || Usage(format!("{}: has no readout of session {}", model.root.display(), self.session));
-        Ok(found.ok_or_else(none)?)
-    }
-
     /// Responses to stimuli of the set, evenly spaced.
     fn evoked(&self, model: &Model, dataset: &Dataset) -> anyhow::Result<Evoked> {
         let shards = dataset.stimuli()?;
         let n: u64 = shards.iter().map(crate::shard::OpenShard::n_rows).sum();
         let shown = u64::from(self.args.compare).clamp(1, n.max(1));
         let rows: Vec<u64> = (0..shown).map(|i| i * n / shown).collect();
-        let readout = self.readout(model)?;
+        let readout = readout(model, self.session, self.neurons)?;
+        let least = self.settings.inhibitory;
+        let worst = if least { f64::INFINITY } else { f64::NEG_INFINITY };
         let mut evoked = Evoked { best: Vec::new(), mean: Vec::new() };
         for rows in rows.chunks(100) {
             let images =
                 choose(dataset, Split::Train, rows)?.shown(&model.view, None, 0)?.to_device(self.device);
             let said = tch::no_grad(|| model.net.respond(&images, readout, Mode::EVAL))?;
             let n = said.size()[1] as usize;
-            evoked.best.resize(n, (f64::NEG_INFINITY, 0));
+            evoked.best.resize(n, (worst, 0));
             evoked.mean.resize(n, 0.0);
             let said =
                 Vec::<f64>::try_from(said.to_kind(tch::Kind::Double).to_device(Device::Cpu).flatten(0, -1))?;
             for (row, said) in rows.iter().zip(said.chunks_exact(n)) {
                 for (neuron, &response) in said.iter().enumerate() {
                     evoked.mean[neuron] += response / shown as f64;
-                    if response > evoked.best[neuron].0 {
+                    if response != evoked.best[neuron].0 && (response < evoked.best[neuron].0) == least {
                         evoked.best[neuron] = (response, *row);
                     }
                 }
@@ -266,7 +283,8 @@ impl Work<'_> {
         bar: &super::show::Bar,
     ) -> anyhow::Result<(Search, Vec<f64>)> {
         let neurons = samples.iter().map(|sample| sample.neuron).collect();
-        let objective = Responses { net: &model.net, session: self.readout(model)?, neurons };
+        let objective =
+            Responses { net: &model.net, session: readout(model, self.session, self.neurons)?, neurons };
         let norms = vec![self.args.norm / scale(model); samples.len()];
         let constraint: Box<dyn Operation> = Box::new(ChangeNorm::each(&norms, true));
         let seeds: Vec<u64> = samples.iter().map(|sample| sample.seed).collect();
@@ -293,10 +311,11 @@ impl Work<'_> {
                 format!("{} {} neuron {} seed {}", model.name, self.session, sample.neuron, sample.seed);
             let file = format!("pictures/{}.png", slug(&name));
             self.folder.write(&file, &picture(&image, &model.view).png(1)?)?;
+            let steps = search.ended[i].map_or(search.step, |step| step + 1);
             let (best, mean) = (evoked.best[sample.neuron as usize], evoked.mean[sample.neuron as usize]);
             found.rows.push(json!({
                 "model": model.name, "session": self.session, "neuron": sample.neuron, "seed": sample.seed,
-                "norm": image.norm().double_value(&[]) * scale(model), "steps": search.step, "response": responses[i],
+                "norm": image.norm().double_value(&[]) * scale(model), "steps": steps, "response": responses[i],
                 "best_response": best.0, "best_image": best.1, "mean_response": mean, "picture": file,
             }));
             found.tensors.push((name, image));

@@ -39,10 +39,10 @@ pub(crate) struct Args {
     /// Parameters of the corruption: i of ImageNet-C, t of Tiny-ImageNet-C
     #[arg(long, default_value = "i", value_name = "t|i", requires = "corruption")]
     profile: Profile,
-    /// Norms that images may have, over all three channels, in units of normalised pixels
-    #[arg(long, value_delimiter = ',', default_value = "5,10,20,40,60", value_name = "NORMS")]
+    /// Norms that images may have, over all three channels, in units of normalised pixels [default: 5,10,20,40,60]
+    #[arg(long, value_delimiter = ',', value_name = "NORMS")]
     budgets: Vec<f64>,
-    /// ball: no more than the norm; sphere: the norm, as in the reference
+    /// ball: no more than the norm; sphere: the norm, as in the reference; none: any norm
     #[arg(long, value_enum, default_value_t = Constraint::Ball)]
     constraint: Constraint,
     /// tied: one gray image; free: three channels that may differ, as in the reference. Colour networks have free ones
@@ -182,7 +182,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         "layer": args.layer, "paths": paths, "dataset": dataset, "split": args.which.split.split().as_str(),
         "data": shards.dataset(&dataset)?.manifest().fingerprint().as_str(), "images": args.which.images,
         "disturbance": disturbance(args).map(Disturbance::name), "profile": args.profile.as_str(),
-        "budgets": args.budgets, "constraint": format!("{:?}", plan.constraint), "tied": plan.tied,
+        "budgets": budgets(args), "constraint": format!("{:?}", plan.constraint), "tied": plan.tied,
         "from_target": plan.from_target, "rate": plan.rate, "seeds": plan.seeds, "search": plan.settings,
         "batch": args.how.batch(device), "saliency": saliency.digest,
     });
@@ -219,6 +219,9 @@ fn check(args: &Args) -> anyhow::Result<()> {
     distinct("--images", &args.which.images)?;
     distinct("--budgets", &args.budgets)?;
     distinct("--seeds", &args.seeds)?;
+    if args.constraint == Constraint::None && !args.budgets.is_empty() {
+        return Err(Usage("--budgets: images keep no norm with --constraint none".to_owned()).into());
+    }
     let positive = |values: &[f64]| values.iter().all(|v| v.is_finite() && *v > 0.0);
     if !positive(&args.budgets) || !positive(args.noise.as_slice()) || !positive(args.rate.as_slice()) {
         return Err(Usage("--budgets, --noise and --rate are above 0".to_owned()).into());
@@ -228,6 +231,14 @@ fn check(args: &Args) -> anyhow::Result<()> {
         return Err(Usage("--lr is above 0, and --blur is 0 or more".to_owned()).into());
     }
     Ok(())
+}
+
+/// The norms; 0 where none is kept.
+fn budgets(args: &Args) -> Vec<f64> {
+    if args.constraint == Constraint::None && !args.as_reference {
+        return vec![0.0];
+    }
+    if args.budgets.is_empty() { vec![5.0, 10.0, 20.0, 40.0, 60.0] } else { args.budgets.clone() }
 }
 
 fn disturbance(args: &Args) -> Option<Disturbance> {
@@ -291,7 +302,7 @@ impl Work<'_> {
     fn samples(&self) -> Vec<Sample> {
         let mut samples = Vec::new();
         for image in 0..self.chosen.len() {
-            for &budget in &self.args.budgets {
+            for budget in budgets(self.args) {
                 samples.extend(self.plan.seeds.iter().map(|&seed| Sample { image, budget, seed }));
             }
         }
@@ -321,7 +332,7 @@ impl Work<'_> {
             let (search, values, errors) = self.search(model, &targets, samples, &path, bar)?;
             let found = Measured {
                 model: &model.name,
-                std: model.view.std.iter().sum::<f64>() / model.view.std.len() as f64,
+                scale: [&model.view.mean, &model.view.std].map(|of| of.iter().sum::<f64>() / of.len() as f64),
                 view: &model.view,
                 chosen: self.chosen,
                 tied: self.plan.tied,
@@ -355,8 +366,11 @@ impl Work<'_> {
             *lr = rate * objective.n_activations() as f64;
         }
         if self.plan.tied {
-            // One channel's gradient is the sum of those of three equal ones: their mean moves as it would move them.
-            settings.precondition.push(OperationSettings::MultiplyBy { constant: 1.0 / 3.0, decay: 0.0 });
+            // One channel's gradient is the sum of those of three equal ones: their mean moves as it would move them. First,
+            // so that what else is done to gradients gets what it would get of three.
+            settings
+                .precondition
+                .insert(0, OperationSettings::MultiplyBy { constant: 1.0 / 3.0, decay: 0.0 });
         }
         // Three equal channels have the root of 3 times the norm of one.
         let scale = if self.plan.tied { 3f64.sqrt() } else { 1.0 };
@@ -388,12 +402,16 @@ impl Work<'_> {
 
     /// The direction in which each target is sought first, from the mean image: what needs no search.
     fn first_gradients(&self, model: &Model, targets: &Tensor) -> anyhow::Result<Tensor> {
-        let images = self.widened(targets);
-        let objective = LayerMatch::new(&model.net, &self.args.layer, &images, Match::Mean)?;
-        let seeds = vec![0; targets.size()[0] as usize];
-        let ascent = self.plan.settings.ascent(&objective, &seeds, None);
-        let state = ascent.advance(&mut Search::new(&images.zeros_like()))?;
-        Ok((-state.gradient).to_device(Device::Cpu))
+        let mut found = Vec::new();
+        for targets in targets.split(self.args.how.batch(self.device) as i64, 0) {
+            let images = self.widened(&targets);
+            let objective = LayerMatch::new(&model.net, &self.args.layer, &images, Match::Mean)?;
+            let seeds = vec![0; targets.size()[0] as usize];
+            let ascent = self.plan.settings.ascent(&objective, &seeds, None);
+            let state = ascent.advance(&mut Search::new(&images.zeros_like()))?;
+            found.push((-state.gradient).to_device(Device::Cpu));
+        }
+        Ok(Tensor::cat(&found, 0))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::report::{Group, Page, Picture, Plot, Subject, analysis_plots, groups,
 use crate::runs::{Store, write_atomic};
 use crate::shard::ShardSet;
 use crate::table::Format;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Which runs.
@@ -147,9 +148,17 @@ pub(crate) fn plot(args: &PlotArgs, show: Show) -> anyhow::Result<()> {
 /// Figures of the runs, then of the analyses; those bear the names of their folders.
 fn all_plots(groups: &[Group], corrupted: &[Seeds], analyses: &[PathBuf]) -> anyhow::Result<Vec<Plot>> {
     let mut all = plots(groups, corrupted)?;
+    let mut names: BTreeSet<String> = BTreeSet::new();
     for folder in analyses {
         let path = folder.canonicalize().map_err(|e| Usage(format!("{}: {e}", folder.display())))?;
-        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let own = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let mut name = own.clone();
+        for number in 2.. {
+            if names.insert(name.clone()) {
+                break;
+            }
+            name = format!("{own}-{number}");
+        }
         for mut plot in analysis_plots(folder)? {
             plot.name = slug(&format!("{name}-{}", plot.name));
             plot.figure.title = format!("{} ({name})", plot.figure.title);
@@ -160,22 +169,33 @@ fn all_plots(groups: &[Group], corrupted: &[Seeds], analyses: &[PathBuf]) -> any
 }
 
 fn find(which: &Which) -> anyhow::Result<Found> {
-    let mut roots: Vec<PathBuf> = Vec::new();
+    let (mut roots, mut places): (Vec<PathBuf>, BTreeSet<PathBuf>) = (Vec::new(), BTreeSet::new());
+    let mut passed: Vec<String> = Vec::new();
     for run in which.baseline.iter().chain(&which.run) {
         let root = if run.join("config.toml").is_file() {
             run.clone()
+        } else if run.exists() && which.baseline.as_ref() != Some(run) {
+            // What else lies in a folder of runs, as `runs/*` gives it.
+            passed.push(run.display().to_string());
+            continue;
         } else {
             let store = Store::open(&which.runs)?;
             which.runs.join(store.find(&run.to_string_lossy())?)
         };
-        if !roots.contains(&root) {
+        // However it is written.
+        let place = root.canonicalize().unwrap_or_else(|_| root.clone());
+        if places.insert(place) {
             roots.push(root);
         }
+    }
+    if roots.is_empty() {
+        return Err(Usage(format!("no runs: {}", passed.join(", "))).into());
     }
     let subjects = roots.iter().map(|root| Subject::read(root)).collect::<Result<Vec<_>, _>>()?;
     let groups = groups(subjects);
     let origin = Origin::Made { profile: which.profile, seed: 0 };
     let (mut corrupted, mut notes) = (Vec::new(), Vec::new());
+    notes.extend((!passed.is_empty()).then(|| format!("Passed over, being no runs: {}.", passed.join(", "))));
     for group in &groups {
         let labelled =
             group.runs.iter().any(|run| run.settings.get("data.images").is_some_and(|n| !n.is_empty()));

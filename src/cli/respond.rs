@@ -8,7 +8,7 @@ use crate::config::{Data, Experiment};
 use crate::files::temporary;
 use crate::ingest::raw::{RawSession, RawTrials, save_image, save_session};
 use crate::load::{Batch, Loader, LoaderOptions, Pixels, Source, Targets, View};
-use crate::model::{Mode, Network, device};
+use crate::model::{Mode, Network, SessionData, device};
 use crate::runs::Run;
 use crate::schedule::{Mix, Schedule, StreamSpec};
 use crate::shard::{Dataset, ShardSet};
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     std::fs::create_dir_all(parent)?;
     let staging = temporary(0o777).prefix(".respond-").tempdir_in(parent)?;
     let reader = Reader { args, net: &net, device: selected.device, view: &view, root: staging.path() };
-    let sessions: Vec<String> = info.sessions.iter().map(|s| s.id.clone()).collect();
+    let sessions = names(&info.sessions);
     let (shown, answers) = reader.all(dataset, &sessions, show)?;
     for answers in &answers {
         save_session(staging.path(), &session(args, &shown, answers))?;
@@ -105,6 +105,15 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         args.shards.display()
     ));
     Ok(())
+}
+
+/// Ids of the new set's sessions: those of the readouts, with the area where two have the same.
+fn names(sessions: &[SessionData]) -> Vec<String> {
+    let twice = |id: &str| sessions.iter().filter(|session| session.id == id).count() > 1;
+    let name = |s: &SessionData| {
+        if twice(&s.id) { format!("{}-{}", s.task.as_str(), s.id) } else { s.id.clone() }
+    };
+    sessions.iter().map(name).collect()
 }
 
 struct Reader<'a> {

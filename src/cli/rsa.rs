@@ -5,6 +5,7 @@ use super::analysis::{Folder, Model, models, selected};
 use super::exit::{Interrupted, Usage, stop_flag};
 use super::reconstruct::{distinct, slug};
 use super::show::{Show, SplitArg, out, table};
+use crate::analysis::AnalysisError;
 use crate::analysis::representation::{Alike, Comparison, Dissimilarity, Geometry, Pair, compare};
 use crate::analysis::statistics::{mean, spearman};
 use crate::figure::Picture;
@@ -140,7 +141,14 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let all = representations(args, &models, &layers, &chosen, recorded.as_ref(), device, show)?;
     show.line(&format!("{} representations of {} images", all.len(), chosen.len()));
     let geometries: Vec<Geometry> = all.iter().map(|one| one.geometry.clone()).collect();
-    let pairs = compare(&geometries, args.comparison, args.bootstrap, args.seed)?;
+    let pairs = compare(&geometries, args.comparison, args.bootstrap, args.seed, stop_flag());
+    let pairs = match pairs {
+        Err(AnalysisError::Stopped) => return Err(again()),
+        pairs => pairs?,
+    };
+    // Of the matrices, from the first to the last.
+    let rows: Vec<u64> = by_class(&chosen).into_iter().map(|i| chosen.rows[i as usize]).collect();
+    folder.tell("rows", json!(rows))?;
     folder.tell("representations", json!(all.iter().map(|one| one.name.as_str()).collect::<Vec<_>>()))?;
     if args.activity {
         let named = |one: &Representation| Some((one.name.clone(), one.activity.as_ref()?.shallow_clone()));
@@ -149,6 +157,10 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     }
     write(&folder, &all, &pairs, chosen.len())?;
     print(args, &folder)
+}
+
+fn again() -> anyhow::Error {
+    Interrupted("the same command begins again".to_owned()).into()
 }
 
 /// Names of layers, in the order of the first network; `places` are all convolutions and poolings of a VGG, and all
@@ -257,7 +269,7 @@ fn representations(
 ) -> anyhow::Result<Vec<Representation>> {
     let mut all = Vec::new();
     let bar = show.bar("rsa", (models.len() * chosen.len()) as u64, "images");
-    let order = by_class(chosen);
+    let order = Tensor::from_slice(&by_class(chosen));
     for model in models {
         let images = chosen.shown(&model.view, None, 0)?.index_select(0, &order);
         let names: Vec<&str> = layers.iter().map(String::as_str).collect();
@@ -265,7 +277,7 @@ fn representations(
         let n = images.size()[0];
         for first in (0..n).step_by(50) {
             if stop_flag().load(Ordering::Relaxed) {
-                return Err(Interrupted("the same command begins again".to_owned()).into());
+                return Err(again());
             }
             let batch = images.narrow(0, first, 50.min(n - first)).to_device(device);
             let found = tch::no_grad(|| model.net.layers(&batch, Mode::EVAL, &names))?;
@@ -289,10 +301,10 @@ fn representations(
 }
 
 /// Places of the images in the order of their classes.
-fn by_class(chosen: &Chosen) -> Tensor {
+fn by_class(chosen: &Chosen) -> Vec<i64> {
     let mut order: Vec<i64> = (0..chosen.len() as i64).collect();
     order.sort_by_key(|&i| &chosen.classes[i as usize]);
-    Tensor::from_slice(&order)
+    order
 }
 
 fn representation(
@@ -306,7 +318,7 @@ fn representation(
     let reliability = halves.map(|halves| -> anyhow::Result<f64> {
         let [a, b] = halves.map(|half| Geometry::of(&half, args.dissimilarity));
         let r = spearman(&a?.upper(), &b?.upper());
-        Ok(2.0 * r / (1.0 + r))
+        Ok(2.0 * r / (1.0 + r.abs()))
     });
     let rdm = Tensor::from_slice(&geometry.rdm).view([n, n]);
     let activity = args.activity.then(|| activity.shallow_clone());

@@ -50,7 +50,8 @@ pub struct Point {
     pub x: f64,
     /// On the vertical axis.
     pub y: f64,
-    /// The ends of its spread on the vertical axis, drawn as an area around the line.
+    /// The ends of its spread on the vertical axis, drawn as an area around the line, or as a bar where a point has no
+    /// neighbours.
     pub spread: Option<[f64; 2]>,
 }
 
@@ -194,10 +195,15 @@ impl Series {
     }
 
     fn draw_band(&self, svg: &mut Svg, place: &Place) {
-        for stretch in self.points.split(|p| p.ends().is_none()).filter(|s| s.len() > 1) {
+        for stretch in self.points.split(|p| p.ends().is_none()).filter(|s| !s.is_empty()) {
             let side = |end: usize| {
                 stretch.iter().filter_map(move |p| Some([place.x(p.x), place.y(p.ends()?[end])]))
             };
+            if stretch.len() == 1 {
+                let pen = Pen { color: color::line(self.style), width: LINE, dash: "" };
+                svg.curve(&side(0).chain(side(1)).collect::<Vec<_>>(), pen);
+                continue;
+            }
             let outline: Vec<[f64; 2]> =
                 side(0).chain(side(1).collect::<Vec<_>>().into_iter().rev()).collect();
             svg.area(&outline, color::line(self.style), 0.18);

@@ -14,12 +14,21 @@ use std::path::Path;
 /// # Errors
 /// A folder that holds none that is done, or one of an unknown kind; damaged files.
 pub fn analysis_plots(root: &Path) -> Result<Vec<Plot>, ReportError> {
+    let lines = Read { root }.bytes(METRICS)?;
+    analysis_plots_of(root, &lines)
+}
+
+/// The figures of the analysis in `root`, whose metrics, as JSON lines, are not written yet.
+///
+/// # Errors
+/// Likewise.
+pub fn analysis_plots_of(root: &Path, metrics: &[u8]) -> Result<Vec<Plot>, ReportError> {
     let folder = Read { root };
     let about = folder.json("analysis.json")?;
-    let rows = folder.rows("metrics.jsonl")?;
+    let rows = folder.parsed(METRICS, metrics)?;
     match about["kind"].as_str() {
         Some("reconstruction") => reconstruction(&folder, &about, &rows),
-        Some("mei") => exciting(&folder, &rows),
+        Some("mei") => exciting(&folder, &about, &rows),
         Some("rsa") => similarity(&folder, &about, &rows),
         kind => {
             let what =
@@ -28,6 +37,8 @@ pub fn analysis_plots(root: &Path) -> Result<Vec<Plot>, ReportError> {
         }
     }
 }
+
+const METRICS: &str = "metrics.jsonl";
 
 struct Read<'a> {
     root: &'a Path,
@@ -38,19 +49,26 @@ impl Read<'_> {
         ReportError::File { path: self.root.join(name).display().to_string(), what: what.to_string() }
     }
 
+    fn bytes(&self, name: &str) -> Result<Vec<u8>, ReportError> {
+        fs::read(self.root.join(name)).map_err(|e| self.wrong(name, &e))
+    }
+
     fn json(&self, name: &str) -> Result<Value, ReportError> {
-        let text = fs::read_to_string(self.root.join(name)).map_err(|e| self.wrong(name, &e))?;
-        serde_json::from_str(&text).map_err(|e| self.wrong(name, &e))
+        serde_json::from_slice(&self.bytes(name)?).map_err(|e| self.wrong(name, &e))
     }
 
     fn rows(&self, name: &str) -> Result<Vec<Value>, ReportError> {
-        let text = fs::read_to_string(self.root.join(name)).map_err(|e| self.wrong(name, &e))?;
-        text.lines().map(|line| serde_json::from_str(line).map_err(|e| self.wrong(name, &e))).collect()
+        self.parsed(name, &self.bytes(name)?)
+    }
+
+    fn parsed(&self, name: &str, lines: &[u8]) -> Result<Vec<Value>, ReportError> {
+        let lines = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).map_err(|e| self.wrong(name, &e))).collect()
     }
 
     /// A picture of 8 bits a sample, gray or RGB, as analyses write them.
     fn picture(&self, name: &str, value: f64) -> Result<Picture, ReportError> {
-        let bytes = fs::read(self.root.join(name)).map_err(|e| self.wrong(name, &e))?;
+        let bytes = self.bytes(name)?;
         let mut reader =
             png::Decoder::new(std::io::Cursor::new(bytes)).read_info().map_err(|e| self.wrong(name, &e))?;
         let size = reader.output_buffer_size().ok_or_else(|| self.wrong(name, &"is too large"))?;
@@ -89,7 +107,8 @@ const HALF: [f64; 2] = [300.0, 180.0];
 
 fn reconstruction(folder: &Read<'_>, about: &Value, rows: &[Value]) -> Result<Vec<Plot>, ReportError> {
     let layer = text(&about["settings"]["layer"]);
-    let mut plots = vec![panels(folder, rows, &layer)?];
+    let (allowed, norm) = allowed(about);
+    let mut plots = vec![panels(folder, rows, &layer, allowed)?];
     let fidelity = [
         ("correlation", "correlation with the image"),
         ("ssim", "SSIM"),
@@ -97,7 +116,7 @@ fn reconstruction(folder: &Read<'_>, about: &Value, rows: &[Value]) -> Result<Ve
     ];
     let words = format!(
         "How near reconstructions from {layer} are to the image as it is, and the share of the layer's activity that they \
-         miss, against the norm they may have: means over images and seeds with 95 % intervals over images."
+         miss, against the norm they {norm}: means over images and seeds with 95 % intervals over images."
     );
     plots.extend(over_budgets(rows, "fidelity", "Fidelity of reconstructions", &words, &fidelity)?);
     let content = [
@@ -111,6 +130,8 @@ fn reconstruction(folder: &Read<'_>, about: &Value, rows: &[Value]) -> Result<Ve
         each(rows, "disturbance").first().map_or_else(String::new, text)
     );
     plots.extend(over_budgets(rows, "content", "Content and noise", &words, &content)?);
+    let words = "The share of content by radial frequency, in cycles a pixel.";
+    plots.extend(over_budgets(rows, "bands", "Content by frequency", words, &BANDS)?);
     let salient = [("saliency_excess", "excess correlation"), ("saliency_partial", "partial correlation")];
     let words = format!(
         "Whether reconstructions spend their energy where the image is salient ({}): correlation of energy and saliency \
@@ -118,8 +139,80 @@ fn reconstruction(folder: &Read<'_>, about: &Value, rows: &[Value]) -> Result<Ve
         each(rows, "saliency").first().map_or_else(String::new, text)
     );
     plots.extend(over_budgets(rows, "saliency", "Energy and saliency", &words, &salient)?);
+    plots.extend(comparison(folder)?);
     plots.push(trajectories(folder)?);
     Ok(plots)
+}
+
+/// What images may be, and what a norm is to them.
+fn allowed(about: &Value) -> (&'static str, &'static str) {
+    match about["settings"]["constraint"].as_str() {
+        Some("Sphere") => ("of a norm", "have"),
+        Some("None") => ("of any norm", "have (0: any)"),
+        _ => ("of no more than a norm", "may have"),
+    }
+}
+
+const BANDS: [(&str, &str); 4] = [
+    ("content_share_band_1", "content below 1/16"),
+    ("content_share_band_2", "content, 1/16 to 1/8"),
+    ("content_share_band_3", "content, 1/8 to 1/4"),
+    ("content_share_band_4", "content above 1/4"),
+];
+
+const DIFFERENCES: [(&str, Kind); 8] = [
+    ("metric", Kind::Text),
+    ("model", Kind::Text),
+    ("baseline", Kind::Text),
+    ("images", Kind::Whole),
+    ("difference", Kind::Real),
+    ("low", Kind::Real),
+    ("high", Kind::Real),
+    ("wilcoxon_p", Kind::Real),
+];
+/// Differences in a line of the figure.
+const ACROSS: usize = 5;
+
+/// Each network less the first, image by image; none if there is one network.
+fn comparison(folder: &Read<'_>) -> Result<Option<Plot>, ReportError> {
+    let all = folder.rows("comparison.jsonl")?;
+    let Some(baseline) = all.first().map(|row| text(&row["baseline"])) else { return Ok(None) };
+    let mut rows = Vec::new();
+    for row in &all {
+        rows.push(
+            DIFFERENCES.iter().map(|(key, _)| ((*key).to_owned(), row[*key].clone())).collect::<Value>(),
+        );
+    }
+    let (metrics, models) = (each(&all, "metric"), each(&all, "model"));
+    let mut lines = Vec::new();
+    for metrics in metrics.chunks(ACROSS) {
+        let mut series = Vec::new();
+        for (style, model) in models.iter().enumerate() {
+            // Beside each other, and not connected.
+            let aside = 0.12 * (style as f64 - (models.len() as f64 - 1.0) / 2.0);
+            let of =
+                |metric: &Value| all.iter().find(|row| row["metric"] == *metric && row["model"] == *model);
+            let points = metrics.iter().enumerate().filter_map(|(at, metric)| {
+                let row = of(metric)?;
+                let spread = row["low"].as_f64().zip(row["high"].as_f64()).map(|(low, high)| [low, high]);
+                Some(Point { x: at as f64 + aside, y: row["difference"].as_f64()?, spread })
+            });
+            let apart = |point| [point, Point { x: f64::NAN, y: f64::NAN, spread: None }];
+            series.push(Series { name: text(model), style, points: points.flat_map(apart).collect() });
+        }
+        let name = |metric: &Value| text(metric).replace('_', " ");
+        let names = metrics.iter().enumerate().map(|(at, metric)| (at as f64, name(metric))).collect();
+        let x = Axis { names, ..Axis::default() };
+        let y = Axis { label: format!("less {baseline}"), range: Some([0.0; 2]), ..Axis::default() };
+        lines.push(vec![Panel::Chart(Chart { title: String::new(), x, y, series, size: [620.0, 130.0] })]);
+    }
+    let words = format!(
+        "Networks less {baseline}, image by image: means over images with 95 % intervals; each image counts as the mean over \
+         seeds and over the logarithm of the norm."
+    );
+    let figure =
+        Figure { title: "Differences between networks".into(), description: words.clone(), rows: lines };
+    Ok(Some(Plot { name: "comparison".into(), text: words, figure, table: Table::of(&DIFFERENCES, &rows)? }))
 }
 
 const PANEL: [(&str, Kind); 5] = [
@@ -134,7 +227,7 @@ const PANEL: [(&str, Kind); 5] = [
 const COLUMNS: usize = 8;
 
 /// Images in rows: as they are, as they were shown, and what each network made of them under each budget.
-fn panels(folder: &Read<'_>, all: &[Value], layer: &str) -> Result<Plot, ReportError> {
+fn panels(folder: &Read<'_>, all: &[Value], layer: &str, allowed: &str) -> Result<Plot, ReportError> {
     let (models, images, budgets) = (each(all, "model"), each(all, "image"), each(all, "budget"));
     let seed = all.first().map_or(Value::Null, |row| row["seed"].clone());
     let disturbed = all.first().is_some_and(|row| !row["disturbance"].is_null());
@@ -176,7 +269,7 @@ fn panels(folder: &Read<'_>, all: &[Value], layer: &str) -> Result<Plot, ReportE
                 cells.push(found.map(cell).collect::<Result<Vec<_>, _>>()?);
             }
             line.push(grid(
-                format!("norm {}", short(budget)),
+                if budget == 0.0 { "any norm".to_owned() } else { format!("norm {}", short(budget)) },
                 Vec::new(),
                 models.iter().map(text).collect(),
                 cells,
@@ -185,10 +278,11 @@ fn panels(folder: &Read<'_>, all: &[Value], layer: &str) -> Result<Plot, ReportE
         lines.push(line);
     }
     let words = format!(
-        "Reconstructions from {layer}: the image as it is{}, and the images that networks cannot tell from {} there, with \
-         no more than a norm. Drawn at the contrast of the image; below, the correlation with the image as it is.",
+        "Reconstructions from {layer}: the image as it is{}, and the images {allowed} that networks cannot tell from {} \
+         there{}. Drawn at the contrast that fits the image best; below, the correlation with the image as it is.",
         if disturbed { ", as it was shown" } else { "" },
         if disturbed { "the one shown" } else { "it" },
+        if each(all, "seed").len() > 1 { ", of the first seed" } else { "" },
     );
     let figure = Figure { title: "Reconstructions".into(), description: words.clone(), rows: lines };
     Ok(Plot { name: "reconstructions".into(), text: words, figure, table: Table::of(&PANEL, &sheet.rows)? })
@@ -336,7 +430,12 @@ const NEURONS: [(&str, Kind); 5] = [
 ];
 
 /// A grid of most exciting images a model and session, and how much more they excite than images do.
-fn exciting(folder: &Read<'_>, all: &[Value]) -> Result<Vec<Plot>, ReportError> {
+fn exciting(folder: &Read<'_>, about: &Value, all: &[Value]) -> Result<Vec<Plot>, ReportError> {
+    let (most, largest) = if about["settings"]["search"]["inhibitory"] == true {
+        ("least", "smallest")
+    } else {
+        ("most", "largest")
+    };
     let seed = all.first().map_or(Value::Null, |row| row["seed"].clone());
     let (mut rows, mut grids, mut charts) = (Vec::new(), Vec::new(), Vec::new());
     for model in each(all, "model") {
@@ -372,25 +471,39 @@ fn exciting(folder: &Read<'_>, all: &[Value]) -> Result<Vec<Plot>, ReportError> 
             Series { name: name.to_owned(), style, points }
         };
         let series = vec![
-            line(0, "most exciting image", "response"),
+            line(0, &format!("{most} exciting image"), "response"),
             line(1, "best image of the data set", "best_response"),
             line(2, "mean over the data set", "mean_response"),
         ];
-        let x = Axis { label: "neurons, most excited first".into(), ..Axis::default() };
+        let x = Axis { label: "neurons, by their response".into(), ..Axis::default() };
         let y = Axis { label: "response".into(), ..Axis::default() };
         charts.push(vec![Panel::Chart(Chart { title: text(&model), x, y, series, size: [520.0, 180.0] })]);
     }
-    let words = "Images that excite single neurons most under a norm, with the predicted response below; and those responses \
-                 beside the largest and the mean ones to images of the data set.";
+    let words = format!(
+        "Images that excite single neurons {most} under a norm{}, with the predicted response below; and those responses \
+         beside the {largest} and the mean ones to images of the data set.",
+        if each(all, "seed").len() > 1 { ", of the first seed" } else { "" },
+    );
     grids.extend(charts);
-    let figure = Figure { title: "Most exciting images".into(), description: words.into(), rows: grids };
-    Ok(vec![Plot { name: "mei".into(), text: words.into(), figure, table: Table::of(&NEURONS, &rows)? }])
+    let title = if most == "most" { "Most exciting images" } else { "Least exciting images" };
+    let figure = Figure { title: title.into(), description: words.clone(), rows: grids };
+    Ok(vec![Plot { name: "mei".into(), text: words, figure, table: Table::of(&NEURONS, &rows)? }])
 }
 
-const PAIRS: [(&str, Kind); 4] =
-    [("measure", Kind::Text), ("a", Kind::Text), ("b", Kind::Text), ("value", Kind::Real)];
-const MATRICES: [(&str, Kind); 3] =
-    [("representation", Kind::Text), ("images", Kind::Whole), ("mean_dissimilarity", Kind::Real)];
+const PAIRS: [(&str, Kind); 6] = [
+    ("measure", Kind::Text),
+    ("a", Kind::Text),
+    ("b", Kind::Text),
+    ("value", Kind::Real),
+    ("low", Kind::Real),
+    ("high", Kind::Real),
+];
+const MATRICES: [(&str, Kind); 4] = [
+    ("representation", Kind::Text),
+    ("images", Kind::Whole),
+    ("mean_dissimilarity", Kind::Real),
+    ("reliability", Kind::Real),
+];
 
 /// Both measures of similarity as matrices, and the dissimilarities of all pairs of images as pictures.
 fn similarity(folder: &Read<'_>, about: &Value, all: &[Value]) -> Result<Vec<Plot>, ReportError> {
@@ -398,17 +511,13 @@ fn similarity(folder: &Read<'_>, about: &Value, all: &[Value]) -> Result<Vec<Plo
     let comparison = text(&about["settings"]["comparison"]);
     let (mut rows, mut panels) = (Vec::new(), Vec::new());
     for (key, title) in [("rsa", format!("RSA ({comparison})")), ("cka", "linear CKA".to_owned())] {
-        let mut values = vec![vec![f64::NAN; names.len()]; names.len()];
-        (0..names.len()).for_each(|i| values[i][i] = 1.0);
-        for row in all {
-            let place = |side: &str| names.iter().position(|name| *name == text(&row[side]));
-            if let (Some(a), Some(b), Some(value)) = (place("a"), place("b"), row[key].as_f64()) {
-                (values[a][b], values[b][a]) = (value, value);
-            }
-        }
-        for (a, line) in names.iter().zip(&values) {
-            let cells = names.iter().zip(line).filter(|(_, value)| value.is_finite());
-            rows.extend(cells.map(|(b, value)| json!({"measure": key, "a": a, "b": b, "value": value})));
+        let of = pairs_of(all, key, &names);
+        let values: Vec<Vec<f64>> = of.iter().map(|line| line.iter().map(|cell| cell.0).collect()).collect();
+        for (a, line) in names.iter().zip(&of) {
+            let cells = names.iter().zip(line).filter(|(_, cell)| cell.0.is_finite());
+            rows.extend(cells.map(|(b, (value, [low, high]))| {
+                json!({"measure": key, "a": a, "b": b, "value": value, "low": low, "high": high})
+            }));
         }
         panels.push(vec![Panel::HeatMap(HeatMap {
             title,
@@ -431,8 +540,96 @@ fn similarity(folder: &Read<'_>, about: &Value, all: &[Value]) -> Result<Vec<Plo
     );
     let figure =
         Figure { title: "Representational similarity".into(), description: words.clone(), rows: panels };
-    let pairs = Plot { name: "similarity".into(), text: words, figure, table: Table::of(&PAIRS, &rows)? };
-    Ok(vec![pairs, matrices(folder, &names)?])
+    let mut plots =
+        vec![Plot { name: "similarity".into(), text: words, figure, table: Table::of(&PAIRS, &rows)? }];
+    plots.extend(recorded(folder, about, all, &names)?);
+    plots.push(matrices(folder, &names)?);
+    Ok(plots)
+}
+
+/// A measure of each pair of representations with the ends of its interval; 1 of each with itself.
+fn pairs_of(all: &[Value], key: &str, names: &[String]) -> Vec<Vec<(f64, [Option<f64>; 2])>> {
+    let mut values = vec![vec![(f64::NAN, [None; 2]); names.len()]; names.len()];
+    (0..names.len()).for_each(|i| values[i][i].0 = 1.0);
+    let ends = ["low", "high"].map(|end| format!("{key}_{end}"));
+    for row in all {
+        let place = |side: &str| names.iter().position(|name| *name == text(&row[side]));
+        if let (Some(a), Some(b), Some(value)) = (place("a"), place("b"), row[key].as_f64()) {
+            let cell = (value, [0, 1].map(|end: usize| row[&ends[end]].as_f64()));
+            (values[a][b], values[b][a]) = (cell, cell);
+        }
+    }
+    values
+}
+
+const RECORDED: [(&str, Kind); 6] = [
+    ("measure", Kind::Text),
+    ("model", Kind::Text),
+    ("layer", Kind::Text),
+    ("value", Kind::Real),
+    ("low", Kind::Real),
+    ("high", Kind::Real),
+];
+
+/// How alike each layer of each network and what was recorded are; none if nothing was.
+fn recorded(
+    folder: &Read<'_>,
+    about: &Value,
+    all: &[Value],
+    names: &[String],
+) -> Result<Option<Plot>, ReportError> {
+    let Some(last) = names.iter().position(|name| name == "recorded") else { return Ok(None) };
+    let models: Vec<String> =
+        about["models"].as_array().into_iter().flatten().map(|model| text(&model["name"])).collect();
+    let layers: Vec<String> =
+        about["settings"]["layers"].as_array().into_iter().flatten().map(text).collect();
+    let listed = folder.rows("rdms.jsonl")?;
+    let reliability = listed.iter().find(|row| row["representation"] == "recorded");
+    let ceiling = reliability.and_then(|row| row["reliability"].as_f64()).filter(|r| *r > 0.0).map(f64::sqrt);
+    let every = layers.len().div_ceil(14).max(1);
+    let shown = layers.iter().enumerate().step_by(every);
+    let named: Vec<(f64, String)> = shown.map(|(at, layer)| (at as f64, layer.clone())).collect();
+    let (mut rows, mut lines) = (Vec::new(), Vec::new());
+    for (key, label) in [("rsa", "RSA"), ("cka", "linear CKA")] {
+        let of = pairs_of(all, key, names);
+        let mut series = Vec::new();
+        for (style, model) in models.iter().enumerate() {
+            let mut points = Vec::new();
+            for (at, layer) in layers.iter().enumerate() {
+                let name = if models.len() == 1 { layer.clone() } else { format!("{model} {layer}") };
+                let Some(row) = names.iter().position(|other| *other == name) else { continue };
+                let (y, [low, high]) = of[row][last];
+                points.push(Point { x: at as f64, y, spread: low.zip(high).map(|(low, high)| [low, high]) });
+                rows.push(json!({
+                    "measure": key, "model": model, "layer": layer, "value": y.is_finite().then_some(y), "low": low,
+                    "high": high,
+                }));
+            }
+            series.push(Series { name: model.clone(), style, points });
+        }
+        if let (Some(ceiling), "rsa") = (ceiling, key) {
+            let name = "root of the reliability";
+            let mut points = Vec::new();
+            for at in [0, layers.len().saturating_sub(1)] {
+                points.push(Point { x: at as f64, y: ceiling, spread: None });
+                rows.push(json!({"measure": key, "model": name, "layer": layers.get(at), "value": ceiling}));
+            }
+            series.push(Series { name: name.to_owned(), style: models.len(), points });
+        }
+        let x = Axis { names: named.clone(), ..Axis::default() };
+        let y = Axis { label: label.to_owned(), ..Axis::default() };
+        lines.push(vec![Panel::Chart(Chart { title: String::new(), x, y, series, size: [620.0, 150.0] })]);
+    }
+    let words = "How alike layers and recorded responses represent images, with 95 % intervals over images. No network can be \
+                 expected beyond the root of the responses' reliability, where they were repeated.";
+    let title = "Layers and recorded responses";
+    let figure = Figure { title: title.into(), description: words.into(), rows: lines };
+    Ok(Some(Plot {
+        name: "recorded".into(),
+        text: words.into(),
+        figure,
+        table: Table::of(&RECORDED, &rows)?,
+    }))
 }
 
 fn matrices(folder: &Read<'_>, names: &[String]) -> Result<Plot, ReportError> {
@@ -444,6 +641,7 @@ fn matrices(folder: &Read<'_>, names: &[String]) -> Result<Plot, ReportError> {
             let value = of["mean_dissimilarity"].as_f64().unwrap_or(f64::NAN);
             rows.push(json!({
                 "representation": of["representation"], "images": of["images"], "mean_dissimilarity": value,
+                "reliability": of["reliability"],
             }));
             line.push(Some(folder.picture(&text(&of["picture"]), value)?));
         }
@@ -458,7 +656,7 @@ fn matrices(folder: &Read<'_>, names: &[String]) -> Result<Plot, ReportError> {
         })]);
     }
     let words = format!(
-        "Dissimilarities of all pairs of images in {} representations, in the order of their classes, from the least (dark) to \
+        "Dissimilarities of all pairs of images in {} representations, in the order of their classes (of stimuli, as they are stored), from the least (dark) to \
          the largest (light) of each; below, their mean.",
         names.len()
     );

@@ -8,7 +8,7 @@ mod page;
 mod plots;
 mod read;
 
-pub use analysis::analysis_plots;
+pub use analysis::{analysis_plots, analysis_plots_of};
 pub use page::{Page, Picture};
 pub use plots::{Plot, plots};
 pub use read::{Group, Subject, groups};

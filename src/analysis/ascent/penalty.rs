@@ -164,12 +164,15 @@ impl Penalty for PenaltySettings {
         match *self {
             Self::TotalVariation { weight, isotropic } => variation(images, isotropic) * weight,
             Self::LpNorm { weight, p } => {
-                per_image(&images.abs().pow_tensor_scalar(p)).pow_tensor_scalar(1.0 / p) * weight
+                // The root has no slope at 0.
+                let sums = per_image(&images.abs().pow_tensor_scalar(p)).clamp_min(1e-36);
+                sums.pow_tensor_scalar(1.0 / p) * weight
             }
             Self::Similarity { weight, metric, combine } => similarity(images, metric, combine) * weight,
             Self::BoxContrast { weight, filter, limit, p, padding, l1: l1_weight } => {
+                // Divided by 1: sums, not means.
                 let sums = images.square().avg_pool2d([filter; 2], [1, 1], [padding; 2], false, true, 1i64);
-                let beyond = (sums * filter as f64 * filter as f64 - limit).relu().pow_tensor_scalar(p);
+                let beyond = (sums - limit).relu().pow_tensor_scalar(p);
                 per_image(&beyond) / (beyond.numel() as f64 / images.size()[0] as f64) * weight
                     + l1(l1_weight)
             }

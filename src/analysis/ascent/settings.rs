@@ -82,6 +82,11 @@ impl Settings {
             let seen =
                 self.transform.iter().try_fold(extent, |extent, transform| transform.checked(extent))?;
             self.regularizer.iter().try_for_each(|penalty| penalty.check(seen))?;
+            let crops =
+                |transform: &TransformSettings| matches!(transform, TransformSettings::BatchedCrops { .. });
+            if self.transform.iter().any(crops) && self.regularizer.iter().any(PenaltySettings::couples) {
+                return Err("similarity would compare the crops of one image; leave out batched_crops".into());
+            }
             let mut operations = self.precondition.iter().chain(&self.projection);
             operations.try_for_each(|operation| operation.check(extent, steps))?;
             self.optimizer.check()?;

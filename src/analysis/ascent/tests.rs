@@ -291,6 +291,17 @@ fn transformations_are_of_each_images_own_seed_and_the_step() {
     let crops = crops.build(&[1, 2], 0).apply(&two, 0);
     assert_eq!(crops.size(), [8, 1, 4, 4]);
     assert_eq!(crops.double_value(&[3, 0, 0, 0]), one.double_value(&[0, 0, 4, 4]));
+    // Shifted, views stay as many, and each is of its image; the draws of an image are its own.
+    let shift = |seeds: &[u64], views: &Tensor| {
+        TransformSettings::Jitter { max: [1, 1] }.build(seeds, 1).apply(views, 3)
+    };
+    let shifted = shift(
+        &[1, 2],
+        &(crops.ones_like() * Tensor::arange(8, (Kind::Float, Device::Cpu)).view([8, 1, 1, 1])),
+    );
+    assert_eq!(shifted.size(), [8, 1, 4, 4]);
+    assert!((0..8).all(|row| shifted.double_value(&[row, 0, 0, 0]) == row as f64));
+    assert_eq!(shift(&[1, 2], &crops).narrow(0, 4, 4), shift(&[2], &crops.narrow(0, 4, 4)));
     let masked = TransformSettings::BatchedCrops { height: 5, width: 5, step: 3, sigma: Some([1.0, 2.0]) };
     let masked = masked.build(&[1], 0).apply(&Tensor::ones([1, 1, 8, 8], (Kind::Float, Device::Cpu)), 0);
     assert_eq!((masked.size()[0], masked.double_value(&[0, 0, 2, 2])), (4, 1.0));
@@ -317,6 +328,15 @@ fn penalties_are_what_they_say_and_so_are_their_gradients() {
     let norm = PenaltySettings::LpNorm { weight: 1.0, p: 6.0 }.of(&x).double_value(&[0]);
     let expected = [1f64, 3.0, 6.0, 10.0, 15.0, 2.0].map(|v| v.powi(6)).iter().sum::<f64>().powf(1.0 / 6.0);
     assert!((norm - expected).abs() < 1e-4);
+    let boxes =
+        PenaltySettings::BoxContrast { weight: 2.0, filter: 3, limit: 5.0, p: 2.0, padding: 0, l1: 0.0 };
+    let ones = Tensor::ones([1, 1, 4, 4], (Kind::Float, Device::Cpu));
+    // Each box of nine has an energy of 9.
+    assert!((boxes.of(&ones).double_value(&[0]) - 2.0 * 16.0).abs() < 1e-4);
+    let flat = (&ones * 0.0).set_requires_grad(true);
+    let norm = PenaltySettings::LpNorm { weight: 1.0, p: 6.0 }.of(&flat).sum(Kind::Float);
+    let slope = Tensor::run_backward(&[norm], &[&flat], false, false).remove(0);
+    assert_eq!(slope.abs().max().double_value(&[]), 0.0, "the norm of nothing has no slope");
     let range =
         PenaltySettings::PixelRange { weight: 0.1, upper: 2.0, lower: -1.5, p: 2.0, l2: 0.0, l1: 0.0 };
     let beyond = range.of(&image(&[3.0, -2.5, 0.0, 1.0], [1, 1, 2, 2]).constant_pad_nd([0, 1, 0, 1]));

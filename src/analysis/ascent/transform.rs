@@ -142,11 +142,14 @@ impl Transform for Built {
 impl Built {
     /// A part of each image, from the row and column that `draw` gives.
     fn cut(&self, images: &Tensor, size: [i64; 2], step: u32, draw: impl Fn(&mut Rng) -> [i64; 2]) -> Tensor {
-        let part = |(row, key): (i64, &RngKey)| {
-            let [top, left] = draw(&mut key.stream(step, 0));
+        // An image's views stand after each other.
+        let views = (images.size()[0] / self.draws.len().max(1) as i64).max(1);
+        let part = |row: i64| {
+            let key = &self.draws[(row / views) as usize];
+            let [top, left] = draw(&mut key.stream(step, (row % views) as u64));
             images.narrow(0, row, 1).narrow(2, top, size[0]).narrow(3, left, size[1])
         };
-        let parts: Vec<Tensor> = (0..images.size()[0]).zip(&self.draws).map(part).collect();
+        let parts: Vec<Tensor> = (0..views * self.draws.len() as i64).map(part).collect();
         Tensor::cat(&parts, 0)
     }
 }

@@ -1,6 +1,9 @@
 //! Images that networks are shown: chosen rows of a data set, as they are, noisy or corrupted.
 
 use super::super::exit::Usage;
+use crate::analysis::AnalysisError;
+use crate::analysis::content::Plane;
+use crate::analysis::saliency::on_grid;
 use crate::base::color::luma;
 use crate::base::resample::middle;
 use crate::base::{Purpose, RngKey, Split};
@@ -132,6 +135,18 @@ impl Chosen {
         let [_, height, width] = self.stored;
         let [height, width] = view.size.map_or([height, width], |size| size.map(|side| side as usize));
         [view.mean.len(), height, width]
+    }
+
+    /// A map of a stored image, on the part of it and the grid that `view` shows; its sum is 1.
+    ///
+    /// # Errors
+    /// A map that is coarser than the image, or no density.
+    pub(in crate::cli) fn map(&self, map: &Plane, view: &View) -> Result<Plane, AnalysisError> {
+        let ([_, height, width], [_, rows, columns]) = (self.stored, self.extent(view));
+        let whole = on_grid(map, height, width)?;
+        let (top, left) = (middle(height, rows), middle(width, columns));
+        let line = |y: usize| whole.values[(top + y) * width + left..][..columns].iter().copied();
+        on_grid(&Plane { values: (0..rows).flat_map(line).collect(), width: columns }, rows, columns)
     }
 
     /// The bytes of image number `i` of those chosen: corrupted as it is stored, then gray and cut if `view` says so.

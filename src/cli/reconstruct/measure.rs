@@ -6,7 +6,7 @@ use super::super::exit::Usage;
 use super::Sample;
 use crate::analysis::ascent::Search;
 use crate::analysis::content::{BANDS, Plane, bands, fidelity, over_log_budgets, shares};
-use crate::analysis::saliency::{SPECTRAL_RESIDUAL, agreement, on_grid, spectral_residual};
+use crate::analysis::saliency::{SPECTRAL_RESIDUAL, agreement, spectral_residual};
 use crate::analysis::statistics::{interval, mean, wilcoxon};
 use crate::base::Fingerprint;
 use crate::figure::Picture;
@@ -147,8 +147,8 @@ fn gray_png(path: &Path) -> anyhow::Result<Plane> {
 /// A batch of reconstructions with what they are measured against; tensors have a row a sample, on the CPU.
 pub(super) struct Measured<'a> {
     pub(super) model: &'a str,
-    /// What normalised pixels were divided by.
-    pub(super) std: f64,
+    /// What pixels were less and divided by, means over channels.
+    pub(super) scale: [f64; 2],
     pub(super) view: &'a View,
     pub(super) chosen: &'a Chosen,
     pub(super) tied: bool,
@@ -211,7 +211,7 @@ impl Measures {
         let [x, clean, target] =
             [Plane::of(&image)?, Plane::of(&found.clean.get(at))?, Plane::of(&found.targets.get(at))?];
         let norm = image.norm().double_value(&[]) * if found.tied { 3f64.sqrt() } else { 1.0 };
-        let near = fidelity(&x, &clean, found.std);
+        let near = fidelity(&x, &clean, found.scale);
         let last = found.search.log.last().and_then(|logged| logged.values.get(i)).copied();
         let steps = found.search.ended[i].map_or(found.search.step, |step| step + 1);
         let mut row = json!({
@@ -226,7 +226,7 @@ impl Measures {
             disturbed(&mut row, &x, &clean, &target, &found.gradients.get(at))?;
         }
         let map = match &self.saliency.maps {
-            Some(maps) => on_grid(&maps[sample.image], x.values.len() / x.width, x.width)?,
+            Some(maps) => found.chosen.map(&maps[sample.image], found.view)?,
             None => spectral_residual(&clean)?,
         };
         let salient = agreement(&x, &clean, &map)?;
@@ -247,7 +247,7 @@ impl Measures {
         Ok(row)
     }
 
-    /// Keeps the picture of a reconstruction, at the contrast of its image, and those of the image as it is and as it
+    /// Keeps the picture of a reconstruction, at the contrast that fits its image best, and those of the image as it is and as it
     /// was shown; gives the name of the first.
     fn pictures(&mut self, found: &Measured<'_>, i: usize, name: &str, x: &Plane, clean: &Plane) -> String {
         let (at, number) = (i as i64, found.chosen.rows[found.samples[i].image]);
@@ -379,11 +379,13 @@ fn comparisons(rows: &[Value], models: &[&str]) -> Vec<Value> {
             }
             let differences: Vec<f64> = both.iter().map(|(a, b)| a - b).collect();
             let spread = interval(&differences, 0);
+            // One image says nothing of others.
+            let [low, high] = spread.bounds.map(|end| (both.len() > 1).then_some(end));
             let side = |of: fn(&(f64, f64)) -> f64| mean(&both.iter().map(of).collect::<Vec<f64>>());
             found.push(json!({
                 "metric": metric, "model": model, "baseline": baseline, "images": both.len(),
                 "mean": side(|b| b.0), "baseline_mean": side(|b| b.1), "difference": spread.mean,
-                "low": spread.bounds[0], "high": spread.bounds[1], "wilcoxon_p": wilcoxon(&differences),
+                "low": low, "high": high, "wilcoxon_p": wilcoxon(&differences),
             }));
         }
     }
