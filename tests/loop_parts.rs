@@ -148,7 +148,10 @@ fn representation_matching_and_rdm_prediction_add_their_losses() {
     let plain = train(dir.path(), "plain", &["schedule.max_iter=1"]);
     let matching = "modules.representation_matching={representation=\"unshared_block.3\",lambda=0.5}";
     let rdm = format!("modules.rdm_prediction={{run=\"{}\",representation=\"v1_block.7\"}}", plain.display());
-    for (out, set) in [("matching", matching), ("rdm", &rdm)] {
+    // Layers have the names that `--dry-run` lists.
+    let place = matching.replace("unshared_block.3", "pool3");
+    let target = rdm.replace("lambda", "target=\"relu2_1\",lambda");
+    for (out, set) in [("matching", matching), ("place", &place), ("rdm", &rdm), ("target", &target)] {
         let run = train(dir.path(), out, &["schedule.max_iter=1", set]);
         let line =
             metrics(&run).into_iter().find(|l| l["epoch"] == 1 && l["task"] == "img_classification").unwrap();
@@ -157,6 +160,12 @@ fn representation_matching_and_rdm_prediction_add_their_losses() {
         assert!(part > 0.0 && part < whole, "{out}: {line}");
         assert_ne!(tensor(&plain, "last", FIRST), tensor(&run, "last", FIRST));
     }
+    let same = ["matching", "place"].map(|out| tensor(&only_run(dir.path(), out), "last", FIRST));
+    assert_eq!(same[0], same[1]);
+    let lacks = rdm.replace("lambda", "target=\"relu9_9\",lambda");
+    let told = output(&mut command(dir.path(), "lacks", &[&lacks]));
+    assert_eq!(told.status.code(), Some(2), "{}", stderr(&told));
+    assert!(stderr(&told).contains("relu9_9") && !dir.path().join("lacks").exists(), "{}", stderr(&told));
     let wrong = matching.replace("unshared_block.3", "unshared_block.300");
     let told = output(&mut command(dir.path(), "wrong", &[&wrong]));
     assert_eq!(told.status.code(), Some(2), "{}", stderr(&told));
@@ -204,6 +213,59 @@ fn lottery_tickets_stay_pruned_and_go_on_after_an_interruption() {
             [&run, &killed].map(|r| fs::read(r.join(format!("checkpoints/{name}.safetensors"))).unwrap());
         assert!(a == b, "{name} differs");
     }
+}
+
+#[test]
+fn epochs_keep_their_own_weights_where_the_best_ones_return() {
+    let dir = shards();
+    let sets =
+        ["schedule.patience=0", "schedule.lr_decay_steps=6", "schedule.max_iter=6", "checkpoint.keep_last=6"];
+    let run = train(dir.path(), "runs", &sets);
+    let epochs = metrics(&run).iter().filter_map(|line| line["epoch"].as_u64()).max().unwrap();
+    let of = |epoch: u64| tensor(&run, &format!("epoch-{epoch:04}"), FIRST);
+    let all: Vec<Vec<f32>> = (1..=epochs).map(of).collect();
+    assert!(metrics(&run).iter().any(|line| line["patience"] == 0), "the best weights never returned");
+    assert!((0..all.len()).all(|i| !all[..i].contains(&all[i])), "two epochs have the same weights");
+}
+
+#[test]
+fn classes_that_there_are_not_are_told_before_training() {
+    let dir = shards();
+    let told = output(&mut command(dir.path(), "runs", &["evaluation.return_classification_subset=300"]));
+    assert_eq!(told.status.code(), Some(2), "{}", stderr(&told));
+    assert!(stderr(&told).contains("300") && !dir.path().join("runs").exists(), "{}", stderr(&told));
+}
+
+#[test]
+fn in_domain_images_are_corrupted_as_in_training() {
+    let dir = shards();
+    let distort = "data.augment.distort={share=1.0,kinds=[\"fog\"],severities=[5]}";
+    let run = train(dir.path(), "runs", &[distort, "schedule.max_iter=1"]);
+    let name = run.to_str().unwrap();
+    let loss = |args: &[&str], mode: &str| {
+        let rows = succeed(
+            nct(dir.path()).args(["eval", name, "--json", "--device", "cpu", "--split", "test"]).args(args),
+        );
+        let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let is = |row: &&Value| {
+            row["task"] == "img_classification"
+                && row["metric"] == "loss"
+                && (row["mode"] == mode || mode.is_empty())
+        };
+        rows.iter().find(is).unwrap()["value"].as_f64().unwrap()
+    };
+    let results = fs::read_to_string(run.join("results.json")).unwrap();
+    let results: Value = serde_json::from_str(&results).unwrap();
+    let of = |mode: &str| {
+        let rows = results.as_array().unwrap();
+        let is = |row: &&Value| {
+            row["mode"] == mode && row["metric"] == "loss" && row["task"] == "img_classification"
+        };
+        rows.iter().find(is).unwrap()["value"].as_f64().unwrap()
+    };
+    let clean = loss(&[], "");
+    assert!((of("FinalTestOutDomain") - clean).abs() < 1e-9, "the other domain is clean");
+    assert!((of("FinalTestInDomain") - clean).abs() > 1e-3, "its own is not");
 }
 
 fn only_checkpoint(dir: &Path, out: &str) -> bool {

@@ -92,7 +92,8 @@ impl<'a> Data<'a> {
     }
 
     /// The streams of `split`: sessions in order, then images. Training data are augmented. Other images are
-    /// shown as in the domain of training: with its noise, and otherwise as they are (spec/data.md section 3).
+    /// shown as in the domain of training: with its noise and corruptions, and otherwise as they are (spec/data.md section
+    /// 3).
     pub fn sources(&self, split: Split) -> Result<Vec<Source>, DataError> {
         let mut sources = Vec::new();
         for (task, dataset, view) in self.views(split)? {
@@ -109,7 +110,7 @@ impl<'a> Data<'a> {
         let data = &self.experiment.data;
         let (neural, images) = match split {
             Split::Train => (data.neural_augment.clone(), data.augment.clone()),
-            _ => (AugmentSettings::NONE, Shown::in_domain(&data.augment.noise).augment()),
+            _ => (AugmentSettings::NONE, Shown::in_domain(&data.augment).augment()),
         };
         let mut views = Vec::new();
         for &(task, dataset) in &self.neural {
@@ -229,7 +230,7 @@ impl<'a> Data<'a> {
 
     /// The evaluations at the end of training.
     pub fn final_evaluations(&self, settings: FinalSettings) -> Vec<Evaluation> {
-        final_evaluations(settings, &self.tasks(), &self.experiment.data.augment.noise)
+        final_evaluations(settings, &self.tasks(), &self.experiment.data.augment)
     }
 
     /// Every task on splits as they are.
@@ -241,7 +242,11 @@ impl<'a> Data<'a> {
 
     /// Whether there are data for every evaluation: better known before training than after it.
     pub fn check_evaluations(&self, evaluations: &[Evaluation]) -> Result<(), DataError> {
-        evaluations.iter().try_for_each(|e| self.evaluator_of(e, Labelled::Own).map(drop))
+        let labelled = match self.experiment.evaluation.return_classification_subset {
+            0 => Labelled::Own,
+            m => Labelled::First(m as usize),
+        };
+        evaluations.iter().try_for_each(|e| self.evaluator_of(e, labelled).map(drop))
     }
 
     /// The evaluator of one evaluation of a task of [`Self::tasks`]. It is read once, so that its images take

@@ -57,6 +57,13 @@ pub enum Shown {
     Clean,
     /// With a level of this mixture each, or none.
     Noise(Vec<NoiseLevel>),
+    /// Corrupted and noisy as training images are, with the same draws every time.
+    Trained {
+        /// The mixture of noise.
+        noise: Vec<NoiseLevel>,
+        /// The corruptions.
+        distort: DistortSettings,
+    },
     /// All corrupted in one way.
     Corrupted {
         /// How.
@@ -83,6 +90,11 @@ impl Shown {
         match self {
             Self::Clean | Self::Stored { .. } => AugmentSettings::NONE,
             Self::Noise(levels) => AugmentSettings { noise: levels.clone(), ..AugmentSettings::NONE },
+            Self::Trained { noise, distort } => AugmentSettings {
+                noise: noise.clone(),
+                distort: Some(distort.clone()),
+                ..AugmentSettings::NONE
+            },
             &Self::Corrupted { corruption, profile, severity, seed } => {
                 let distort = DistortSettings::fixed(corruption, profile, severity, seed);
                 AugmentSettings { distort: Some(distort), ..AugmentSettings::NONE }
@@ -90,15 +102,21 @@ impl Shown {
         }
     }
 
-    /// The mixture of training, if it had one.
-    pub fn in_domain(training_noise: &[NoiseLevel]) -> Self {
-        if training_noise.is_empty() { Self::Clean } else { Self::Noise(training_noise.to_vec()) }
+    /// As training images were, without what only moves them: with their noise and their corruptions, if they had any
+    /// (spec/data 3).
+    pub fn in_domain(training: &AugmentSettings) -> Self {
+        let noise = training.noise.clone();
+        match &training.distort {
+            Some(distort) => Self::Trained { noise, distort: distort.clone() },
+            None if noise.is_empty() => Self::Clean,
+            None => Self::Noise(noise),
+        }
     }
 
-    /// The other domain: clean images after training with noise, and the reference's mixture after training
-    /// without.
-    pub fn out_domain(training_noise: &[NoiseLevel]) -> Self {
-        if !training_noise.is_empty() {
+    /// The other domain: clean images after training with noise or corruptions, and the reference's mixture after
+    /// training without.
+    pub fn out_domain(training: &AugmentSettings) -> Self {
+        if Self::in_domain(training) != Self::Clean {
             return Self::Clean;
         }
         let level = |std| NoiseLevel { noise: Noise::Std(std), share: 0.1 };
@@ -212,13 +230,13 @@ impl Evaluation {
 }
 
 /// The evaluations at the end of training, in the reference's order. `tasks` are those there are data of, and
-/// `training_noise` is the mixture of the training images. The noise suite is not among the switches.
+/// `training` is how training images are shown. The noise suite is not among the switches.
 pub fn final_evaluations(
     settings: FinalSettings,
     tasks: &[Task],
-    training_noise: &[NoiseLevel],
+    training: &AugmentSettings,
 ) -> Vec<Evaluation> {
-    let (inside, outside) = (Shown::in_domain(training_noise), Shown::out_domain(training_noise));
+    let (inside, outside) = (Shown::in_domain(training), Shown::out_domain(training));
     let both = [("InDomain", inside.clone()), ("OutDomain", outside)];
     let mut all = Vec::new();
     for task in Task::ALL.into_iter().filter(|task| tasks.contains(task)) {
@@ -293,7 +311,11 @@ mod tests {
 
     #[test]
     fn the_reference_s_names_in_its_order() {
-        let all = final_evaluations(FinalSettings::default(), &[Task::Classification, Task::V1], &[]);
+        let all = final_evaluations(
+            FinalSettings::default(),
+            &[Task::Classification, Task::V1],
+            &AugmentSettings::NONE,
+        );
         let mut expected = vec![
             "v1: FinalTraining",
             "v1: FinalValidation",
@@ -312,9 +334,12 @@ mod tests {
 
     #[test]
     fn domains_follow_the_noise_of_training() {
-        let view = |noise: &[NoiseLevel], mode: &str| {
-            let all = final_evaluations(FinalSettings::default(), &[Task::Classification], noise);
+        let shown = |training: &AugmentSettings, mode: &str| {
+            let all = final_evaluations(FinalSettings::default(), &[Task::Classification], training);
             all.into_iter().find(|e| e.mode == mode).unwrap().view
+        };
+        let view = |noise: &[NoiseLevel], mode: &str| {
+            shown(&AugmentSettings { noise: noise.to_vec(), ..AugmentSettings::default() }, mode)
         };
         assert_eq!(view(&[], "FinalTestInDomain"), Shown::Clean);
         let Shown::Noise(levels) = view(&[], "FinalTestOutDomain") else { panic!("no noise") };
@@ -328,15 +353,25 @@ mod tests {
         assert_eq!(view(&trained, "FinalTestOutDomain"), Shown::Clean);
         let augment = view(&trained, "FinalTraining").augment();
         assert_eq!((augment.crop_padding, augment.flip, augment.rotation_degrees), (0, false, 0.0));
+        let distort = DistortSettings {
+            share: 0.5,
+            ..DistortSettings::fixed(Corruption::ALL[0], Profile::ImageNet, Severity::ALL[2], 0)
+        };
+        let distort = DistortSettings { fixed_seed: None, ..distort };
+        let corrupted = AugmentSettings { distort: Some(distort.clone()), ..AugmentSettings::default() };
+        assert_eq!(shown(&corrupted, "FinalTestOutDomain"), Shown::Clean);
+        let inside = shown(&corrupted, "FinalValidationInDomain").augment();
+        assert_eq!(inside, AugmentSettings { distort: Some(distort), ..AugmentSettings::NONE });
     }
 
     #[test]
     fn a_switch_takes_its_evaluations_out_and_no_others() {
         let settings = FinalSettings { add_final_val_eval: false, ..FinalSettings::default() };
-        let all = final_evaluations(settings, &Task::ALL, &[]);
+        let all = final_evaluations(settings, &Task::ALL, &AugmentSettings::NONE);
         assert!(!all.iter().any(|e| e.mode.starts_with("FinalValidation")));
         assert_eq!(all.iter().filter(|e| e.suite == Suite::Final).count(), 2 + 2 + 3);
         assert_eq!(all.iter().filter(|e| e.suite == Suite::Noise).count(), 7);
-        assert_eq!(final_evaluations(settings, &[Task::V4], &[]).len(), 2, "no noise without images");
+        let neural = final_evaluations(settings, &[Task::V4], &AugmentSettings::NONE);
+        assert_eq!(neural.len(), 2, "no noise without images");
     }
 }

@@ -113,7 +113,7 @@ fn frame(run: &str, evaluation: &Evaluation, scores: &TaskScores) -> Value {
                 Some(Noise::Std(std)) => std,
                 Some(Noise::Snr(_)) | None => f64::NAN,
             },
-            Shown::Corrupted { .. } | Shown::Stored { .. } => f64::NAN,
+            Shown::Trained { .. } | Shown::Corrupted { .. } | Shown::Stored { .. } => f64::NAN,
         });
     }
     if let Shown::Corrupted { corruption, profile, severity, seed } = evaluation.view {

@@ -79,6 +79,7 @@ impl SeCore {
             InputRegularizer::LaplaceL2 => squares(&rough) * 0.5,
             InputRegularizer::LaplaceL1 => rough.abs().sum(rough.kind()),
             InputRegularizer::GaussianLaplaceL2 => {
+                let [height, width] = [2, 3].map(|axis| rough.size()[axis]);
                 let outside = 1.0 - bump(height, width, kernel.device());
                 squares(&(rough * outside)) / squares(&images)
             }
@@ -95,7 +96,7 @@ fn bump(height: i64, width: i64, device: Device) -> Tensor {
     };
     let bump = ((axis(height).view([1, 1, -1, 1]) + axis(width).view([1, 1, 1, -1])) * -0.5).exp();
     let bump = &bump - bump.min();
-    &bump / bump.max().clamp_min(f64::MIN_POSITIVE)
+    &bump / bump.max().clamp_min(f64::from(f32::MIN_POSITIVE))
 }
 
 /// Layer number `l`: convolution, normalisation, nonlinearity, squeeze and excitation.
@@ -199,6 +200,7 @@ mod tests {
             (LaplaceL1, None, 2.0 * 8.0),
             (LaplaceL1, Some(1), 2.0 * (8.0 + 4.0 * 2.0)),
             (GaussianLaplaceL2, None, 4.0 * left * left / 4.0),
+            (GaussianLaplaceL2, Some(0), 64.0 / 4.0),
         ] {
             let found = roughness(regularizer, padding);
             assert!((found - expected).abs() < 1e-4, "{regularizer:?} {padding:?}: {found}, not {expected}");

@@ -252,6 +252,15 @@ impl SeSettings {
                 self.stack, self.layers
             ));
         }
+        let even = (1..=stack.iter().copied().max().unwrap_or(0))
+            .map(|l| self.hidden_kern.of_layer(l))
+            .find(|k| k % 2 == 0);
+        if let (Some(side), true) = (even, stack.len() > 1) {
+            return Err(format!(
+                "se.hidden_kern = {side} changes the size of maps, of which se.stack = {:?} shows several; name one layer, or take an odd side",
+                self.stack
+            ));
+        }
         if self.skip > 1 {
             return Err(format!("se.skip = {}: only 0 and 1 can be used", self.skip));
         }

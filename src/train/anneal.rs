@@ -164,10 +164,14 @@ pub struct Anneal {
     pub epoch: u32,
     /// Epochs without improvement, minus one: -1 after an improvement.
     pub patience_counter: i64,
+    /// What it was after the last evaluation, before a phase that ended set it back; 0 before there was one.
+    #[serde(default)]
+    pub patience_reached: i64,
     /// Epoch of the best weights; 0 before there are any.
     pub best_epoch: u32,
     phase: u32,
-    best: Vec<f64>,
+    /// None: whatever comes is better.
+    best: Option<Vec<f64>>,
     best_score: Option<f64>,
     plateau_best: Option<f64>,
     plateau_bad: u32,
@@ -181,14 +185,18 @@ impl Anneal {
             lr,
             epoch: 0,
             patience_counter: -1,
+            patience_reached: 0,
             best_epoch: 0,
             phase: 0,
-            best: objectives.to_vec(),
+            // What is no number is not better than anything.
+            best: objectives.iter().all(|o| o.is_finite()).then(|| objectives.to_vec()),
             best_score: None,
             plateau_best: None,
             plateau_bad: 0,
         };
-        anneal.plateau(objectives[0]);
+        if anneal.best.is_some() {
+            anneal.plateau(objectives[0]);
+        }
         anneal
     }
 
@@ -200,9 +208,8 @@ impl Anneal {
     /// Starts over with learning rate `lr` for a network whose weights went back to their beginning; epochs count on.
     pub fn begin_again(&mut self, lr: f64) {
         let epoch = self.epoch;
-        let worst = if self.settings.maximize { f64::NEG_INFINITY } else { f64::INFINITY };
-        *self = Self::start(&self.settings.clone(), lr, &vec![worst; self.best.len()]);
-        (self.epoch, self.plateau_best) = (epoch, None);
+        *self = Self::start(&self.settings.clone(), lr, &[f64::NAN]);
+        self.epoch = epoch;
     }
 
     /// Whether the epoch to come ends with an evaluation.
@@ -211,9 +218,20 @@ impl Anneal {
         next.is_multiple_of(self.settings.interval) || next >= self.settings.max_iter
     }
 
-    /// An epoch was trained that is not followed by an evaluation.
-    pub fn pass(&mut self) {
+    /// An epoch was trained that is not followed by an evaluation. Says whether the best weights are due.
+    pub fn pass(&mut self) -> bool {
         self.epoch += 1;
+        self.milestone()
+    }
+
+    /// Lowers the rate if the epoch is a milestone, and says so.
+    fn milestone(&mut self) -> bool {
+        let reached =
+            self.settings.scheduler == Scheduler::Manual && self.settings.milestones.contains(&self.epoch);
+        if reached {
+            self.lr *= self.settings.lr_decay;
+        }
+        reached
     }
 
     /// Takes in the objectives of an epoch that was just trained.
@@ -225,18 +243,17 @@ impl Anneal {
             return Decision { lr: self.lr, is_best: false, restore_best, stop: true };
         }
         self.plateau(objectives[0]);
-        let manual =
-            self.settings.scheduler == Scheduler::Manual && self.settings.milestones.contains(&self.epoch);
-        if manual {
-            self.lr *= self.settings.lr_decay;
-        }
+        let manual = self.milestone();
         let threshold = self.settings.threshold;
         let rises = self.settings.maximize;
         let better = |now: f64, best: f64, by: f64| if rises { now > best + by } else { now < best - by };
-        let improved = objectives.iter().zip(&self.best).all(|(now, best)| better(*now, *best, threshold));
+        let all_better =
+            |best: &Vec<f64>| objectives.iter().zip(best).all(|(now, best)| better(*now, *best, threshold));
+        let improved = self.best.as_ref().is_none_or(all_better);
         self.patience_counter = if improved { -1 } else { self.patience_counter + 1 };
+        self.patience_reached = self.patience_counter;
         if improved {
-            self.best = objectives.to_vec();
+            self.best = Some(objectives.to_vec());
         }
         // Of equal scores the earliest epoch is the best.
         let is_best = self.best_score.is_none_or(|best| better(objectives[0], best, 0.0));
@@ -300,10 +317,8 @@ mod tests {
         for objective in &objectives[1..] {
             assert!(!anneal.is_done());
             lrs.push(anneal.lr);
-            let before = anneal.patience_counter;
-            let best = anneal.best.clone();
             let decision = anneal.next(&[*objective]);
-            patience.push(if *objective > best[0] + settings.threshold { -1 } else { before + 1 });
+            patience.push(anneal.patience_reached);
             if decision.restore_best {
                 restored.push((anneal.epoch, anneal.best_epoch));
             }
@@ -392,6 +407,32 @@ mod tests {
             }
         }
         assert_eq!(evaluated, [3, 6, 8]);
+    }
+
+    #[test]
+    fn a_milestone_between_evaluations_counts() {
+        let settings = AnnealSettings {
+            scheduler: Scheduler::Manual,
+            milestones: vec![3],
+            lr_decay: 0.5,
+            interval: 2,
+            max_iter: 6,
+            ..AnnealSettings::default()
+        };
+        let mut anneal = Anneal::start(&settings, 0.1, &[1.0]);
+        assert!(!anneal.pass());
+        anneal.next(&[2.0]);
+        assert_eq!((anneal.pass(), anneal.lr), (true, 0.05));
+    }
+
+    #[test]
+    fn what_began_again_can_be_saved() {
+        let mut anneal = Anneal::start(&AnnealSettings::default(), 0.1, &[5.0, 3.0]);
+        anneal.next(&[6.0, 4.0]);
+        anneal.begin_again(0.1);
+        let mut saved: Anneal = serde_json::from_str(&serde_json::to_string(&anneal).unwrap()).unwrap();
+        assert_eq!(saved, anneal);
+        assert_eq!((saved.epoch, saved.next(&[-7.0, 0.0]).is_best, saved.patience_counter), (1, true, -1));
     }
 
     #[test]

@@ -95,8 +95,11 @@ impl Trainer<'_> {
         saved.err().unwrap_or(error)
     }
 
-    /// Notes the epoch just scored as one to keep, and forgets those that are no longer.
-    pub(super) fn keep(&self, state: &mut TrainState, score: f64) {
+    /// Notes the epoch just scored as one to keep, and gives it a checkpoint of its own: before the best weights return.
+    pub(super) fn keep(&self, state: &mut TrainState, score: f64) -> Result<(), TrainError> {
+        if !score.is_finite() {
+            return Ok(());
+        }
         let CheckpointSettings { keep_last, keep_best, .. } = self.checkpoints;
         state.kept.push((state.anneal.epoch, score));
         let mut by_score = state.kept.clone();
@@ -109,14 +112,15 @@ impl Trainer<'_> {
             i += 1;
             i > last || by_score.contains(kept)
         });
-    }
-
-    /// Makes the checkpoint just saved the epoch's own, and removes those that are no longer kept.
-    pub(super) fn keep_copies(&self, state: &TrainState) -> Result<(), TrainError> {
         let epoch = state.anneal.epoch;
         if state.kept.iter().any(|(kept, _)| *kept == epoch) {
-            self.run.copy_checkpoint(LAST, &format!("epoch-{epoch:04}"))?;
+            self.save_as(&format!("epoch-{epoch:04}"), state)?;
         }
+        Ok(())
+    }
+
+    /// Removes checkpoints of epochs that are no longer kept.
+    pub(super) fn forget(&self, state: &TrainState) -> Result<(), TrainError> {
         let kept: Vec<String> = state.kept.iter().map(|(e, _)| format!("epoch-{e:04}")).collect();
         Ok(self.run.retain_checkpoints("epoch-", &kept)?)
     }

@@ -304,23 +304,25 @@ impl Trainer<'_> {
     ) -> Result<(), TrainError> {
         let lr = self.epoch_rate(state);
         let mut scores = Vec::new();
-        if state.anneal.evaluates_next() {
+        let restore_best = if state.anneal.evaluates_next() {
             scores = self.score()?;
             let objectives = objectives(&state.anneal.settings, &scores)?;
             let decision = state.anneal.next(&objectives);
-            self.keep(state, objectives[0]);
             if decision.is_best {
                 self.save_as(BEST, state)?;
             }
-            if decision.restore_best {
-                self.restore_best()?;
-            }
+            self.keep(state, objectives[0])?;
+            decision.restore_best
         } else {
-            state.anneal.pass();
-        }
+            state.anneal.pass()
+        };
+        // Of the epoch's own weights.
         self.record(state, lr, Some(tally), &scores, clock, watch)?;
+        if restore_best {
+            self.restore_best()?;
+        }
         self.save(state)?;
-        self.keep_copies(state)
+        self.forget(state)
     }
 
     /// Whether any process says so.
@@ -429,7 +431,7 @@ impl Trainer<'_> {
                 "step": state.step,
                 "task": task.as_str(),
                 "lr": lr,
-                "patience": state.anneal.patience_counter,
+                "patience": state.anneal.patience_reached,
                 "best_epoch": state.anneal.best_epoch,
                 "seconds": seconds,
                 "wait_share": clock.waited.as_secs_f64() / seconds.max(1e-9),

@@ -494,6 +494,11 @@ mod tests {
         let (found, notes) = of(set(json!({})), v4(json!({})), losses.clone()).unwrap();
         assert_eq!((&found.data.neural_mean, found.seed), (&vec![0.5], 1000));
         assert!(notes.iter().any(|note| note.starts_with("seed: not given")), "{notes:?}");
+        // With `mtl` the blocks of all areas are frozen.
+        let mut frozen = losses.clone();
+        frozen["freeze"] = json!({"freeze": ["core"]});
+        let (frozen, _) = of(set(json!({})), v4(json!({})), frozen).unwrap();
+        assert_eq!(frozen.freeze.parameters, ["v1_block", "v4_block"]);
         // Without arguments the cycler has its own main key and ratio.
         let cycler = &dictionaries(&found).trainer["train_cycler_args"];
         assert_eq!(*cycler, json!({"main_key": "img_classification", "ratio": {"1": 1}}));

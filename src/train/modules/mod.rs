@@ -176,6 +176,9 @@ impl Modules {
             let what = "modules.rdm_prediction needs the network of its run";
             return Err(TrainError::Settings(what.into()));
         }
+        if let (Some(rdm), Some(teacher)) = (&settings.rdm_prediction, &teacher) {
+            teacher.layer(rdm.target.as_ref().unwrap_or(&rdm.representation))?;
+        }
         let lottery = settings.lottery_ticket.as_ref().map(|s| Lottery::new(s, params)).transpose()?;
         Ok(Self { settings: settings.clone(), lottery, teacher })
     }
