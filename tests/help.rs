@@ -2,6 +2,7 @@
 
 use crate::common::{nct, output, stderr, succeed};
 use std::fs;
+use std::process::Stdio;
 
 #[test]
 fn an_error_s_code_is_explained() {
@@ -43,5 +44,19 @@ fn man_pages_and_completions_are_written() {
     assert!(!dir.path().join("pages/nct-corrupt-raw.1").exists(), "hidden commands have no page");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(succeed(nct(dir.path()).args(["completions", shell])).contains("prepare"), "{shell}");
+    }
+}
+
+#[test]
+fn completions_end_quietly_when_nobody_reads_on() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let mut command = nct(dir.path());
+        command.args(["completions", shell]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // The program has more to write than a pipe holds, or begins when this is closed.
+        drop(child.stdout.take());
+        let told = child.wait_with_output().unwrap();
+        assert!(told.status.success() && told.stderr.is_empty(), "{}", stderr(&told));
     }
 }

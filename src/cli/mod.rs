@@ -56,6 +56,7 @@ mod weights;
 pub use exit::finish;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Co-train one network on object recognition and neural responses.
@@ -192,9 +193,13 @@ fn start<T: Torch>() -> ExitCode {
         Command::Explain(args) => codes::explain(&args),
         Command::Help(args) => help::run(&args),
         Command::Man(args) => help::man(&args, show),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "nct", &mut std::io::stdout());
-            Ok(())
-        }
+        Command::Completions { shell } => complete(shell),
     })
+}
+
+fn complete(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    // Not to stdout at once: clap panics when a pipe is closed.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "nct", &mut script);
+    Ok(std::io::stdout().lock().write_all(&script)?)
 }
