@@ -1,6 +1,7 @@
 //! Recipes: settings that may inherit from another file, and sweeps over some of them.
 
 use super::{ConfigError, Experiment};
+use crate::runs::flat_settings;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -15,6 +16,8 @@ pub struct Recipe {
     sweep: Vec<(String, Vec<Value>)>,
     /// The files, the recipe itself first, for messages.
     files: Vec<(String, String)>,
+    /// Keys that a study says, and where, for messages.
+    said: Vec<(String, String)>,
 }
 
 /// One run of a recipe.
@@ -78,15 +81,22 @@ impl Recipe {
             folder = path.parent().map(PathBuf::from);
             files.push((named, text));
         }
-        Ok(Self { origin: origin.to_owned(), table, sweep, files })
+        Ok(Self { origin: origin.to_owned(), table, sweep, files, said: Vec::new() })
     }
 
-    /// The recipe with what a study says of it: settings that differ, and values that are swept.
-    pub(super) fn over(mut self, set: &Table, sweep: &Table) -> Result<Self, String> {
+    /// The recipe with what a study says of it at `place`: settings that differ, which are not swept then, and values
+    /// that are swept.
+    pub(super) fn over(mut self, set: &Table, sweep: &Table, place: &str) -> Result<Self, String> {
+        for (key, _) in flat_settings(set) {
+            self.sweep.retain(|(swept, _)| !is_within(swept, &key));
+            let at = format!("{place}set.{key}");
+            self.said.push((key, at));
+        }
         let mut table = set.clone();
         inherit(&mut table, &self.table);
         self.table = table;
         for (key, values) in swept(&Value::Table(sweep.clone()))? {
+            self.said.push((key.clone(), format!("{place}sweep.{key}")));
             match self.sweep.iter_mut().find(|(own, _)| *own == key) {
                 Some((_, own)) => *own = values,
                 None => self.sweep.push((key, values)),
@@ -124,7 +134,7 @@ impl Recipe {
             placed(&mut table, path, typed(value)).map_err(|what| ConfigError::new(origin(), what))?;
             given.push(path.trim());
         }
-        let swept = self.sweep.iter().filter(|(key, _)| !given.contains(&key.as_str()));
+        let swept = self.sweep.iter().filter(|(key, _)| !given.iter().any(|given| is_within(key, given)));
         let mut choices: Vec<Vec<(String, Value)>> = vec![Vec::new()];
         for (key, values) in swept {
             let with = |choice: &Vec<(String, Value)>, value: &Value| {
@@ -151,13 +161,14 @@ impl Recipe {
             done.map_err(|what| ConfigError::new(&self.origin, format!("sweep.{key}: {what}")))?;
         }
         let experiment: Experiment = serde_path_to_error::deserialize(Value::Table(table))
-            .map_err(|e| self.wrong(&e.path().to_string(), &e.inner().to_string(), overrides))?;
+            .map_err(|e| self.wrong(&e.path().to_string(), &e.inner().to_string(), overrides, &choice))?;
         experiment.check().map_err(|what| ConfigError::new(&self.origin, what))?;
         Ok(Point { choice, experiment })
     }
 
-    /// An error that names the place: the line of the file the key is from, or the override.
-    fn wrong(&self, path: &str, what: &str, overrides: &[String]) -> ConfigError {
+    /// An error that names the place where the key was said last: the override, what the study or the sweep says, or
+    /// the line of the file it is from.
+    fn wrong(&self, path: &str, what: &str, overrides: &[String], choice: &[(String, Value)]) -> ConfigError {
         let what = with_suggestion(what);
         // Of a key that is not known the message has the name, and the path of its section.
         let unknown = what.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`'));
@@ -168,14 +179,26 @@ impl Recipe {
             }
             _ => path.to_owned(),
         };
-        let is_set = |entry: &&String| entry.split_once('=').is_some_and(|(key, _)| key.trim() == full);
+        let is_set =
+            |entry: &&String| entry.split_once('=').is_some_and(|(key, _)| is_within(&full, key.trim()));
+        if let Some(entry) = overrides.iter().rfind(is_set) {
+            return ConfigError::new(format!("--set {entry}"), format!("{full}: {what}"));
+        }
+        if let Some((_, place)) = self.said.iter().rfind(|(key, _)| is_within(&full, key)) {
+            return ConfigError::new(place, what);
+        }
+        let chosen = choice.iter().find(|(key, _)| is_within(&full, key));
+        let full = chosen.map_or(full, |(key, _)| format!("sweep.{key}"));
         let line =
             |(file, text): &(String, String)| line_of(text, &full).map(|line| format!("{file}, line {line}"));
-        let origin = overrides.iter().find(is_set).map(|entry| format!("--set {entry}"));
-        let origin = origin.or_else(|| self.files.iter().find_map(line));
-        let origin = origin.unwrap_or_else(|| self.origin.clone());
+        let origin = self.files.iter().find_map(line).unwrap_or_else(|| self.origin.clone());
         ConfigError::new(origin, format!("{full}: {what}"))
     }
+}
+
+/// Whether a path is that of `key`, or of something within its value.
+fn is_within(path: &str, key: &str) -> bool {
+    path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
@@ -333,7 +356,16 @@ mod tests {
         write("below.toml", "base = \"top.toml\"\n[sweep]\nseed = [1]\n");
         write("above.toml", "base = \"below.toml\"\n");
         assert!(error(Recipe::read(&dir.path().join("above.toml"))).contains("has a sweep"));
-        // A mistake is where it was made.
+        // A mistake is where it was made, of values that are swept in the sweep.
+        write(
+            "swept.toml",
+            "base = \"base.toml\"\n[optimizer]\nkind = \"sgd\"\nlr = 0.5\n\n[sweep]\noptimizer.lr = [0.1, \"fast\"]\n",
+        );
+        let wrong = error(Recipe::read(&dir.path().join("swept.toml")).unwrap().points(&[]));
+        assert!(
+            wrong.contains("swept.toml, line 7: sweep.optimizer.lr") && wrong.contains("fast"),
+            "{wrong}"
+        );
         write("base.toml", "name = \"base\"\n[mix]\nkind = \"mtl\"\nratoi = { 1 = 1 }\n");
         let wrong = error(Recipe::read(&dir.path().join("top.toml")).unwrap().single(&[]));
         assert!(
@@ -372,7 +404,11 @@ mod tests {
             );
         }
         let unknown = Recipe::parse("[sweep]\nsede = [1, 2]\n", "x.toml").unwrap();
-        assert!(error(unknown.points(&[])).contains("did you mean `seed`?"));
+        let told = error(unknown.points(&[]));
+        assert!(
+            told.contains("x.toml, line 2: sweep.sede") && told.contains("did you mean `seed`?"),
+            "{told}"
+        );
     }
 
     #[test]
@@ -389,6 +425,7 @@ mod tests {
             ("[data.augment]\ndistort = { knids = [] }", &[], "x.toml, line 2: data.augment.distort"),
             ("", &["model.hiden=3"], "--set model.hiden=3: model.hiden"),
             ("", &["seed=fast"], "--set seed=fast: seed"),
+            ("[mix]\nkind = \"mtl\"", &["mix={ kind = 3 }"], "--set mix={ kind = 3 }: mix.kind"),
             ("[optimizer]\nlr = 0.1", &[], "x.toml, line 1: optimizer: missing field `kind`"),
             ("zzzzzz = 1", &[], "x.toml, line 1: zzzzzz"),
         ] {

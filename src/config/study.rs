@@ -327,11 +327,12 @@ impl StageFile {
         let Self { name, recipe, mut set, sweep, init, expected, respond } = self;
         match (recipe, respond) {
             (Some(recipe), None) => {
-                set.entry("name").or_insert_with(|| Value::String(name));
+                set.entry("name").or_insert_with(|| Value::String(name.clone()));
                 let none = Table::new();
                 let recipe = Recipe::read(&folder.join(recipe)).map_err(|e| e.to_string())?;
-                let recipe =
-                    recipe.over(&set, &sweep)?.over(of_all, &none)?.over(&overlay.set, &overlay.sweep)?;
+                let recipe = recipe.over(&set, &sweep, "")?.over(of_all, &none, "the scale's ")?;
+                let of_stage = format!("the scale's stages.{name}.");
+                let recipe = recipe.over(&overlay.set, &overlay.sweep, &of_stage)?;
                 let points = recipe.points(overrides).map_err(|e| e.to_string())?;
                 Ok(Work::Train(Training { points, init, expected }))
             }
@@ -359,6 +360,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let recipe = "name = \"small\"\nseed = 1\n[optimizer]\nkind = \"sgd\"\nlr = 0.5\n";
         fs::write(dir.path().join("small.toml"), recipe).unwrap();
+        fs::write(dir.path().join("swept.toml"), "base = \"small.toml\"\n[sweep]\nseed = [1, 2, 3]\n")
+            .unwrap();
         let path = dir.path().join("study.toml");
         fs::write(&path, text).unwrap();
         let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
@@ -434,6 +437,26 @@ respond = { run = "second", images = "stimuli", dataset = "made" }
     }
 
     #[test]
+    fn a_key_that_is_set_is_no_longer_swept() {
+        for (stage, scale, expected) in [
+            ("", "", &[1, 2, 3][..]),
+            ("set = { seed = 9 }", "", &[9]),
+            ("", "set = { seed = 9 }", &[9]),
+            ("", "stages.b.set = { seed = 9 }", &[9]),
+            ("sweep = { seed = [4, 5] }", "stages.b.set = { seed = 9 }", &[9]),
+            ("set = { seed = 9 }", "stages.b.sweep = { seed = [4, 5] }", &[4, 5]),
+            ("set = { optimizer.lr = 0.25 }", "", &[1, 2, 3]),
+        ] {
+            let text = format!(
+                "name = \"s\"\nscale = \"a\"\n[scales.a]\n{scale}\n[[stage]]\nname = \"b\"\nrecipe = \"swept.toml\"\n{stage}\n"
+            );
+            let found = seeds_and_rates(&study(&text, &[]).unwrap(), "b");
+            let seeds: Vec<u64> = found.into_iter().map(|(seed, _)| seed).collect();
+            assert_eq!(seeds, expected, "{stage} {scale}");
+        }
+    }
+
+    #[test]
     fn a_recipe_is_a_study_of_one_stage() {
         let one =
             study("name = \"a\"\n[sweep]\nseed = [1, 2]\n", &["optimizer.kind=sgd", "optimizer.lr=0.25"])
@@ -457,6 +480,8 @@ respond = { run = "second", images = "stimuli", dataset = "made" }
             ("stages.second", "stages.third", "there is no stage \"third\""),
             ("scale = \"full\"", "scale = \"huge\"", "there are: full, tiny"),
             ("lr = 0.25", "lrr = 0.25", "did you mean `lr`?"),
+            ("lr = 0.25", "lr = \"fast\"", "stage second: set.optimizer.lr: invalid type"),
+            ("seed = [3, 4]", "seed = [3, \"x\"]", "stage first: sweep.seed: invalid type"),
             ("dataset = \"made\"", "dataste = \"made\"", "stage set: respond"),
             ("dataset = \"made\"", "dataset = \"made\", layer = \"a\"", "layer and units go together"),
             ("severities = [1, 3]", "severities = [1, 6]", "line 8"),
@@ -466,6 +491,9 @@ respond = { run = "second", images = "stimuli", dataset = "made" }
             assert!(message.contains(expected), "{from} -> {to}: {message}");
         }
         assert!(study(TEXT, &["scale=big"]).unwrap_err().contains("there is no scale \"big\""));
+        let tiny = TEXT.replacen("{ seed = 9 }", "{ seed = \"x\" }", 1);
+        let told = study(&tiny, &["scale=tiny"]).unwrap_err();
+        assert!(told.contains("stage second: the scale's stages.second.set.seed: invalid type"), "{told}");
         assert!(study(TEXT, &["seeed=3"]).unwrap_err().contains("--set seeed=3"));
     }
 }
