@@ -90,7 +90,7 @@ impl State {
             Self::Done
         } else if busy() {
             Self::Running
-        } else if root.join("failure.json").is_file() {
+        } else if root.join(FAILURE).is_file() {
             Self::Failed
         } else {
             Self::Stopped
@@ -113,6 +113,8 @@ const CONFIG: &str = "config.toml";
 /// How the folder of a run begins while it is made; one that a kill left is of no use.
 pub const UNMADE: &str = ".making-";
 const METRICS: &str = "metrics.jsonl";
+/// Why training ended, where it ended on a loss that is no number.
+const FAILURE: &str = "failure.json";
 /// Scores of suites that are evaluated while training.
 const SUITES: &str = "suites.jsonl";
 
@@ -201,7 +203,7 @@ impl Run {
 
     /// Notes a failure, as JSON, in failure.json.
     pub fn failed(&self, fault: &Value) -> Result<(), RunError> {
-        self.replace(&self.root.join("failure.json"), format!("{fault:#}\n").as_bytes())
+        self.replace(&self.root.join(FAILURE), format!("{fault:#}\n").as_bytes())
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), RunError> {
@@ -277,12 +279,13 @@ impl Run {
         }
     }
 
-    /// Drops the metrics and suites of epochs after `epoch`, which a resumed run trains again.
+    /// Drops the metrics and suites of epochs after `epoch`, which a resumed run trains again, and the failure that
+    /// ended it.
     pub fn truncate_metrics(&self, epoch: u32) -> Result<(), RunError> {
         self.retain_lines(|line| line["epoch"].as_u64().is_some_and(|e| e <= u64::from(epoch)))
     }
 
-    /// Drops all metrics and suites, of a run that begins anew.
+    /// Drops all metrics and suites and the failure of a run that begins anew.
     pub fn forget_metrics(&self) -> Result<(), RunError> {
         self.retain_lines(|_| false)
     }
@@ -303,7 +306,11 @@ impl Run {
                 write_atomic(&path, kept.as_bytes())?;
             }
         }
-        Ok(())
+        let path = self.root.join(FAILURE);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(RunError::io(&path, "remove")(e)),
+            _ => Ok(()),
+        }
     }
 
     /// Starts a TensorBoard event file.
@@ -416,5 +423,21 @@ mod tests {
         assert_eq!(run.suites().unwrap(), [json!({"epoch": 1}), json!({"epoch": 2})]);
         run.forget_metrics().unwrap();
         assert!(run.suites().unwrap().is_empty() && run.metrics().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_failed_run_that_is_gone_on_with_has_not_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Run::create(dir.path(), "a", "", &json!({})).unwrap().root().to_path_buf();
+        for go_on in [|run: &Run| run.truncate_metrics(1), Run::forget_metrics] {
+            Run::resume(&root).unwrap().failed(&json!({"step": 3})).unwrap();
+            assert_eq!(State::of(&root), State::Failed);
+            // Taking it is not yet going on: the settings may be refused.
+            let run = Run::resume(&root).unwrap();
+            assert!(root.join(FAILURE).exists());
+            go_on(&run).unwrap();
+            drop(run);
+            assert_eq!(State::of(&root), State::Stopped);
+        }
     }
 }
