@@ -156,14 +156,27 @@ fn runs_are_removed_and_tidied_only_when_asked_and_never_while_they_train() {
     let told = output(nct(dir.path()).args(["runs", "gc"]));
     assert!(stderr(&told).contains("would be freed") && there(&a) == [true; 3], "{}", stderr(&told));
     // What a kill left of a run that was being made: an old one goes, a new one may be another process's.
-    let [old, new] = ["old", "new"].map(|name| root.join(format!("{UNMADE}{name}")));
-    for path in [&old, &new] {
+    let old = [UNMADE, ".samples-", ".responses-"].map(|begin| root.join(format!("{begin}old")));
+    let new = [UNMADE, ".samples-"].map(|begin| root.join(format!("{begin}new")));
+    let removed = root.join(".removing-x");
+    for path in old.iter().chain(&new).chain([&removed]) {
         fs::create_dir(path).unwrap();
     }
     let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(3);
-    fs::File::open(&old).unwrap().set_modified(hours_ago).unwrap();
+    for path in &old {
+        fs::File::open(path).unwrap().set_modified(hours_ago).unwrap();
+    }
+    // A finished run that is trained further is passed over.
+    let training = Run::resume(&root.join(&b)).unwrap();
+    for args in [&["runs", "gc"][..], &["runs", "gc", "--yes"]] {
+        let told = output(nct(dir.path()).args(args));
+        let passed = stderr(&told).contains(&format!("{b}: another process is training into this run"));
+        assert!(told.status.success() && passed, "{}", stderr(&told));
+    }
+    assert_eq!(there(&b), [true; 3]);
+    drop(training);
     succeed(nct(dir.path()).args(["runs", "gc", "--yes"]));
-    assert!(!old.exists() && new.exists());
+    assert!(old.iter().chain([&removed]).all(|path| !path.exists()) && new.iter().all(|path| path.exists()));
     assert_eq!([&a, &b, &kept, &stopped].map(|run| there(run)[1]), [false, false, true, true]);
     assert!(there(&a)[0] && !there(&a)[2]);
     succeed(nct(dir.path()).args(["runs", "rm", &a]));

@@ -3,7 +3,7 @@
 use super::exit::Usage;
 use super::files::{TableFile, make_folders, write_tables};
 use super::show::{Show, bytes, count, out, table};
-use crate::runs::{Entry, Filter, Listed, Order, Run, RunError, Store, UNMADE};
+use crate::runs::{Entry, Filter, Listed, Order, Run, RunError, Store, left_over, remove_left_over};
 use crate::table::{Kind, Table, TableError};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -71,7 +71,8 @@ enum Command {
         yes: bool,
     },
     /// Remove what finished runs do not need, all checkpoints but the best, and what kills left of runs that were being
-    /// made. A run with the tag `keep` is left alone
+    /// made or removed and of data that studies were making. A run with the tag `keep` is left alone, and so is one that
+    /// a process trains into
     Gc {
         /// Do it; without it, say what would go
         #[arg(long)]
@@ -385,9 +386,7 @@ fn remove(store: &Store, names: &[String], yes: bool, show: Show) -> anyhow::Res
             show.line(&format!("{}: {size} would be removed; say --yes to do it", path.display()));
             continue;
         }
-        let run = Run::exclusive(&path)?;
-        std::fs::remove_dir_all(&path).map_err(|e| Usage(format!("{}: remove: {e}", path.display())))?;
-        drop(run);
+        Run::exclusive(&path)?.remove()?;
         show.line(&format!("{}: removed, {size}", path.display()));
     }
     // The index follows.
@@ -400,24 +399,16 @@ fn collect(store: &Store, yes: bool, show: Show) -> anyhow::Result<()> {
     let done: Vec<Filter> = done.into_iter().collect::<Result<_, _>>().map_err(Usage)?;
     let mut freed = 0;
     for run in store.list(&done, &[], None)? {
-        let root = store.root().join(&run.folder);
-        let held = Run::exclusive(&root)?;
-        let checkpoints = root.join("checkpoints");
-        let files = std::fs::read_dir(&checkpoints).into_iter().flatten().flatten().map(|entry| entry.path());
-        let spare = files.filter(|path| path.is_file() && *path != held.checkpoint("best"));
-        for path in spare {
-            freed += path.metadata().map_or(0, |m| m.len());
-            if yes {
-                std::fs::remove_file(&path).map_err(|e| Usage(format!("{}: remove: {e}", path.display())))?;
-            } else {
-                show.line(&path.display().to_string());
-            }
+        // A finished run may be trained further.
+        match Run::exclusive(&store.root().join(&run.folder)) {
+            Ok(run) => freed += spare(&run, yes, show)?,
+            Err(e) => show.line(&format!("{e}; passed over")),
         }
     }
-    for path in unmade(store.root()) {
+    for path in left_over(store.root()) {
         freed += size(&path);
         if yes {
-            std::fs::remove_dir_all(&path).map_err(|e| Usage(format!("{}: remove: {e}", path.display())))?;
+            remove_left_over(&path)?;
         } else {
             show.line(&path.display().to_string());
         }
@@ -427,14 +418,20 @@ fn collect(store: &Store, yes: bool, show: Show) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a kill left of runs that were being made, more than an hour ago.
-fn unmade(root: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let left = |entry: &std::fs::DirEntry| {
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-        entry.file_name().to_string_lossy().starts_with(UNMADE) && age.is_some_and(|age| age.as_secs() > 3600)
-    };
-    entries.filter(left).map(|entry| entry.path()).collect()
+/// Removes the checkpoints of a run but for the best, or with `yes` not given says which those are; their bytes.
+fn spare(run: &Run, yes: bool, show: Show) -> anyhow::Result<u64> {
+    let checkpoints = run.root().join("checkpoints");
+    let files = std::fs::read_dir(&checkpoints).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut freed = 0;
+    for path in files.filter(|path| path.is_file() && *path != run.checkpoint("best")) {
+        freed += path.metadata().map_or(0, |m| m.len());
+        if yes {
+            std::fs::remove_file(&path).map_err(|e| Usage(format!("{}: remove: {e}", path.display())))?;
+        } else {
+            show.line(&path.display().to_string());
+        }
+    }
+    Ok(freed)
 }
 
 /// Bytes of all files in a folder.

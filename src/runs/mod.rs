@@ -6,11 +6,13 @@ mod queue;
 mod reference;
 mod store;
 mod tensorboard;
+mod tidy;
 
 pub use queue::{Claim, Failure, Identities, Queue};
 pub use reference::reference_hash;
 pub use store::{Entry, Filter, INDEX, Listed, Order, Store};
 pub use tensorboard::EventFile;
+pub use tidy::{left_over, remove_left_over};
 
 use crate::files::{temporary, write_whole};
 use serde_json::Value;
@@ -84,11 +86,9 @@ impl State {
 
     /// Of the run in this folder.
     pub fn of(root: &Path) -> Self {
-        // Shared, so that several may look at once; held for no longer than it takes to ask.
-        let busy = || File::open(root.join(".lock")).is_ok_and(|file| file.try_lock_shared().is_err());
         if root.join("results.json").is_file() {
             Self::Done
-        } else if busy() {
+        } else if is_held(&root.join(".lock")) {
             Self::Running
         } else if root.join(FAILURE).is_file() {
             Self::Failed
@@ -96,6 +96,12 @@ impl State {
             Self::Stopped
         }
     }
+}
+
+/// Whether a process holds the lock on this file.
+fn is_held(path: &Path) -> bool {
+    // Shared, so that several may look at once; held for no longer than it takes to ask.
+    File::open(path).is_ok_and(|file| file.try_lock_shared().is_err())
 }
 
 /// A run's folder.

@@ -11,6 +11,9 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
+/// Name of the queue within a folder of runs.
+pub(super) const FOLDER: &str = ".queue";
+
 /// Claims and failures, in the hidden folder `.queue` of a folder of runs.
 #[derive(Debug, Clone)]
 pub struct Queue {
@@ -51,7 +54,7 @@ impl Failure {
 impl Queue {
     /// The queue of the folder of runs `root`, which is made where there is none.
     pub fn open(root: &Path) -> Result<Self, RunError> {
-        let folder = root.join(".queue");
+        let folder = root.join(FOLDER);
         fs::create_dir_all(&folder).map_err(RunError::io(&folder, "create"))?;
         Ok(Self { folder })
     }
