@@ -199,6 +199,50 @@ fn runs_are_removed_and_tidied_only_when_asked_and_never_while_they_train() {
 }
 
 #[test]
+fn only_the_run_that_is_named_is_removed_or_tagged() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let [first, second] = ["20260101-000000-demo", "20260101-000000-demo-2"];
+    for name in [first, second] {
+        fs::rename(root.join(make(&root, "demo", 0.1, Some(1.0))), root.join(name)).unwrap();
+    }
+    fs::create_dir_all(dir.path().join("elsewhere/runs").join(second)).unwrap();
+    succeed(nct(dir.path()).args(["runs", "rm", first, "--yes"]));
+    let parts = "is only a part of";
+    for (args, what) in [
+        (&["rm", first, "--yes"][..], parts),
+        (&["rm", first], parts),
+        (&["tag", first, "paper"], parts),
+        (&["rm", "demo", "--yes"], parts),
+        (&["rm", "runs/demo"], parts),
+        (&["tag", "runs/demo", "paper"], parts),
+        (&["rm", "", "--yes"], "no run \"\""),
+        (&["rm", "/", "--yes"], "no run \"/\""),
+        (&["tag", "", "paper"], "no run \"\""),
+        (&["show", ""], "no run \"\""),
+        (&["rm", "elsewhere/runs/20260101-000000-demo-2", "--yes"], "no run in this folder"),
+        (&["tag", "elsewhere/runs/20260101-000000-demo-2", "paper"], "no run in this folder"),
+        (&["show", "elsewhere/runs/20260101-000000-demo-2"], "no run in this folder"),
+    ] {
+        let told = output(nct(dir.path()).arg("runs").args(args));
+        assert_eq!(told.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&told).contains(what), "{args:?}: {}", stderr(&told));
+        assert_eq!(ls(dir.path(), &["--where", "tag!=paper"]), [second], "{args:?}");
+    }
+    // To look at a run, a part of its name will do.
+    for name in [first, "demo", "runs/demo", "runs/20260101-000000-demo-2/"] {
+        succeed(nct(dir.path()).args(["runs", "show", name]));
+    }
+    succeed(nct(dir.path()).args(["runs", "rm", "demo"]));
+    succeed(nct(dir.path()).args(["runs", "tag", "demo-2", "paper"]));
+    assert_eq!(ls(dir.path(), &["--where", "tag=paper"]), [second]);
+    succeed(nct(dir.path()).args(["runs", "rm", "runs/20260101-000000-demo-2/", "--yes"]));
+    assert!(ls(dir.path(), &[]).is_empty());
+    let hidden = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(hidden.collect::<Vec<_>>(), [INDEX], "nothing is left of them");
+}
+
+#[test]
 fn runs_are_exported_long_and_wide() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("runs");

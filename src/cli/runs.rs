@@ -53,7 +53,7 @@ enum Command {
     },
     /// Give runs tags, which lie in their folders
     Tag {
-        /// The run
+        /// The run's folder, or a part of its name that no other has
         run: String,
         /// Tags to add
         tags: Vec<String>,
@@ -63,7 +63,7 @@ enum Command {
     },
     /// Remove runs and everything in their folders
     Rm {
-        /// The runs
+        /// The runs' folders; with --yes their whole names
         #[arg(required = true)]
         runs: Vec<String>,
         /// Do it; without it, say what would go
@@ -144,7 +144,7 @@ pub(super) fn run<T: super::Torch>(args: &Args, show: Show) -> anyhow::Result<()
         Command::Best { key, min, filters } => best(&store, key, *min, filters),
         Command::Compare { runs, json } => compare(&store, runs, *json),
         Command::Tag { run, tags, remove } => {
-            let folder = store.find(run)?;
+            let folder = store.find_to_change(run, false)?;
             let tags = store.tag(&folder, tags, remove)?;
             show.line(&format!(
                 "{folder}: {}",
@@ -378,7 +378,8 @@ fn wide_table(runs: &[Listed], entries: &[Entry]) -> Result<Table, TableError> {
 }
 
 fn remove(store: &Store, names: &[String], yes: bool, show: Show) -> anyhow::Result<()> {
-    let folders: BTreeSet<String> = names.iter().map(|name| store.find(name)).collect::<Result<_, _>>()?;
+    let folders: BTreeSet<String> =
+        names.iter().map(|name| store.find_to_change(name, yes)).collect::<Result<_, _>>()?;
     for folder in folders {
         let path = store.root().join(&folder);
         let size = bytes(size(&path));

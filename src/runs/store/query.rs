@@ -3,6 +3,8 @@
 use super::Store;
 use crate::runs::{RunError, write_atomic};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::OpenOptions;
+use std::path::Path;
 use std::str::FromStr;
 
 /// File of a run's tags.
@@ -207,26 +209,65 @@ impl Store {
         self.failing(entries())
     }
 
-    /// The one folder whose name is, or ends with, `name`.
+    /// The folder of the run called `name`, or of the only one whose name has it as a part. A path is that of a run in
+    /// this folder of runs.
     pub fn find(&self, name: &str) -> Result<String, RunError> {
-        let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or(name);
+        let name = self.within(name)?;
         let runs = self.failing(self.runs())?;
-        let folders: Vec<&str> = runs.iter().map(|(_, run)| run.folder.as_str()).collect();
-        let found: Vec<&str> = match folders.iter().find(|folder| **folder == name) {
-            Some(folder) => vec![*folder],
-            None => folders.into_iter().filter(|folder| folder.contains(name)).collect(),
-        };
-        match found[..] {
-            [one] => Ok(one.to_owned()),
-            [] => Err(RunError::folder(
-                &self.root,
-                format!("no run {name}; `nct runs ls` lists those there are"),
-            )),
-            [first, second, ..] => {
+        let folders = || runs.iter().map(|(_, run)| run.folder.as_str());
+        if folders().any(|folder| folder == name) {
+            return Ok(name);
+        }
+        let mut having = folders().filter(|folder| folder.contains(&name));
+        match (having.next(), having.next()) {
+            (Some(one), None) => Ok(one.to_owned()),
+            (None, _) => Err(self.no_run(&name)),
+            (Some(first), Some(second)) => {
                 let what = format!("{name} is part of several runs' names, such as {first} and {second}");
                 Err(RunError::folder(&self.root, what))
             }
         }
+    }
+
+    /// As [`Self::find`], to change or remove the run. A part of its name will not do with `whole`, in a path, or where
+    /// it looks like a whole name: the run that was meant may be gone, and another not be meant.
+    pub fn find_to_change(&self, name: &str, whole: bool) -> Result<String, RunError> {
+        let folder = self.find(name)?;
+        let own = self.within(name)?;
+        let named = name.trim_end_matches('/');
+        if folder == own || !(whole || named.contains('/') || is_timed(&own)) {
+            return Ok(folder);
+        }
+        let what = format!("no run {own}, which is only a part of {folder}; give the whole name");
+        Err(RunError::folder(&self.root, what))
+    }
+
+    /// The name within the folder of runs of what a user calls `name`.
+    fn within(&self, name: &str) -> Result<String, RunError> {
+        let named = name.trim_end_matches('/');
+        if named.is_empty() {
+            return Err(self.no_run(&format!("{name:?}")));
+        }
+        if !named.contains('/') {
+            return Ok(named.to_owned());
+        }
+        let path = Path::new(named);
+        let root = self.root.canonicalize().map_err(RunError::io(&self.root, "read"))?;
+        let name_in_root = |path: &Path| {
+            let folder = path.parent()?.canonicalize().ok()?;
+            let name = path.file_name().filter(|_| folder == root)?;
+            Some(name.to_string_lossy().into_owned())
+        };
+        // A run may be a link to elsewhere, and a link from elsewhere may lead to a run.
+        let linked = || name_in_root(&path.canonicalize().ok()?);
+        name_in_root(path).or_else(linked).ok_or_else(|| {
+            let what = format!("{named} is no run in this folder; --runs names the folder of runs");
+            RunError::folder(&self.root, what)
+        })
+    }
+
+    fn no_run(&self, name: &str) -> RunError {
+        RunError::folder(&self.root, format!("no run {name}; `nct runs ls` lists those there are"))
     }
 
     /// Adds and removes tags of a run, in its folder.
@@ -331,4 +372,10 @@ impl Store {
     fn failing<T>(&self, result: rusqlite::Result<T>) -> Result<T, RunError> {
         result.map_err(|e| RunError::folder(&self.root.join(super::INDEX), e.to_string()))
     }
+}
+
+/// Whether a name begins as whole ones do, with a time: `20261125-102101-`.
+fn is_timed(name: &str) -> bool {
+    let shape = |letter: u8| if letter.is_ascii_digit() { b'0' } else { letter };
+    name.bytes().take(16).map(shape).eq(*b"00000000-000000-")
 }
