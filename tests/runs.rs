@@ -243,6 +243,35 @@ fn only_the_run_that_is_named_is_removed_or_tagged() {
 }
 
 #[test]
+fn whole_numbers_keep_their_digits() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let [a, b] = ["a", "b"].map(|name| make(&root, name, 1.0, Some(1.0)));
+    for (run, seed) in [(&a, "9007199254740992"), (&b, "9007199254740993")] {
+        let config = root.join(run).join("config.toml");
+        let text = fs::read_to_string(&config).unwrap().replace("seed = 3", &format!("seed = {seed}"));
+        fs::write(&config, text).unwrap();
+    }
+    let shown = succeed(nct(dir.path()).args(["runs", "show", &b, "--json"]));
+    for part in ["\"seed\":9007199254740993}", "\"optimizer.lr\":1.0,", "\"best_epoch\":1,", "accuracy\":1.0"]
+    {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    for (filter, expected) in [
+        ("seed=9007199254740993", vec![b.clone()]),
+        ("seed=9007199254740992", vec![a.clone()]),
+        ("seed>9007199254740992", vec![b.clone()]),
+        ("seed<=9007199254740992", vec![a.clone()]),
+        ("lr=1", vec![a.clone(), b.clone()]),
+        ("best_epoch=1.0", vec![a.clone(), b.clone()]),
+    ] {
+        assert_eq!(ls(dir.path(), &["--where", filter]), expected, "{filter}");
+    }
+    let table = succeed(nct(dir.path()).args(["runs", "ls", "--show", "seed"]));
+    assert!(table.contains("9007199254740993"), "{table}");
+}
+
+#[test]
 fn runs_are_exported_long_and_wide() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("runs");

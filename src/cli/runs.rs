@@ -5,7 +5,7 @@ use super::files::{TableFile, make_folders, write_tables};
 use super::show::{Show, bytes, count, out, table};
 use crate::runs::{Entry, Filter, Listed, Order, Run, RunError, Store, left_over, remove_left_over};
 use crate::table::{Kind, Table, TableError};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -211,17 +211,22 @@ fn object(run: &Listed, keys: &[String]) -> Value {
     })
 }
 
-/// A number where it is one.
+/// A number where it is one, a whole one with all of its digits.
 fn plain(text: Option<&str>) -> Value {
-    let number = |text: &str| text.parse::<f64>().ok().filter(|v| v.is_finite()).map(|v| json!(v));
+    let number = |text: &str| serde_json::from_str::<Number>(text).ok().map(Value::Number);
     text.map_or(Value::Null, |text| number(text).unwrap_or_else(|| json!(text)))
 }
 
-/// A number with the digits that tell runs apart.
+/// A number with the digits that tell runs apart: six, and all of a whole one.
 fn short(text: &str) -> String {
-    match text.parse::<f64>() {
-        Ok(v) if text.len() > 8 && v.is_finite() => format!("{v:.5}"),
-        _ => text.to_owned(),
+    let whole = text.parse::<i128>().is_ok();
+    let number = text.parse::<f64>().ok().filter(|v| text.len() > 8 && !whole && v.is_finite());
+    let Some(number) = number else { return text.to_owned() };
+    let rounded = format!("{number:.5e}").parse().unwrap_or(number);
+    match rounded.abs() {
+        1e6..1e15 => format!("{number:.0}"),
+        1e-4..1e6 | 0.0 => rounded.to_string(),
+        _ => format!("{rounded:e}"),
     }
 }
 
@@ -443,4 +448,48 @@ fn size(path: &Path) -> u64 {
             if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().map_or(0, |m| m.len()) }
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shortened_to_digits_that_say_something() {
+        for (text, expected) in [
+            ("0.00000125", "1.25e-6"),
+            ("0.00000001", "1e-8"),
+            ("0.0001234567", "0.000123457"),
+            ("-0.000012345678", "-1.23457e-5"),
+            ("0.30000000000000004", "0.3"),
+            ("50.123456789", "50.1235"),
+            ("999999.99999", "1000000"),
+            ("123456789.75", "123456790"),
+            ("1.23456789e300", "1.23457e300"),
+            ("123456789", "123456789"),
+            ("-9007199254740993", "-9007199254740993"),
+            ("0.000000000", "0"),
+            ("0.1", "0.1"),
+            ("NaN", "NaN"),
+            ("bn 8 M 16 M", "bn 8 M 16 M"),
+        ] {
+            assert_eq!(short(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_stay_what_they_are_in_json() {
+        for (text, expected) in [
+            ("1", "1"),
+            ("1.0", "1.0"),
+            ("9007199254740993", "9007199254740993"),
+            ("-7", "-7"),
+            ("1.25e-6", "1.25e-6"),
+            ("007", "\"007\""),
+            ("NaN", "\"NaN\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(plain(Some(text)).to_string(), expected);
+        }
+    }
 }

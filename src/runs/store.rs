@@ -21,7 +21,7 @@ use std::time::Duration;
 /// Name of the index within the folder of runs.
 pub const INDEX: &str = "index.sqlite";
 /// Changes with the tables; an index of another version is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// How long to wait for another writer.
 const PATIENCE: Duration = Duration::from_secs(30);
 

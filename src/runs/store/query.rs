@@ -2,6 +2,7 @@
 
 use super::Store;
 use crate::runs::{RunError, write_atomic};
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -9,6 +10,10 @@ use std::str::FromStr;
 
 /// File of a run's tags.
 pub(super) const TAGS: &str = "tags.json";
+/// Held by the process that changes them.
+const TAGS_LOCK: &str = ".tags.lock";
+/// The key of filters on tags, of which a run has several.
+const TAG: &str = "tag";
 
 /// A condition such as `optimizer.lr>=0.05`, `name=baseline`, `state=done`, `tag=paper` or `model.vgg_type~vgg19`.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,24 +60,45 @@ impl FromStr for Filter {
         if key.is_empty() || value.is_empty() {
             return Err(format!("{text}: a key or a value is missing"));
         }
+        if key == TAG && ![Test::Equals, Test::Differs, Test::Contains].contains(&test) {
+            return Err(format!("{text}: tags have no order; use tag=, tag!= or tag~"));
+        }
         Ok(Self { key: key.to_owned(), test, value: value.to_owned() })
     }
 }
 
 impl Filter {
     fn holds(&self, number: Option<f64>, text: &str) -> bool {
-        let both = number.zip(self.value.parse::<f64>().ok());
-        match (self.test, both) {
+        let order = number.and_then(|number| self.compared(number, text));
+        match (self.test, order) {
             (Test::Contains, _) => text.contains(&self.value),
-            (Test::Equals, Some((a, b))) => a == b,
-            (Test::Differs, Some((a, b))) => a != b,
+            (Test::Equals, Some(order)) => order == Ordering::Equal,
+            (Test::Differs, Some(order)) => order != Ordering::Equal,
             (Test::Equals, None) => text == self.value,
             (Test::Differs, None) => text != self.value,
-            (Test::AtLeast, Some((a, b))) => a >= b,
-            (Test::AtMost, Some((a, b))) => a <= b,
-            (Test::Above, Some((a, b))) => a > b,
-            (Test::Below, Some((a, b))) => a < b,
+            (Test::AtLeast, Some(order)) => order.is_ge(),
+            (Test::AtMost, Some(order)) => order.is_le(),
+            (Test::Above, Some(order)) => order.is_gt(),
+            (Test::Below, Some(order)) => order.is_lt(),
             (Test::AtLeast | Test::AtMost | Test::Above | Test::Below, None) => false,
+        }
+    }
+
+    /// How a number compares with the filter's value, if that is one: whole numbers by all of their digits, of which
+    /// f64 has sixteen.
+    fn compared(&self, number: f64, text: &str) -> Option<Ordering> {
+        match (text.parse::<i128>(), self.value.parse::<i128>()) {
+            (Ok(whole), Ok(value)) => Some(whole.cmp(&value)),
+            _ => number.partial_cmp(&self.value.parse::<f64>().ok()?),
+        }
+    }
+
+    /// Whether tags pass.
+    fn passes(&self, tags: &[String]) -> bool {
+        match self.test {
+            Test::Contains => tags.iter().any(|tag| tag.contains(&self.value)),
+            Test::Differs => !tags.contains(&self.value),
+            _ => tags.contains(&self.value),
         }
     }
 }
@@ -134,17 +160,15 @@ impl Store {
         // One state of the index for all of its questions: another process may change it between them.
         let _one_state = self.failing(self.index.unchecked_transaction())?;
         let mut runs = self.failing(self.runs())?;
-        for filter in filters.iter().filter(|filter| filter.key != "tag") {
+        for filter in filters.iter().filter(|filter| filter.key != TAG) {
             let column = self.column(&filter.key)?;
             runs.retain(|(id, _)| match column.get(id) {
                 Some((number, text)) => filter.holds(*number, text),
                 None => filter.test == Test::Differs,
             });
         }
-        // Of which a run has several.
-        for filter in filters.iter().filter(|filter| filter.key == "tag") {
-            let tagged = |run: &Listed| run.tags.contains(&filter.value);
-            runs.retain(|(_, run)| tagged(run) == (filter.test != Test::Differs));
+        for filter in filters.iter().filter(|filter| filter.key == TAG) {
+            runs.retain(|(_, run)| filter.passes(&run.tags));
         }
         if let Some(Order { key, descending }) = order {
             let column = self.column(key)?;
@@ -355,7 +379,7 @@ impl Store {
 
     /// What a run has beside settings and metrics.
     fn own(&self, key: &str) -> rusqlite::Result<Option<Column>> {
-        let known = ["folder", "state", "epoch", "seconds", "tag"];
+        let known = ["folder", "state", "epoch", "seconds", TAG];
         if !known.contains(&key) {
             return Ok(None);
         }
@@ -363,7 +387,7 @@ impl Store {
             "folder" => (None, run.folder),
             "state" => (None, run.state),
             "epoch" => (run.epoch.map(f64::from), run.epoch.unwrap_or(0).to_string()),
-            "seconds" => (run.seconds, run.seconds.unwrap_or(0.0).to_string()),
+            "seconds" => (run.seconds, format!("{:?}", run.seconds.unwrap_or(0.0))),
             _ => (None, run.tags.join(" ")),
         };
         Ok(Some(self.runs()?.into_iter().map(|(id, run)| (id, of(run))).collect()))

@@ -26,7 +26,8 @@ impl Value {
     }
 
     fn of_number(number: f64) -> Self {
-        Self::Number(number, number.to_string())
+        // With a point or an exponent, so that whole numbers are told from it.
+        Self::Number(number, format!("{number:?}"))
     }
 }
 
@@ -141,7 +142,7 @@ fn setting(value: &toml::Value) -> Value {
 /// Metrics of the best epoch, as `task.metric`.
 fn best(lines: &[Json], found: &mut Vec<(String, bool, Value)>) {
     let Some(best) = lines.last().and_then(|line| line["best_epoch"].as_u64()) else { return };
-    found.push(("best_epoch".to_owned(), false, Value::of_number(best as f64)));
+    found.push(("best_epoch".to_owned(), false, Value::Number(best as f64, best.to_string())));
     for line in lines.iter().filter(|line| line["epoch"] == best) {
         let task = line["task"].as_str().unwrap_or_default();
         let fields = line.as_object().into_iter().flatten();
