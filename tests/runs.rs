@@ -243,6 +243,53 @@ fn only_the_run_that_is_named_is_removed_or_tagged() {
 }
 
 #[test]
+fn a_damaged_index_is_made_anew_by_reindex_and_questions_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let names: Vec<String> = (0..5).map(|i| make(&root, &format!("r{i}"), 0.1, Some(1.0))).collect();
+    // The index looks again at what has just changed, and would see the damage at once.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert_eq!(ls(dir.path(), &[]), names);
+    // All pages but those of the schema, of the runs and of their names.
+    let mut bytes = fs::read(root.join(INDEX)).unwrap();
+    bytes[3 * 4096..].fill(0xAB);
+    fs::write(root.join(INDEX), bytes).unwrap();
+    let told = output(nct(dir.path()).args(["runs", "ls", "--show", "lr"]));
+    assert_eq!(told.status.code(), Some(2));
+    assert!(stderr(&told).contains("`nct runs reindex` makes it anew"), "{}", stderr(&told));
+    succeed(nct(dir.path()).args(["runs", "reindex"]));
+    assert_eq!(ls(dir.path(), &["--show", "lr"]), names);
+}
+
+#[test]
+fn tags_are_filtered_by_equality_and_by_their_parts_and_are_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let [a, b] = ["a", "b"].map(|name| make(&root, name, 0.1, Some(1.0)));
+    succeed(nct(dir.path()).args(["runs", "tag", &a, "paper-1", "x"]));
+    succeed(nct(dir.path()).args(["runs", "tag", &b, "poster"]));
+    let with = |filter: &str| ls(dir.path(), &["--where", filter]);
+    assert_eq!(with("tag~pape"), std::slice::from_ref(&a));
+    assert_eq!(with("tag~p"), [a.clone(), b.clone()]);
+    assert_eq!((with("tag=pape"), with("tag!=x")), (Vec::new(), vec![b.clone()]));
+    for filter in ["tag>a", "tag>=a", "tag<a", "tag<=a"] {
+        let told = output(nct(dir.path()).args(["runs", "ls", "--where", filter]));
+        assert_eq!(told.status.code(), Some(2), "{filter}");
+        assert!(stderr(&told).contains("tags have no order"), "{}", stderr(&told));
+    }
+    // Many processes that tag one run at once.
+    let tag =
+        |i: u32| nct(dir.path()).args(["--quiet", "runs", "tag", &a, &format!("t{i}")]).spawn().unwrap();
+    let tagging: Vec<_> = (0..24).map(tag).collect();
+    for mut child in tagging {
+        assert!(child.wait().unwrap().success());
+    }
+    let shown = succeed(nct(dir.path()).args(["runs", "show", &a, "--json"]));
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["tags"].as_array().unwrap().len(), 2 + 24, "{shown}");
+}
+
+#[test]
 fn whole_numbers_keep_their_digits() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("runs");

@@ -128,6 +128,8 @@ struct List {
 
 pub(super) fn run<T: super::Torch>(args: &Args, show: Show) -> anyhow::Result<()> {
     let mut store = Store::open(&args.root)?;
+    let reindex = matches!(args.command, Command::Reindex);
+    let n_rebuilt = if reindex { store.rebuild()? } else { 0 };
     if let Some(why) = store.unwritable() {
         show.line(&format!(
             "{}: the index cannot be written ({why}); it was made in memory",
@@ -174,8 +176,7 @@ pub(super) fn run<T: super::Torch>(args: &Args, show: Show) -> anyhow::Result<()
             keys.iter().try_for_each(|key| out(key))
         }
         Command::Reindex => {
-            let n = store.rebuild()?;
-            show.line(&format!("{}: {} runs", args.root.display(), count(n as u64)));
+            show.line(&format!("{}: {} runs", args.root.display(), count(n_rebuilt as u64)));
             Ok(())
         }
     }
@@ -395,8 +396,8 @@ fn remove(store: &Store, names: &[String], yes: bool, show: Show) -> anyhow::Res
         Run::exclusive(&path)?.remove()?;
         show.line(&format!("{}: removed, {size}", path.display()));
     }
-    // The index follows.
-    Store::open(store.root())?;
+    // The index follows, now or when it is next asked.
+    let _ = Store::open(store.root());
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 //!
 //! The folders are the truth: the index holds nothing that they do not, follows them whenever it is opened, and may
 //! be deleted at any time. Changes are transactions with SQLite's rollback journal, which survive a kill at any moment
-//! and several writers, on network folders as far as those keep file locks. Where the folder cannot be written, an index
-//! in memory is made each time.
+//! and several writers, on network folders as far as those keep file locks. Where the folder cannot be written, or its
+//! disk is full, an index in memory is made each time.
 
 mod query;
 mod read;
@@ -55,34 +55,46 @@ impl Store {
         if !root.is_dir() {
             return Err(RunError::folder(root, "is no folder of runs; `nct train --out` makes one"));
         }
+        Self::on_disk(root).or_else(|e| Self::instead(root, e))
+    }
+
+    fn on_disk(root: &Path) -> rusqlite::Result<Self> {
+        let index = Connection::open(root.join(INDEX))?;
+        index.busy_timeout(PATIENCE)?;
+        let mut store = Self { root: root.to_path_buf(), index, unwritable: None, unreadable: Vec::new() };
+        store.follow()?;
+        Ok(store)
+    }
+
+    /// An index instead of one that gave this error: a damaged one is made anew, and where none can be written it is
+    /// in memory.
+    fn instead(root: &Path, e: rusqlite::Error) -> Result<Self, RunError> {
         let path = root.join(INDEX);
         let failed =
             |e: rusqlite::Error| RunError::folder(&path, format!("{e}; delete it: it is made again"));
-        match Self::on_disk(root, &path) {
-            Ok(store) => Ok(store),
-            Err(e) if is_unwritable(&e) => {
-                let index = Connection::open_in_memory().map_err(failed)?;
-                let mut store = Self {
-                    root: root.to_path_buf(),
-                    index,
-                    unwritable: Some(e.to_string()),
-                    unreadable: Vec::new(),
-                };
-                store.follow().map_err(failed)?;
-                Ok(store)
+        let mut why = e;
+        if is_damaged(&why) {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Self::in_memory(root, format!("{why}; {e}")).map_err(failed);
+                }
+                _ => match Self::on_disk(root) {
+                    Ok(store) => return Ok(store),
+                    Err(e) => why = e,
+                },
             }
-            Err(e) if is_damaged(&e) => {
-                fs::remove_file(&path).map_err(RunError::io(&path, "remove"))?;
-                Self::on_disk(root, &path).map_err(failed)
-            }
-            Err(e) => Err(failed(e)),
+        }
+        if is_unwritable(&why) {
+            Self::in_memory(root, why.to_string()).map_err(failed)
+        } else {
+            Err(failed(why))
         }
     }
 
-    fn on_disk(root: &Path, path: &Path) -> rusqlite::Result<Self> {
-        let index = Connection::open(path)?;
-        index.busy_timeout(PATIENCE)?;
-        let mut store = Self { root: root.to_path_buf(), index, unwritable: None, unreadable: Vec::new() };
+    fn in_memory(root: &Path, why: String) -> rusqlite::Result<Self> {
+        let index = Connection::open_in_memory()?;
+        let root = root.to_path_buf();
+        let mut store = Self { root, index, unwritable: Some(why), unreadable: Vec::new() };
         store.follow()?;
         Ok(store)
     }
@@ -102,14 +114,18 @@ impl Store {
         &self.root
     }
 
-    /// Makes the index anew; gives the number of runs.
+    /// Makes the index anew, be it damaged; gives the number of runs.
     pub fn rebuild(&mut self) -> Result<usize, RunError> {
-        let path = self.root.join(INDEX);
-        let failed = |e: rusqlite::Error| RunError::folder(&path, e.to_string());
-        self.index.execute_batch("PRAGMA user_version = 0").map_err(failed)?;
-        self.follow().map_err(failed)?;
+        if let Err(e) = self.anew() {
+            *self = Self::instead(&self.root, e)?;
+        }
         let count = self.index.query_row("SELECT count(*) FROM run", [], |row| row.get::<_, i64>(0));
-        Ok(count.map_err(failed)? as usize)
+        Ok(self.failing(count)? as usize)
+    }
+
+    fn anew(&mut self) -> rusqlite::Result<()> {
+        self.index.execute_batch("PRAGMA user_version = 0")?;
+        self.follow()
     }
 
     /// Takes in what has changed in the folders since the last time.
@@ -141,9 +157,10 @@ impl Store {
 }
 
 fn is_unwritable(e: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{CannotOpen, PermissionDenied, ReadOnly, SystemIoFailure};
-    e.sqlite_error_code()
-        .is_some_and(|code| [CannotOpen, PermissionDenied, ReadOnly, SystemIoFailure].contains(&code))
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+    e.sqlite_error_code().is_some_and(|code| {
+        [CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure].contains(&code)
+    })
 }
 
 fn is_damaged(e: &rusqlite::Error) -> bool {
@@ -205,4 +222,40 @@ fn insert(change: &Transaction<'_>, found: &Found, names: &mut HashMap<String, i
             .execute(params![tag, run])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runs::Run;
+    use serde_json::json;
+
+    #[test]
+    fn an_index_that_can_no_longer_be_written_goes_on_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Run::create(dir.path(), "a", "seed = 3", &json!({})).unwrap().root().to_path_buf();
+        let folder = root.file_name().unwrap().to_str().unwrap();
+        // What SQLite says on a full disk, and in a folder that is not to be written.
+        let full = |store: &Store| {
+            let pages: i64 = store.index.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+            store.index.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+        };
+        let read_only = |store: &Store| store.index.execute_batch("PRAGMA query_only = 1").unwrap();
+        let ways: [&dyn Fn(&Store); 2] = [&full, &read_only];
+        for hinder in ways {
+            let mut store = Store::open(dir.path()).unwrap();
+            assert_eq!(store.unwritable(), None);
+            hinder(&store);
+            let many: Vec<String> = (0..2000).map(|i| format!("tag-{i}")).collect();
+            assert_eq!(store.tag(folder, &many, &[]).unwrap().len(), many.len());
+            assert!(store.unwritable().is_some());
+            assert_eq!(store.list(&[], &[], None).unwrap()[0].tags.len(), many.len());
+            assert_eq!(store.tag(folder, &[], &many).unwrap(), [""; 0]);
+            assert_eq!(store.rebuild().unwrap(), 1);
+        }
+        let mut store = Store::open(dir.path()).unwrap();
+        read_only(&store);
+        assert_eq!(store.rebuild().unwrap(), 1);
+        assert!(store.unwritable().is_some());
+    }
 }

@@ -297,14 +297,21 @@ impl Store {
     /// Adds and removes tags of a run, in its folder.
     pub fn tag(&mut self, folder: &str, add: &[String], remove: &[String]) -> Result<Vec<String>, RunError> {
         let path = self.root.join(folder);
+        let lock = path.join(TAGS_LOCK);
+        let held = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
+        let held = held.map_err(RunError::io(&lock, "open"))?;
+        // Where files cannot be locked, two processes that tag at once may lose a tag.
+        let _ = held.lock();
         let mut tags: BTreeSet<String> = super::read::tags(&path).into_iter().collect();
         tags.extend(add.iter().cloned());
         tags.retain(|tag| !remove.contains(tag));
         let tags: Vec<String> = tags.into_iter().collect();
         let text = serde_json::to_string(&tags).expect("tags are texts");
         write_atomic(&path.join(TAGS), format!("{text}\n").as_bytes())?;
-        let followed = self.follow();
-        self.failing(followed)?;
+        drop(held);
+        if let Err(e) = self.follow() {
+            *self = Self::instead(&self.root, e)?;
+        }
         Ok(tags)
     }
 
@@ -393,8 +400,11 @@ impl Store {
         Ok(Some(self.runs()?.into_iter().map(|(id, run)| (id, of(run))).collect()))
     }
 
-    fn failing<T>(&self, result: rusqlite::Result<T>) -> Result<T, RunError> {
-        result.map_err(|e| RunError::folder(&self.root.join(super::INDEX), e.to_string()))
+    pub(super) fn failing<T>(&self, result: rusqlite::Result<T>) -> Result<T, RunError> {
+        result.map_err(|e| {
+            let way_out = if super::is_damaged(&e) { "; `nct runs reindex` makes it anew" } else { "" };
+            RunError::folder(&self.root.join(super::INDEX), format!("{e}{way_out}"))
+        })
     }
 }
 

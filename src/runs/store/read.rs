@@ -67,6 +67,9 @@ pub(super) struct Changes {
     pub(super) unreadable: Vec<String>,
 }
 
+/// Nanoseconds: the coarsest clocks of disks tell seconds.
+const JUST_NOW: i64 = 2_000_000_000;
+
 /// The runs in `root` that are not as `known`, and the folders that are no runs any more. A run that is done changes
 /// only with its folder; others are read every time.
 pub(super) fn changes(root: &Path, known: &HashMap<String, (i64, State)>) -> Changes {
@@ -74,11 +77,14 @@ pub(super) fn changes(root: &Path, known: &HashMap<String, (i64, State)>) -> Cha
     let folders = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut folders: Vec<String> = folders.filter(|name| !name.starts_with('.')).collect();
     folders.sort_unstable();
+    let now = (crate::runs::now_seconds() * 1e9) as i64;
     let look = |folder: &String| {
         let path = root.join(folder);
         let Some(stamp) = stamp(&path) else { return Look::Nothing };
+        // Within what the clock of its disk tells apart, the folder may change again unseen: it is read next time too.
+        let stamp = if (now - stamp).abs() < JUST_NOW { -1 } else { stamp };
         match known.get(folder) {
-            Some(&(before, State::Done)) if before == stamp => Look::Same,
+            Some(&(before, State::Done)) if before == stamp && stamp >= 0 => Look::Same,
             _ => match (Run::open(&path), read(&path, folder, stamp)) {
                 (Err(_), _) => Look::Nothing,
                 (Ok(_), None) => Look::Unreadable,
