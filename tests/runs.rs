@@ -243,6 +243,22 @@ fn only_the_run_that_is_named_is_removed_or_tagged() {
 }
 
 #[test]
+fn keys_that_only_removed_runs_had_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let [a, b] = ["a", "b"].map(|name| make(&root, name, 0.1, Some(1.0)));
+    let config = root.join(&b).join("config.toml");
+    fs::write(&config, fs::read_to_string(&config).unwrap() + "[other]\nlr = 0.5\n").unwrap();
+    let keys = || succeed(nct(dir.path()).args(["runs", "keys"]));
+    assert!(keys().contains("other.lr"));
+    let several = output(nct(dir.path()).args(["runs", "ls", "--show", "lr"]));
+    assert!(stderr(&several).contains("could be optimizer.lr, other.lr"), "{}", stderr(&several));
+    succeed(nct(dir.path()).args(["runs", "rm", &b, "--yes"]));
+    assert!(!keys().contains("other.lr") && keys().contains("optimizer.lr"));
+    assert_eq!(ls(dir.path(), &["--show", "lr"]), [a]);
+}
+
+#[test]
 fn a_damaged_index_is_made_anew_by_reindex_and_questions_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("runs");

@@ -152,6 +152,11 @@ impl Store {
             forget(&change, &found.folder)?;
             insert(&change, found, &mut names)?;
         }
+        // Keys that no run has any more.
+        change.execute(
+            "DELETE FROM name WHERE NOT EXISTS (SELECT 1 FROM entry WHERE entry.key = name.id)",
+            [],
+        )?;
         change.commit()
     }
 }
