@@ -78,7 +78,7 @@ checked; a run that ended for this resumes. `nct verify URL` checks every byte, 
 credentials look like."
     N206 2 "no room for fetched data"
 "Data from a store are kept in a folder while they are used: NCT_CACHE names it, NCT_CACHE_GB says how large it gets.
-Everything in it may be deleted at any time."
+What nct keeps there may be deleted at any time."
     N301 2 "settings that cannot be used"
 "The message names the file and line, or the --set, and the name that may have been meant. `nct help settings` lists all
 keys; `nct config schema` is a schema with which editors check and complete recipes. A key that would have no effect with

@@ -1,13 +1,14 @@
 //! Fetched pieces in a folder, up to a limit: `<digest of the file>/<first byte>-<length>`.
 //!
 //! Names say what a piece is of, so that any number of programs may share the folder, and data that changed are other
-//! pieces. Nothing here is trusted: who reads a piece looks at its checksum.
+//! pieces. Nothing here is trusted: who reads a piece looks at its checksum. The folder may hold other things too: what
+//! has no such name is not counted, and stays.
 
 use super::StoreError;
 use crate::base::Fingerprint;
 use crate::files::temporary;
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs::{self, DirEntry, File};
+use std::io::{ErrorKind, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -20,6 +21,8 @@ const DEFAULT_GB: f64 = 50.0;
 const LOOK_EVERY: u64 = 32;
 /// Files are removed until this part of the limit is free.
 const ROOM: u64 = 10;
+/// How the names of pieces begin that are not whole yet.
+const BEGUN: &str = ".piece-";
 
 /// A bounded folder of pieces.
 #[derive(Debug)]
@@ -87,7 +90,7 @@ impl Cache {
         let keep = || {
             // Another program may have removed the folder when its last piece went.
             fs::create_dir_all(&folder)?;
-            let mut file = temporary(0o666).prefix(".").tempfile_in(&folder)?;
+            let mut file = temporary(0o666).prefix(BEGUN).tempfile_in(&folder)?;
             file.write_all(bytes)?;
             file.persist(&path).map_err(|e| e.error)
         };
@@ -124,17 +127,25 @@ impl Cache {
         Ok(())
     }
 
-    /// All files in it.
+    /// All pieces in it.
     fn pieces(&self) -> Result<Vec<Piece>, StoreError> {
+        let folders = match fs::read_dir(&self.root) {
+            Ok(folders) => folders,
+            // It may be deleted at any time; the next piece makes it again.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(StoreError::cache(&self.root, "list")(e)),
+        };
         let mut pieces = Vec::new();
-        for folder in fs::read_dir(&self.root).map_err(StoreError::cache(&self.root, "list"))?.flatten() {
+        for folder in folders.flatten().filter(|folder| is_named(folder, is_digest)) {
             let mut some = false;
             // A folder may be removed, and a file too, while they are listed.
             for file in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
                 some = true;
-                let Ok(about) = file.metadata() else { continue };
-                let used = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                pieces.push(Piece { path: file.path(), bytes: about.len(), used });
+                let Some(about) = file.metadata().ok().filter(fs::Metadata::is_file) else { continue };
+                if is_named(&file, is_piece) {
+                    let used = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                    pieces.push(Piece { path: file.path(), bytes: about.len(), used });
+                }
             }
             if !some {
                 let _ = fs::remove_dir(folder.path());
@@ -142,6 +153,21 @@ impl Cache {
         }
         Ok(pieces)
     }
+}
+
+fn is_named(entry: &DirEntry, right: fn(&str) -> bool) -> bool {
+    entry.file_name().to_str().is_some_and(right)
+}
+
+/// Whether a folder of this name is one of the cache's.
+fn is_digest(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|c| c.is_ascii_hexdigit())
+}
+
+/// Whether a file of this name is a piece, or was begun to be one.
+fn is_piece(name: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    name.starts_with(BEGUN) || name.split_once('-').is_some_and(|(at, n)| number(at) && number(n))
 }
 
 #[derive(Debug)]
@@ -176,6 +202,42 @@ mod tests {
         assert!((80..=100).contains(&kept), "{kept}");
         assert!((960..1000).all(|i| cache.has(&of, &range(i))), "the last are there");
         assert!(!cache.has(&of, &range(1)));
+    }
+
+    #[test]
+    fn what_is_not_the_caches_stays_and_is_not_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path(), 1000).unwrap();
+        let of = Fingerprint::of(b"file");
+        let others = ["photos/a.jpg", "photos/10-20", "note", &format!("{}/note", of.as_str())];
+        for name in others {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, [0; 5000]).unwrap();
+        }
+        fs::create_dir(dir.path().join("empty")).unwrap();
+        fs::create_dir(dir.path().join(Fingerprint::of(b"gone").as_str())).unwrap();
+        for i in 0..100u64 {
+            cache.write(&of, &(i * 100..(i + 1) * 100), &[1; 100]).unwrap();
+        }
+        assert!(others.iter().all(|name| dir.path().join(name).is_file()), "a user's file was removed");
+        assert!(dir.path().join("empty").is_dir(), "a user's folder was removed");
+        assert!(!dir.path().join(Fingerprint::of(b"gone").as_str()).exists());
+        let total: u64 = cache.pieces().unwrap().iter().map(|piece| piece.bytes).sum();
+        assert!((500..=1000).contains(&total), "{total}");
+    }
+
+    #[test]
+    fn a_cache_that_is_deleted_while_it_is_used_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(&dir.path().join("cache"), 1000).unwrap();
+        let of = Fingerprint::of(b"file");
+        for i in 0..40u64 {
+            cache.write(&of, &(i * 100..(i + 1) * 100), &[1; 100]).unwrap();
+            fs::remove_dir_all(dir.path().join("cache")).unwrap();
+        }
+        cache.write(&of, &(0..100), &[1; 100]).unwrap();
+        assert!(cache.read(&of, &(0..100)).is_some());
     }
 
     #[test]
