@@ -108,6 +108,21 @@ fn a_truncated_jpeg() {
 }
 
 #[test]
+fn images_of_many_sizes() {
+    let dir = crate::common::imagenet();
+    for more in [&[][..], &["--color", "gray"]] {
+        let prepare = |last: &[&str]| {
+            let mut command = nct(dir.path());
+            command.args(["prepare", "raw", "--quiet"]).args(more).args(last);
+            refused(&mut command, &["the images before are", "--resize 256"]);
+        };
+        prepare(&[]);
+        prepare(&["--dry-run"]);
+        assert!(!dir.path().join("shards").exists());
+    }
+}
+
+#[test]
 fn a_text_file_named_jpeg() {
     let dir = raw();
     let path = first(dir.path(), "raw/tiny-imagenet-200/val", ".JPEG");

@@ -25,7 +25,7 @@ use crate::shard::{
 };
 use images::Seen;
 use rayon::prelude::*;
-use read::{Form, read_image};
+use read::{Form, read_alike, read_image};
 use source::{Source, file_bytes, file_lengths, names_fingerprint, source_files};
 use staging::Staging;
 use std::collections::BTreeSet;
@@ -157,7 +157,7 @@ impl PrepareOptions {
             _ if self.cut == Cut::default() => Fit::Kept,
             _ => Fit::Cut(self.cut),
         };
-        Form { channels, fit }
+        Form { channels, fit, labelled }
     }
 
     fn settings(&self, labelled: bool) -> Vec<String> {

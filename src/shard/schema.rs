@@ -47,6 +47,16 @@ pub struct Raster {
     pub pixels: Pixels,
 }
 
+impl Raster {
+    /// Bytes that codecs take as one: a picture in colour, else a line. Every row is made of these.
+    pub fn unit(self) -> usize {
+        match self.pixels {
+            Pixels::Colour { plane } => 3 * plane,
+            Pixels::Gray | Pixels::None => self.line_bytes,
+        }
+    }
+}
+
 /// What a field's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pixels {

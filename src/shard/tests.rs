@@ -1,6 +1,8 @@
 //! The format as a whole: round trips, and what happens to damaged bytes.
 
-use super::{BlockOptions, Content, Field, Schema, SessionMeta, Shard, ShardMeta, ShardWriter, block_rows};
+use super::{
+    BlockOptions, Content, Field, Schema, SessionMeta, Shard, ShardMeta, ShardWriter, block_rows, pack,
+};
 use crate::base::{DType, Split, rng::mix64};
 use proptest::prelude::*;
 use std::io::Cursor;
@@ -118,6 +120,17 @@ fn a_damaged_block_is_named_with_its_place() {
     let message = shard.read_column(0).unwrap_err().to_string();
     for part in ["test.nct", "field id", "block 0", "byte 128", "checksum"] {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn a_block_of_part_of_a_row_is_refused() {
+    for shape in [&[3, 4, 5][..], &[1, 4, 5], &[5]] {
+        let field = Field::new("image", DType::U8, shape);
+        let row = field.row_bytes().unwrap() as usize;
+        assert!(pack(&vec![7; 2 * row], field.raster(), 0).is_ok());
+        let message = pack(&vec![7; 2 * row + 1], field.raster(), 0).unwrap_err().to_string();
+        assert!(message.contains("no rows"), "{message}");
     }
 }
 

@@ -57,6 +57,11 @@ pub fn pack(raw: &[u8], raster: Raster, level: i32) -> Result<PackedBlock, Shard
         .ok()
         .filter(|&n| n <= MAX_BLOCK_BYTES)
         .ok_or_else(|| ShardError::Misuse(format!("a block of {} bytes is too large", raw.len())))?;
+    // Codecs of images go by whole pictures.
+    if !raw.len().is_multiple_of(raster.unit()) {
+        let what = format!("a block of {} bytes, which are no rows of {}", raw.len(), raster.unit());
+        return Err(ShardError::Misuse(what));
+    }
     let (codec, mut padded) = codec::encode(raw, raster, level)
         .map_err(|e| ShardError::Misuse(format!("zstd level {level}: {e}")))?;
     let checksum = digest::crc32c(&padded);

@@ -6,7 +6,7 @@ use super::{
     Content, DType, Field, IngestError, Item, Job, Part, PixelSums, Progress, Result, Split, file_lengths,
     flush::Flusher,
     order::in_order,
-    read_image,
+    read_alike,
     source::lengths_fingerprint,
     write::{Listed, Written, words},
 };
@@ -151,15 +151,7 @@ impl Job<'_> {
         let (mut sums, mut lengths) = (PixelSums::default(), Vec::with_capacity(items.len()));
         for &(path, _, _) in items {
             let at = raw.len();
-            let found = read_image(path, form, raw)?;
-            if found.shape[..] != image.shape.0 || found.dtype != image.dtype {
-                let what = format!(
-                    "{:?} of {}, and the images before are {:?} of {}",
-                    found.shape, found.dtype, image.shape.0, image.dtype
-                );
-                let way_out = if stored.labelled() { "; `--resize 256` makes them one size" } else { "" };
-                return Err(IngestError::bad(path, what + way_out));
-            }
+            let found = read_alike(path, form, image, raw)?;
             sums.add_image(&raw[at..], found.shape[0], found.dtype);
             lengths.push(found.file_bytes);
         }

@@ -2,8 +2,9 @@
 
 use super::{
     Found, ImageSet, IngestError, NeuralSet, PrepareOptions, Result, already_there, choose, discover,
-    read_image, settings, staging,
+    read_alike, read_image, settings, staging,
 };
+use crate::base::DType;
 use crate::shard::{Field, block_rows, pack};
 use rayon::prelude::*;
 use std::fs;
@@ -96,11 +97,13 @@ fn image_bytes(files: &[&Path], labelled: bool, options: &PrepareOptions) -> Res
     let stored = |files: &[&Path]| -> Result<u64> {
         let mut raw = Vec::new();
         for path in files {
-            read_image(path, form, &mut raw)?;
+            read_alike(path, form, &field, &mut raw)?;
         }
         Ok(pack(&raw, field.raster(), options.level)?.stored_bytes() as u64)
     };
-    let stored: u64 = tried.par_chunks(rows).map(stored).sum::<Result<u64>>()?;
+    // The error told is the first by place, whatever the threads.
+    let stored: Vec<Result<u64>> = tried.par_chunks(rows).map(stored).collect();
+    let stored: u64 = stored.into_iter().sum::<Result<u64>>()?;
     Ok(stored * files.len() as u64 / tried.len() as u64)
 }
 
@@ -109,8 +112,9 @@ fn session_bytes(set: &NeuralSet, path: &Path, options: &PrepareOptions) -> Resu
     let values = session.training.responses.iter().chain(&session.testing.responses);
     let raw: Vec<u8> = values.flat_map(|v| v.to_le_bytes()).collect();
     let half = options.responses != super::Responses::F32;
-    let blocks = raw.chunks(options.blocks().target_bytes as usize);
-    let raster = Field::new("responses", crate::base::DType::F32, &[session.n_neurons as u32]).raster();
-    let stored = blocks.map(|raw| Ok(pack(raw, raster, options.level)?.stored_bytes() as u64));
+    let field = Field::new("responses", DType::F32, &[session.n_neurons as u32]);
+    let row_bytes = field.row_bytes().unwrap_or(1);
+    let blocks = raw.chunks(row_bytes as usize * block_rows(row_bytes, options.blocks()) as usize);
+    let stored = blocks.map(|raw| Ok(pack(raw, field.raster(), options.level)?.stored_bytes() as u64));
     Ok(stored.sum::<Result<u64>>()? / if half { 2 } else { 1 })
 }

@@ -4,6 +4,7 @@ use super::{IngestError, Result};
 use crate::base::DType;
 use crate::ingest::fit::Fit;
 use crate::ingest::image::{Channels, Image, Pixels, append_jpeg, decode_npy, decode_png};
+use crate::shard::Field;
 use std::cell::RefCell;
 use std::fs;
 use std::io::Read;
@@ -19,11 +20,13 @@ thread_local! {
 pub(super) struct Form {
     pub(super) channels: Channels,
     pub(super) fit: Fit,
+    /// Whether they are labelled images, not stimuli.
+    pub(super) labelled: bool,
 }
 
 impl Form {
     /// As the file has it.
-    pub(super) const KEPT: Self = Self { channels: Channels::Kept, fit: Fit::Kept };
+    pub(super) const KEPT: Self = Self { channels: Channels::Kept, fit: Fit::Kept, labelled: false };
 }
 
 /// What was read from an image file.
@@ -60,6 +63,21 @@ pub(super) fn read_image(path: &Path, form: Form, out: &mut Vec<u8>) -> Result<I
         let dtype = if matches!(image.pixels, Pixels::U8(_)) { DType::U8 } else { DType::F32 };
         Ok(ImageFile { shape: image.shape(), dtype, file_bytes })
     })
+}
+
+/// The same for one of many that are stored as `image` says: it must be of that shape and type.
+pub(super) fn read_alike(path: &Path, form: Form, image: &Field, out: &mut Vec<u8>) -> Result<ImageFile> {
+    let found = read_image(path, form, out)?;
+    if found.shape[..] == image.shape.0 && found.dtype == image.dtype {
+        return Ok(found);
+    }
+    let what = format!(
+        "{:?} of {}, and the images before are {:?} of {}",
+        found.shape, found.dtype, image.shape.0, image.dtype
+    );
+    // Stimuli are not resized.
+    let way_out = if form.labelled { "; `--resize 256` makes them one size" } else { "" };
+    Err(IngestError::bad(path, what + way_out))
 }
 
 /// Reads a file into a buffer that keeps its length. Small files take one read and one that finds the end,
