@@ -285,6 +285,8 @@ fn a_manifest_that_cannot_be_true() {
         ("/image", "[1, 64, 63]", "the manifest says [1, 64, 63]"),
         ("/mean", "[]", "no mean and standard deviation"),
         ("/sessions/0/id", "\"a.b\"", "session \"a.b\""),
+        ("/classes", r#"[{"id": "../a", "words": ""}]"#, "class \"../a\""),
+        ("/classes", r#"[{"id": "a", "words": ""}, {"id": "a", "words": ""}]"#, "class \"a\""),
         ("/sessions/0/neurons", "0", "0 neurons"),
         ("/shards/0/rows", "9999999999999999", "9999999999999999 records"),
     ] {

@@ -297,6 +297,19 @@ fn names_in_a_strangers_manifest_lead_nowhere_else() {
     }
     fs::write(path, text).unwrap();
     succeed(cached(dir.path(), "cache").args(["fetch", &url, "--out", "copy/of"]));
+    // Classes become folders of corrupted copies.
+    let path = dir.path().join("shards/tiny-imagenet-200/manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let outside = dir.path().join("outside");
+    for name in ["../../../outside", outside.to_str().unwrap()] {
+        manifest["classes"][0]["id"] = name.into();
+        fs::write(&path, manifest.to_string()).unwrap();
+        let url = format!("{}/tiny-imagenet-200", server.url);
+        let cells = ["--out", "corrupted", "--corruptions", "fog", "--severities", "1"];
+        let out = output(cached(dir.path(), "cache").args(["corrupt", &url]).args(cells));
+        assert!(out.status.code() == Some(2) && stderr(&out).contains("N202"), "{}", stderr(&out));
+        assert!(!outside.exists() && !dir.path().join("corrupted").exists(), "{name}");
+    }
 }
 
 /// A web server, or a colleague, reads what the mask lets them read.

@@ -144,6 +144,13 @@ impl Manifest {
             return Err(format!("no mean and standard deviation for each of {channels} channels"));
         }
         let mut ids = BTreeSet::new();
+        for ClassInfo { id, .. } in &self.classes {
+            // They become names of folders.
+            if !is_plain(id) || !ids.insert(id) {
+                return Err(format!("class {id:?}: ids are unique and plain names"));
+            }
+        }
+        let mut ids = BTreeSet::new();
         for SessionInfo { id, neurons } in &self.sessions {
             let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
             if id.is_empty() || !id.chars().all(plain) || !ids.insert(id) || *neurons == 0 {
