@@ -3,7 +3,7 @@
 //! are recognised, and any other is an error.
 //!
 //! Values live in one arena and refer to one another by position, so that nothing recurses, and
-//! memory is bounded by the length of the file.
+//! memory is bounded by the length of the file: what is copied from values that were there before is counted.
 
 mod array;
 mod calls;
@@ -24,6 +24,26 @@ use std::path::{Path, PathBuf};
 
 /// Position of a value in the arena.
 pub type Id = usize;
+
+/// Texts and shapes may be used again and be copied for that, up to so many times the file's length in all.
+const COPIES_MAX: usize = 16;
+
+/// Bytes that may still be copied.
+#[derive(Debug)]
+struct Copies(usize);
+
+impl Copies {
+    fn of(file: &[u8]) -> Self {
+        Self(file.len().saturating_mul(COPIES_MAX))
+    }
+
+    /// Counts `bytes` that will be copied.
+    fn count(&mut self, bytes: usize) -> Step<()> {
+        self.0 =
+            self.0.checked_sub(bytes).ok_or("it repeats its values so often that it is no file of data")?;
+        Ok(())
+    }
+}
 
 /// A value as the pickle describes it.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +103,7 @@ impl Pickle {
             nodes: Vec::new(),
             stack: Vec::new(),
             memo: BTreeMap::new(),
+            copies: Copies::of(&file),
             torch: false,
         };
         let root = machine.run().map_err(|what| {
@@ -106,11 +127,14 @@ impl Pickle {
         let Node::Dict(entries) = &self.nodes[self.root] else {
             return Err(self.bad("holds no dict"));
         };
-        let pair = |&(k, v): &(Id, Id)| Some((self.text(k)?, self.text(v)?));
-        entries
-            .iter()
-            .map(|e| pair(e).ok_or_else(|| self.bad("a key or value is no text or number")))
-            .collect()
+        let mut copies = Copies::of(&self.file);
+        let mut pair = |&(k, v): &(Id, Id)| {
+            let text = |id| self.text(id).ok_or("a key or value is no text or number");
+            let pair = (text(k)?, text(v)?);
+            copies.count(pair.0.len() + pair.1.len())?;
+            Ok(pair)
+        };
+        entries.iter().map(|e| pair(e).map_err(|what: String| self.bad(what))).collect()
     }
 
     /// The entry `key`, which must be there.
@@ -160,6 +184,7 @@ struct Machine<'a> {
     /// `None` is a mark.
     stack: Vec<Option<Id>>,
     memo: BTreeMap<u32, Id>,
+    copies: Copies,
     /// Whether PyTorch's names and storages are known.
     torch: bool,
 }

@@ -101,8 +101,9 @@ fn damaged(what: &str) -> String {
     format!("{what}; copy it again, or save it again with torch.save")
 }
 
-/// Shared storages may be read more than once, up to so many times the file's length in all.
+/// Shared storages and names may be read more than once, up to so many times the file's length in all.
 const COPIES_MAX: usize = 16;
+const REPEATED: &str = "its tensors repeat their storages or names so often that they are no weights";
 
 fn tensors<'a>(
     pickle: &TorchPickle,
@@ -110,8 +111,10 @@ fn tensors<'a>(
     file_bytes: usize,
 ) -> Result<Vec<TorchTensor>, String> {
     let mut left = file_bytes.saturating_mul(COPIES_MAX);
+    let mut names_left = left;
     let mut tensors = Vec::new();
     for (name, view) in state_dict(pickle)? {
+        names_left = names_left.checked_sub(name.len()).ok_or(REPEATED)?;
         let bytes = elements(view, find, &mut left).map_err(|e| format!("{name}: {e}"))?;
         let shape = view.shape.to_vec();
         tensors.push(TorchTensor { name: name.to_owned(), kind: view.kind, shape, bytes });
@@ -121,6 +124,8 @@ fn tensors<'a>(
 
 /// Where checkpoints keep their state dict.
 const USUAL: [&str; 5] = ["state_dict", "model_state_dict", "model_state", "model", "net"];
+/// So many are named where a file has several.
+const NAMED_MAX: usize = 16;
 type Views<'a> = Vec<(&'a str, TensorRef<'a>)>;
 
 /// The one state dict of a file: the dict itself, or one within it.
@@ -129,28 +134,35 @@ fn state_dict(pickle: &TorchPickle) -> Result<Views<'_>, String> {
         return Ok(views);
     }
     let top = pickle.entries(pickle.root()).ok_or("holds no dict of tensors")?;
-    let mut found: Vec<(String, Id)> = Vec::new();
+    // By name, and the name within; names are not put together, since damaged files may have long ones without end.
+    let mut found: Vec<([&str; 2], Id)> = Vec::new();
     // Damaged files may name one dict a million times: each is looked at once.
     let mut seen = BTreeSet::new();
     for (key, id) in top {
         if views(pickle, id).is_some() {
-            found.push((key.to_owned(), id));
+            found.push(([key, ""], id));
         } else if seen.insert(id) {
             for (k, id) in pickle.entries(id).unwrap_or_default() {
                 if seen.insert(id) && views(pickle, id).is_some() {
-                    found.push((format!("{key}.{k}"), id));
+                    found.push(([key, k], id));
                 }
             }
         }
     }
-    let usual: Vec<usize> = (0..found.len()).filter(|&i| USUAL.contains(&found[i].0.as_str())).collect();
+    let is_usual = |[name, within]: [&str; 2]| within.is_empty() && USUAL.contains(&name);
+    let usual: Vec<usize> = (0..found.len()).filter(|&i| is_usual(found[i].0)).collect();
     let of = |id: Id| views(pickle, id).ok_or_else(|| "holds no dict of tensors".to_owned());
     match (usual.as_slice(), found.as_slice()) {
         (&[i], _) => of(found[i].1),
         (_, [(_, id)]) => of(*id),
         (_, []) => Err("holds no state dict: no dict of tensors in it, nor in its entries".into()),
         _ => {
-            let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+            let named = |([name, within], _): &([&str; 2], Id)| match *within {
+                "" => (*name).to_owned(),
+                within => format!("{name}.{within}"),
+            };
+            let mut names: Vec<String> = found.iter().take(NAMED_MAX).map(named).collect();
+            names.extend((found.len() > NAMED_MAX).then(|| format!("and {} more", found.len() - NAMED_MAX)));
             Err(format!("holds several state dicts ({}); save the one you mean alone", names.join(", ")))
         }
     }
@@ -182,7 +194,7 @@ fn elements<'a>(
         return Err(format!("shape {:?} reaches beyond its storage of {}", view.shape, view.elements));
     }
     let left_now = n.checked_mul(width).and_then(|bytes| left.checked_sub(bytes));
-    *left = left_now.ok_or("its tensors repeat their storages so often that they are no weights")?;
+    *left = left_now.ok_or(REPEATED)?;
     let bytes = gather(&view, data, n);
     // torch reads these bytes as truth values, for which others than 0 and 1 are undefined.
     if view.kind == StorageKind::Bool && bytes.iter().any(|&b| b > 1) {

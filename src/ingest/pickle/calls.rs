@@ -86,6 +86,7 @@ impl Machine<'_> {
             }
             (Global::Encode, [text, ..]) => match &self.nodes[*text] {
                 Node::Str(text) => {
+                    self.copies.count(text.len())?;
                     let bytes: Option<Vec<u8>> =
                         text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
                     Node::Bytes(Bytes::Owned(bytes.ok_or("bytes written as text beyond latin-1")?))
@@ -132,8 +133,9 @@ impl Machine<'_> {
                 _ => return Err("an element type without byte order".into()),
             },
             (Node::Array(None), [_, shape, dtype, fortran, data]) => {
+                let (shape, dtype, data) = (*shape, *dtype, *data);
                 let fortran = matches!(self.nodes[*fortran], Node::Bool(true) | Node::Int(1));
-                Node::Array(Some(self.array_node(*dtype, *shape, fortran, *data)?))
+                Node::Array(Some(self.array_node(dtype, shape, fortran, data)?))
             }
             _ => return Err("an object state that numpy does not write".into()),
         };
@@ -141,10 +143,11 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn array_node(&self, dtype: Id, shape: Id, fortran: bool, data: Id) -> Step<ArrayNode> {
+    fn array_node(&mut self, dtype: Id, shape: Id, fortran: bool, data: Id) -> Step<ArrayNode> {
         let (Node::DType(elements), Node::Tuple(axes)) = (&self.nodes[dtype], &self.nodes[shape]) else {
             return Err("an array without element type or shape".into());
         };
+        self.copies.count(size_of_val(axes.as_slice()))?;
         let axis = |&id: &Id| match self.nodes[id] {
             Node::Int(n) => usize::try_from(n).ok(),
             _ => None,

@@ -68,6 +68,43 @@ fn what_would_run_code_is_refused_by_name() {
     }
 }
 
+/// A pickle of a list of `n` times `again`, after `values`, which `h` and a number from 0 refer to.
+fn repeated(values: &[&[u8]], again: &[u8], n: usize) -> Vec<u8> {
+    let values: Vec<u8> = values.iter().flat_map(|value| [value, b"\x940".as_slice()].concat()).collect();
+    [b"\x80\x04", values.as_slice(), b"(", &again.repeat(n), b"l."].concat()
+}
+
+/// A long text.
+fn long() -> Vec<u8> {
+    [b"X".as_slice(), &10_000u32.to_le_bytes(), &[b'a'; 10_000]].concat()
+}
+
+#[test]
+fn what_is_used_again_is_not_copied_beyond_bounds() {
+    let encode = b"\x8c\x07_codecs\x8c\x06encode\x93";
+    let text = [&long(), b"\x8c\x06latin1\x86".as_slice()].concat();
+    let texts = |n| parse(&repeated(&[encode, &text], b"h\0h\x01R", n));
+    let reconstruct = b"\x8c\x15numpy.core.multiarray\x8c\x0c_reconstruct\x93";
+    let array = b"\x8c\x05numpy\x8c\x07ndarray\x93\x85";
+    let axes = [b"(".as_slice(), &b"K\x01".repeat(5000), b"t"].concat();
+    let state = [b"(K\x01", &axes[..], b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02u1\x85R\x89C\x01at"].concat();
+    let arrays = |n| parse(&repeated(&[reconstruct, array, &state], b"h\0h\x01Rh\x02b", n));
+    for (few, many) in [(texts(5), texts(1000)), (arrays(3), arrays(1000))] {
+        assert!(few.is_ok(), "{few:?}");
+        assert!(many.unwrap_err().to_string().contains("repeats its values"));
+    }
+}
+
+#[test]
+fn a_dict_of_one_long_text_is_not_copied_beyond_bounds() {
+    let dict = |n: u16| {
+        let entries: Vec<u8> = (0..n).flat_map(|i| [b"M", &i.to_le_bytes()[..], b"h\0"].concat()).collect();
+        parse(&[b"\x80\x04", &long()[..], b"\x940}(", &entries, b"u."].concat()).unwrap().text_pairs()
+    };
+    assert_eq!(dict(5).unwrap().len(), 5);
+    assert!(dict(1000).unwrap_err().to_string().contains("repeats its values"));
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {

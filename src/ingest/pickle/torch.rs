@@ -2,7 +2,7 @@
 //! Nothing is called; the few names that `torch.save` writes for tensors are recognised.
 
 use super::calls::Global;
-use super::{Id, Machine, Node, Step};
+use super::{Copies, Id, Machine, Node, Step};
 use std::collections::BTreeMap;
 
 /// Element type of a storage.
@@ -143,6 +143,7 @@ impl Machine<'_> {
                     return Err("a storage that is a view of another, as PyTorch before 0.4 wrote; save it again with a newer one".into());
                 }
                 let elements = usize::try_from(*n).map_err(|_| bad())?;
+                self.copies.count(key.len())?;
                 let storage = Storage { kind: *kind, key: key.clone(), elements };
                 self.push(Node::Storage(storage));
                 Ok(())
@@ -190,11 +191,12 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn sizes(&self, id: Id) -> Step<Vec<usize>> {
+    fn sizes(&mut self, id: Id) -> Step<Vec<usize>> {
         let Node::Tuple(axes) = &self.nodes[id] else { return Err("a shape that is no tuple".into()) };
         if axes.len() > AXES_MAX {
             return Err(format!("a tensor of {} axes, and {AXES_MAX} are read", axes.len()));
         }
+        self.copies.count(size_of_val(axes.as_slice()))?;
         let size = |&id: &Id| match self.nodes[id] {
             Node::Int(n) => usize::try_from(n).map_err(|_| format!("a size or stride of {n}")),
             _ => Err("a size that is no number".to_owned()),
@@ -222,6 +224,7 @@ impl TorchPickle {
             nodes: Vec::new(),
             stack: Vec::new(),
             memo: BTreeMap::new(),
+            copies: Copies::of(file),
             torch: true,
         };
         match machine.run() {

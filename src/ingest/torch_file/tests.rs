@@ -112,6 +112,30 @@ fn storages_are_repeated_up_to_a_limit_and_no_further() {
     assert!(read(&several).unwrap_err().starts_with("c: "));
 }
 
+/// A name that is written once may be meant any number of times.
+#[test]
+fn names_are_repeated_up_to_a_limit_and_no_further() {
+    let name = [b"X".as_slice(), &5000u32.to_le_bytes(), &[b'n'; 5000]].concat();
+    let once = |value: &[u8]| [b"\x80\x02", value, b"q\0"].concat();
+    let dict = |n: usize| {
+        let start = [once(&tensor(1, 0, 1, 1)), name.clone(), b"q\x0100}(".to_vec()].concat();
+        [start, b"h\x01h\0".repeat(n), b"u.".to_vec()].concat()
+    };
+    assert_eq!(read(&file(&dict(3), &storage(1))).unwrap().len(), 3);
+    assert!(read(&file(&dict(500), &storage(1))).unwrap_err().contains("or names so often"));
+    // The name of a storage.
+    let class = b"ctorch\nFloatStorage\n".to_vec();
+    let id =
+        [b"(".to_vec(), text("storage"), class, name.clone(), text("cpu"), int(1), b"t".to_vec()].concat();
+    let pickle = [once(&id), b"0(".to_vec(), b"h\0Q".repeat(500), b"l.".to_vec()].concat();
+    assert!(read(&file(&pickle, &storage(1))).unwrap_err().contains("repeats its values"));
+    // Of many state dicts some are named.
+    let dicts = [once(&tensor(1, 0, 1, 1)), name, b"q\x0100}".to_vec(), text("a"), b"}(".to_vec()].concat();
+    let pickle = [dicts, b"h\x01}h\x01h\0s".repeat(500), b"us.".to_vec()].concat();
+    let message = read(&file(&pickle, &storage(1))).unwrap_err();
+    assert!(message.contains("and 484 more") && message.len() < 100_000, "{}", message.len());
+}
+
 #[test]
 fn views_that_reach_beyond_their_storage_are_refused() {
     for (offset, axis, stride, fits) in [
