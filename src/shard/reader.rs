@@ -9,6 +9,7 @@ use super::layout::{
 use super::{codec, meta::ShardMeta, schema::Field, schema::Raster, writer::checksum};
 use crate::base::digest;
 use std::borrow::Cow;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -142,17 +143,25 @@ impl<B: Bytes> Shard<B> {
     /// Decodes a whole column.
     pub fn read_column(&self, field: usize) -> Result<Vec<u8>, ShardError> {
         let column = &self.columns[field];
-        let mut out = vec![0; self.n_rows as usize * column.row_bytes as usize];
-        let block_bytes = column.row_bytes as usize * column.block_rows as usize;
+        let n_bytes = self.n_rows as usize * column.row_bytes as usize;
+        let mut out = Vec::new();
+        out.try_reserve_exact(n_bytes).map_err(|e| {
+            let name = &self.meta.schema.0[field].name;
+            let what = format!("{n_bytes} bytes of field {name}: {e}; run `nct verify`, or free some memory");
+            ShardError::io(&self.path, "hold a whole column")(io::Error::new(ErrorKind::OutOfMemory, what))
+        })?;
         (0..column.entries.len()).for_each(|block| self.expect_block(field, block));
-        for (block, chunk) in out.chunks_mut(block_bytes).enumerate() {
-            self.read_block(field, block, chunk)?;
+        // Block after block: memory that a damaged shard only claims to need is never touched.
+        for block in 0..column.entries.len() {
+            let at = out.len();
+            out.resize(at + self.block_bytes(field, block), 0);
+            self.read_block(field, block, &mut out[at..])?;
         }
         Ok(out)
     }
 
-    /// Checks that blocks do not overlap and that the bytes between them are zero, so that together with
-    /// the blocks' checksums every byte of the file is accounted for.
+    /// Checks that the bytes between blocks are zero, so that together with the blocks' checksums every byte of the
+    /// file is accounted for.
     pub fn verify_padding(&self) -> Result<(), ShardError> {
         let mut used: Vec<(u64, u64)> = vec![(0, HEADER_BYTES as u64)];
         let entries = self.columns.iter().flat_map(|column| &column.entries);
@@ -258,7 +267,20 @@ fn columns(header: &Header, meta: &ShardMeta, index: &[u8]) -> Result<Vec<Column
     if entries.len() > 0 {
         return Err(format!("the index has {} entries too many", entries.len()));
     }
+    check_overlaps(&out)?;
     Ok(out)
+}
+
+/// Blocks that share their bytes would let a small file stand for any number of records.
+fn check_overlaps(columns: &[Column]) -> Result<(), String> {
+    let mut used: Vec<Range<u64>> =
+        columns.iter().flat_map(|column| column.entries.iter().map(Entry::range)).collect();
+    // They lie in this order already where `ShardWriter` wrote them.
+    used.sort_unstable_by_key(|range| range.start);
+    match used.windows(2).find(|pair| pair[0].end > pair[1].start) {
+        Some(pair) => Err(format!("blocks overlap at byte {}", pair[1].start)),
+        None => Ok(()),
+    }
 }
 
 fn check_blocks(header: &Header, column: &Column) -> Result<(), String> {

@@ -153,6 +153,33 @@ fn blocks(bytes: &[u8]) -> Vec<(usize, usize, std::ops::Range<usize>)> {
     places.zip(entries).map(|((field, block), entry)| (field, block, range(&entry))).collect()
 }
 
+/// A shard whose index was changed, under a right checksum.
+fn forged(bytes: &[u8], change: impl Fn(&mut [super::layout::Entry])) -> Vec<u8> {
+    use super::layout::{ENTRY_BYTES, Entry, HEADER_BYTES, Header};
+    let mut header = Header::parse(bytes).unwrap();
+    let (at, meta_at) = (header.index_at as usize, header.meta_at as usize);
+    let entries = bytes[at..meta_at].as_chunks::<ENTRY_BYTES>().0;
+    let mut entries: Vec<Entry> = entries.iter().map(|entry| Entry::parse(entry).unwrap()).collect();
+    change(&mut entries);
+    let index: Vec<u8> = entries.iter().flat_map(Entry::encode).collect();
+    header.checksum = 0;
+    header.checksum = super::writer::checksum(&header.encode(), &index, &bytes[meta_at..]);
+    [&header.encode(), &bytes[HEADER_BYTES..at], &index, &bytes[meta_at..]].concat()
+}
+
+#[test]
+fn blocks_that_overlap_are_refused() {
+    let bytes = build(400, 2, 1000);
+    assert!(forged(&bytes, |_| {}) == bytes);
+    for (one, other) in [(1, 0), (0, 1), (5, 2)] {
+        let same = forged(&bytes, |entries| entries[one].at = entries[other].at);
+        let message = open(&same).unwrap_err().to_string();
+        assert!(message.contains("blocks overlap"), "{message}");
+    }
+    // Their order in the file is free.
+    assert!(open(&forged(&bytes, |entries| entries.swap(2, 3))).is_ok());
+}
+
 #[test]
 fn ten_thousand_random_flips_in_blocks_are_noticed() {
     let mut bytes = build(4000, 9, 20_000);
