@@ -239,6 +239,29 @@ fn an_image_that_cannot_be_opened() {
 }
 
 #[test]
+fn a_set_that_was_not_unpacked_as_a_whole() {
+    let dir = raw();
+    let path = first(dir.path(), "raw/tiny-imagenet-200/train", "_7.JPEG");
+    fs::remove_file(&path).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    prepare_refused(dir.path(), "raw/tiny-imagenet-200", &["_boxes.txt", name, "unpack the set again"]);
+}
+
+#[test]
+fn a_corrupted_set_whose_first_cell_is_bad() {
+    let dir = tempfile::tempdir().unwrap();
+    let class = dir.path().join("raw/Tiny-ImageNet-C/fog/1/n01440764");
+    fs::create_dir_all(&class).unwrap();
+    fs::write(class.join("a.JPEG"), "no picture").unwrap();
+    prepare_refused(dir.path(), "raw", &["a.JPEG"]);
+    // A folder that was there before stays.
+    fs::create_dir_all(dir.path().join("shards")).unwrap();
+    refused(nct(dir.path()).args(["prepare", "raw", "--quiet"]), &["a.JPEG"]);
+    assert!(dir.path().join("shards").exists());
+    assert_nothing_left(dir.path());
+}
+
+#[test]
 fn a_disk_that_fills() {
     let dir = raw();
     // A limit on the size of files fails as a full disk does, and needs no rights. 16 blocks of 512 bytes.

@@ -137,6 +137,7 @@ fn labelled_files(root: &Path, folders: &[String]) -> Result<Vec<(PathBuf, u32)>
         if files.is_empty() {
             return Err(IngestError::bad(&class_root, "holds no .JPEG file"));
         }
+        check_promised_files(&class_root.join(format!("{folder}_boxes.txt")), &files)?;
         Ok(files.into_iter().map(|path| (path, label as u32)).collect())
     };
     let files: Vec<_> = folders.par_iter().enumerate().map(class_files).collect::<Result<_>>()?;
@@ -196,6 +197,21 @@ fn check_promised_classes(root: &Path, folders: &[String]) -> Result<()> {
         return Err(IngestError::bad(root, what));
     }
     Ok(())
+}
+
+/// TinyImageNet lists the files of each training class, with the place of the object.
+fn check_promised_files(list: &Path, files: &[PathBuf]) -> Result<()> {
+    if !list.is_file() {
+        return Ok(());
+    }
+    let found: BTreeSet<&str> = files.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    let text = read_text(list)?;
+    let promised = text.lines().filter_map(|line| line.split('\t').next()).map(str::trim);
+    let missing: Vec<&str> = promised.filter(|name| !name.is_empty() && !found.contains(name)).collect();
+    let Some(first) = missing.first() else { return Ok(()) };
+    let what =
+        format!("{} of its files are not there, {first} the first; unpack the set again", missing.len());
+    Err(IngestError::bad(list, what))
 }
 
 /// The layouts of `val/`: files in one folder with a list of labels, or a folder a class, with or without the list.
