@@ -5,13 +5,11 @@ use nct::base::rng::mix64;
 use nct::shard::ShardSet;
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 /// What a server does to an answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,6 +26,8 @@ enum Fault {
     Busy,
     /// All of the file, whatever was asked for.
     Whole,
+    /// Not for this user.
+    Denied,
 }
 
 type Faults = dyn Fn(usize, &str) -> Fault + Send + Sync;
@@ -88,6 +88,9 @@ fn answer(
     };
     let fault = faults(number, &name);
     let mut out = connection;
+    if fault == Fault::Denied {
+        return out.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    }
     let Ok(file) = fs::read(root.join(&name)) else {
         return out.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
@@ -151,10 +154,6 @@ fn cached(dir: &Path, cache: &str) -> Command {
     let mut command = nct(dir);
     command.env("NCT_CACHE", dir.join(cache)).env_remove("NCT_CACHE_GB");
     command
-}
-
-fn size(folder: &Path) -> u64 {
-    files(folder).iter().map(|(_, bytes)| bytes.len() as u64).sum()
 }
 
 #[test]
@@ -276,6 +275,24 @@ fn what_a_store_does_not_give_is_told_with_the_way_out() {
     assert!(out.status.code() == Some(2) && stderr(&out).contains("N206"), "{}", stderr(&out));
 }
 
+/// As S3 does to those who may read objects and not list them.
+#[test]
+fn a_store_that_denies_what_is_not_there_is_read_all_the_same() {
+    let dir = shards();
+    let root = dir.path().join("shards");
+    let there = root.clone();
+    let denies = move |_, name: &str| if there.join(name).is_file() { Fault::None } else { Fault::Denied };
+    let server = Server::start(&root, denies);
+    let said = succeed(cached(dir.path(), "cache").args(["verify", &server.url]));
+    assert!(said.contains("all sound"), "{said}");
+    // Without a list of data sets the first refusal is told.
+    fs::remove_file(root.join("datasets.json")).unwrap();
+    let out = output(cached(dir.path(), "cache").args(["inspect", &server.url]));
+    let said = stderr(&out);
+    assert!(out.status.code() == Some(2) && said.contains("N205"), "{said}");
+    assert!(said.contains("manifest.json") && said.contains("credentials"), "{said}");
+}
+
 #[test]
 fn names_in_a_strangers_manifest_lead_nowhere_else() {
     let dir = shards();
@@ -347,6 +364,13 @@ fn a_folder_by_its_url_holds_the_same() {
 mod training {
     use super::*;
     use crate::common::{SMALL, metrics, only_run};
+    use std::io::Read;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    fn size(folder: &Path) -> u64 {
+        files(folder).iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
 
     /// Weights, metrics and results of a training with shards from `place`.
     fn learned(

@@ -196,7 +196,9 @@ fn of_shard(error: &ShardError) -> Code {
         ShardError::Folder { .. } => N202,
         ShardError::Io { .. } => N203,
         ShardError::Misuse(_) => N204,
-        ShardError::Store(StoreError::Address { .. } | StoreError::Fetch { .. }) => N205,
+        ShardError::Store(
+            StoreError::Address { .. } | StoreError::Fetch { .. } | StoreError::Denied { .. },
+        ) => N205,
         ShardError::Store(StoreError::Cache { .. }) => N206,
     }
 }

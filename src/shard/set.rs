@@ -10,7 +10,7 @@ use super::mmap::Mapped;
 use super::reader::Shard;
 use crate::base::{DType, Fingerprint, Split};
 use crate::files::write_whole;
-use crate::store::{Store, StoredFile, url_of};
+use crate::store::{Store, StoreError, StoredFile, url_of};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
@@ -372,20 +372,27 @@ impl ShardSet {
 
     fn far(root: &Path, store: &Store) -> Result<Self, ShardError> {
         let set = |datasets| Ok(Self { root: root.to_path_buf(), datasets });
-        if let Some(dataset) = Dataset::far(store.clone())? {
-            return set(vec![dataset]);
-        }
-        let mut names = match store.folders()? {
-            Some(names) => names,
-            None => listed(root, store)?,
+        // To those who may not list a bucket, S3 denies what is not there too.
+        let mut denied = match Dataset::far(store.clone()) {
+            Ok(Some(dataset)) => return set(vec![dataset]),
+            Ok(None) => None,
+            Err(e @ ShardError::Store(StoreError::Denied { .. })) => Some(e),
+            Err(e) => return Err(e),
         };
+        let names = match store.folders() {
+            Ok(Some(names)) => Ok(names),
+            Ok(None) | Err(StoreError::Denied { .. }) => listed(root, store),
+            Err(e) => Err(e.into()),
+        };
+        // The first refusal is what the user must hear.
+        let mut names = names.map_err(|e| denied.take().unwrap_or(e))?;
         names.retain(|name| !name.starts_with('.'));
         names.sort();
         let opened = store.each(&names, |name| Dataset::far(store.below(name)));
         let datasets: Vec<Dataset> =
             opened.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
         if datasets.is_empty() {
-            return Err(none(root));
+            return Err(denied.unwrap_or_else(|| none(root)));
         }
         set(datasets)
     }

@@ -165,7 +165,7 @@ impl Client {
                 Ok(Err(what)) => (what, true),
                 Err(object_store::Error::NotFound { .. }) => return Ok(None),
                 Err(e) => match hopeless(&e) {
-                    Some(hint) => return Err(fetch(url, format!("{}; {hint}", told(&e)))),
+                    Some(hint) => return Err(refused(url, &e, hint)),
                     None => (told(&e), ends_early(&e)),
                 },
             };
@@ -217,6 +217,15 @@ fn hopeless(error: &object_store::Error) -> Option<&'static str> {
         }
         InvalidPath { .. } | UnknownConfigurationKey { .. } => Some("see `nct help stores`"),
         _ => None,
+    }
+}
+
+/// What is told of such an error.
+fn refused(url: &str, error: &object_store::Error, hint: &str) -> StoreError {
+    let (url, what) = (url.to_owned(), format!("{}; {hint}", told(error)));
+    match error {
+        object_store::Error::PermissionDenied { .. } => StoreError::Denied { url, what },
+        _ => StoreError::Fetch { url, what },
     }
 }
 

@@ -21,6 +21,14 @@ pub enum StoreError {
         /// The last answer, and the way out.
         what: String,
     },
+    /// The store does not let this user read it. Some stores say so of what is not there, too.
+    #[error("{url}: {what}")]
+    Denied {
+        /// The object.
+        url: String,
+        /// The answer, and the way out.
+        what: String,
+    },
     /// The cache on disk cannot be written.
     #[error("{}: {action} the cache of fetched data: {source}; NCT_CACHE names another folder, NCT_CACHE_GB its size", path.display())]
     Cache {
