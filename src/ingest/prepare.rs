@@ -26,7 +26,7 @@ use crate::shard::{
 use images::Seen;
 use rayon::prelude::*;
 use read::{Form, read_alike, read_image};
-use source::{Source, file_bytes, file_lengths, names_fingerprint, source_files};
+use source::{Source, file_bytes, file_lengths, files_fingerprint, source_files};
 use staging::Staging;
 use std::collections::BTreeSet;
 use std::fs;
@@ -275,8 +275,8 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
     // Lengths are told by reading; asking for them before would take as long as statistics and filter together.
     let labelled = matches!(set, Found::Images(_));
     let mut begun = options.settings(labelled);
-    let names = names_fingerprint(set);
-    begun.push(format!("files = {names}"));
+    let fingerprint = files_fingerprint(set)?;
+    begun.extend([format!("dataset = {}", set.name()), format!("files = {fingerprint}")]);
     let staging = match options.share {
         Share::All => Staging::open(&out, set.name(), &begun)?,
         Share::Part { part, parts } => Staging::open_part(&out, set.name(), part, parts, &begun)?,
@@ -286,8 +286,8 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
     let mut job =
         Job { name, options, settings, staging, blocks: options.blocks(), progress, notes: Vec::new() };
     let made = match set {
-        Found::Images(set) => job.images(set, &names),
-        Found::Neural(set) => job.neural(set, &names),
+        Found::Images(set) => job.images(set, &fingerprint),
+        Found::Neural(set) => job.neural(set, &fingerprint),
     };
     match made {
         Ok((manifest, images)) => {
@@ -312,7 +312,7 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
 /// What the bytes of a data set's shards depend on.
 fn settings(set: &Found, options: &PrepareOptions) -> Result<Vec<String>> {
     let mut settings = options.settings(matches!(set, Found::Images(_)));
-    settings.push(Source::of(&names_fingerprint(set), &file_lengths(&source_files(set).1)?).setting);
+    settings.push(Source::of(&files_fingerprint(set)?, &file_lengths(&source_files(set))?).setting);
     Ok(settings)
 }
 
@@ -349,7 +349,7 @@ type Part<'a> = (Option<Split>, Vec<Item<'a>>);
 
 impl Job<'_> {
     /// Makes the shards; gives the manifest so far and the number of images.
-    fn images(&mut self, set: &ImageSet, names: &Fingerprint) -> Result<(Manifest, u64)> {
+    fn images(&mut self, set: &ImageSet, fingerprint: &Fingerprint) -> Result<(Manifest, u64)> {
         let n_images = set.train.len() + set.test.len();
         (self.progress)(Progress::Begin(&set.name, n_images as u64));
         let Some((first, _)) = set.train.first().or(set.test.first()) else {
@@ -378,7 +378,7 @@ impl Job<'_> {
                         lengths[first + item.1 as usize] = bytes;
                     }
                 }
-                (seen[shown].0.clone(), Source::of(names, &lengths))
+                (seen[shown].0.clone(), Source::of(fingerprint, &lengths))
             })?;
         let classes =
             set.classes.iter().map(|c| ClassInfo { id: c.id.clone(), words: c.words.clone() }).collect();
@@ -386,7 +386,7 @@ impl Job<'_> {
     }
 
     /// As [`Job::images`].
-    fn neural(&mut self, set: &NeuralSet, names: &Fingerprint) -> Result<(Manifest, u64)> {
+    fn neural(&mut self, set: &NeuralSet, fingerprint: &Fingerprint) -> Result<(Manifest, u64)> {
         let n_images = set.images.len() as u64;
         (self.progress)(Progress::Begin(&set.name, n_images));
         let trains = split::neural_training(set.n_split(), self.options.train_frac, self.options.split_seed);
@@ -421,7 +421,7 @@ impl Job<'_> {
             self.image_shards(&[(None, items)], &Content::Stimuli, shape, dtype, |seen: &[Seen]| {
                 let (sums, read) = &seen[0];
                 lengths.extend_from_slice(read);
-                (sums.clone(), Source::of(names, &lengths))
+                (sums.clone(), Source::of(fingerprint, &lengths))
             })?;
         Ok((self.manifest(shape, dtype, &sums, source, Vec::new(), infos), n_images))
     }
