@@ -412,5 +412,18 @@ fn parts_put_together_are_the_same_bytes_and_a_missing_one_is_told() {
     assert!(files(&dir.path().join("whole")) == files(&dir.path().join("parts")), "other bytes");
     // Done once, it is done.
     assert!(prepare("parts", &["--merge"]).status.success());
+    // Parts of a set whose name only begins so are left alone.
+    let (more, out) = (dir.path().join("raw/mtl_oracle_dataset-2"), dir.path().join("several"));
+    fs::rename(dir.path().join("raw/mtl_oracle_dataset"), &more).unwrap();
+    let only = ["--quiet", "--only", "mtl_oracle_dataset-2", "--part"];
+    for part in ["1/2", "2/2"] {
+        assert!(prepare("several", &[&only[..], &[part]].concat()).status.success());
+    }
+    let parts = files(&out);
+    fs::rename(&more, dir.path().join("raw/mtl_oracle_dataset")).unwrap();
+    let merged = prepare("several", &["--quiet", "--only", "mtl_oracle_dataset", "--merge"]);
+    assert!(stderr(&merged).contains("a part of this data set is not done"), "{}", stderr(&merged));
+    fs::remove_dir_all(out.join(".preparing-mtl_oracle_dataset")).unwrap();
+    assert!(files(&out) == parts);
     assert_eq!(prepare("parts", &["--part", "4/3"]).status.code(), Some(2));
 }

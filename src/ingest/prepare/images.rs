@@ -110,7 +110,8 @@ impl Job<'_> {
             return Ok(None);
         }
         let lengths = file_lengths(&shard.items.iter().map(|item| item.0).collect::<Vec<_>>())?;
-        let Some(finished) = self.staging.finished(&shard.file, &lengths_fingerprint(&lengths)) else {
+        let source = lengths_fingerprint(&lengths);
+        let Some(finished) = self.staging.finished(&shard.file, shard.split, None, &source) else {
             return Ok(None);
         };
         self.tell(shard.items.len())?;

@@ -4,7 +4,7 @@
 //! settings takes recorded shards as they are and makes the others, so that one that was killed loses
 //! at most the shard it was at, and ends with the same bytes.
 
-use super::{Fingerprint, IngestError, Manifest, PixelSums, Result};
+use super::{Fingerprint, IngestError, Manifest, PixelSums, Result, Split};
 use crate::files::write_whole;
 use crate::shard::{MANIFEST, Mapped, Shard, ShardInfo, ShardSet};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,7 @@ pub(super) struct Finished {
 pub(super) struct Staging {
     root: PathBuf,
     target: PathBuf,
+    dataset: String,
     shards: Vec<ShardInfo>,
     keep: bool,
     /// Held while the folder is in use.
@@ -46,6 +47,14 @@ pub(super) fn place(out: &Path, name: &str) -> PathBuf {
 /// How the folders begin in which parts of data set `name` grow.
 fn part_prefix(name: &str) -> String {
     format!(".part-of-{name}-")
+}
+
+/// Whether a part of data set `name` grows in `folder`. Another data set may be called `name` and more.
+fn is_part(folder: &Path, name: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let folder = folder.file_name().and_then(|folder| folder.to_str());
+    let numbers = folder.and_then(|folder| folder.strip_prefix(&part_prefix(name))?.split_once("-of-"));
+    numbers.is_some_and(|(part, parts)| number(part) && number(parts))
 }
 
 impl Staging {
@@ -72,9 +81,8 @@ impl Staging {
         // Whatever goes wrong, nothing of the parts is lost.
         let mut staging = Self::open(out, name, settings)?;
         staging.keep();
-        let prefix = part_prefix(name);
         let mut parts = list(out)?;
-        parts.retain(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)));
+        parts.retain(|path| is_part(path, name));
         parts.sort();
         parts.iter().try_for_each(|part| staging.take(part, settings))?;
         Ok(staging)
@@ -115,7 +123,8 @@ impl Staging {
             // Not flushed: settings that a loss of power has cut are other settings.
             fs::write(&path, text).map_err(IngestError::io(&path, "write"))?;
         }
-        Ok(Self { root, target: out.join(name), shards: Vec::new(), keep: false, _lock: lock })
+        let (target, dataset) = (out.join(name), name.to_owned());
+        Ok(Self { root, target, dataset, shards: Vec::new(), keep: false, _lock: lock })
     }
 
     /// Whether there is a record of shard `file`.
@@ -123,17 +132,27 @@ impl Staging {
         record(&self.root, file).is_file()
     }
 
-    /// The record of shard `file` if it was finished before from `source` and is sound.
-    pub(super) fn finished(&mut self, file: &str, source: &Fingerprint) -> Option<Finished> {
+    /// The record of shard `file`, of one split and session, if it was finished before from `source` and is sound.
+    pub(super) fn finished(
+        &mut self,
+        file: &str,
+        split: Option<Split>,
+        session: Option<&str>,
+        source: &Fingerprint,
+    ) -> Option<Finished> {
         let record = fs::read(record(&self.root, file)).ok()?;
         let finished: Finished = serde_json::from_slice(&record).ok()?;
-        if finished.source != *source {
+        let ShardInfo { file: named, split: of_split, session: of_session, .. } = &finished.info;
+        if finished.source != *source
+            || (named.as_str(), *of_split, of_session.as_deref()) != (file, split, session)
+        {
             return None;
         }
-        let bytes = Mapped::open(&self.root.join(file)).ok()?;
-        let sound = finished.info.file == file
-            && finished.info.bytes == bytes.as_ref().len() as u64
-            && finished.info.blake3 == Fingerprint::of_large(bytes.as_ref());
+        let path = self.root.join(file);
+        let bytes = Mapped::open(&path).ok()?;
+        let sound = finished.info.bytes == bytes.as_ref().len() as u64
+            && finished.info.blake3 == Fingerprint::of_large(bytes.as_ref())
+            && Shard::open(bytes.as_ref(), &path).is_ok_and(|shard| shard.meta().dataset == self.dataset);
         sound.then(|| {
             self.shards.push(finished.info.clone());
             finished

@@ -132,7 +132,8 @@ impl Job<'_> {
         let (dtype, responses) = self.encode_responses(&trials.responses, path)?;
         let file = format!("session-{}-{split}.nct", meta.id);
         let source = vec![super::file_bytes(path)?];
-        if self.staging.finished(&file, &lengths_fingerprint(&source)).is_some() {
+        let made_of = lengths_fingerprint(&source);
+        if self.staging.finished(&file, Some(split), Some(&meta.id), &made_of).is_some() {
             return Ok(());
         }
         self.must_make(&file)?;
