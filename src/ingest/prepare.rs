@@ -217,13 +217,18 @@ pub fn prepare(data: &Path, options: &PrepareOptions, progress: OnProgress<'_>) 
     let found = choose(data, discover(data)?, options)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.max(1)).build();
     let pool = pool.map_err(|e| IngestError::bad(data, format!("no threads could be started: {e}")))?;
-    let new_out = !options.out.exists();
+    // Folders of groups before the one that they lie in.
+    let mut made: Vec<PathBuf> = found.iter().map(|set| set.out(&options.out)).collect();
+    made.push(options.out.clone());
+    made.retain(|folder| !folder.exists());
     fs::create_dir_all(&options.out).map_err(IngestError::io(&options.out, "create"))?;
     let prepared: Result<Vec<Prepared>> =
         pool.install(|| found.iter().map(|set| prepare_one(set, options, progress)).collect());
-    if prepared.is_err() && new_out {
-        // Only an empty folder goes: data sets that are whole stay.
-        let _ = fs::remove_dir(&options.out);
+    if prepared.is_err() {
+        // Only empty folders go: data sets that are whole stay.
+        for folder in made {
+            let _ = fs::remove_dir(folder);
+        }
     }
     prepared
 }
@@ -268,6 +273,7 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
     let target = out.join(set.name());
     if target.exists() && !options.force {
         let manifest = already_there(&target, &settings(set, options)?)?;
+        staging::remove_journal(&target)?;
         ShardSet::list(&out)?;
         let notes = vec!["already prepared".to_owned()];
         return Ok(Prepared { group: set.group().map(str::to_owned), manifest, images: 0, notes });
@@ -301,7 +307,8 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
             Ok(Prepared { group, manifest: job.staging.finish(manifest)?, images, notes: job.notes })
         }
         Err(e) => {
-            if matches!(e, IngestError::Stopped) {
+            // What is done is sound, and the rest may go better next time: there may be room on the disk again.
+            if matches!(e, IngestError::Stopped) || job.staging.refused(&e) {
                 job.staging.keep();
             }
             Err(e)

@@ -6,9 +6,10 @@
 
 use super::{Fingerprint, IngestError, Manifest, PixelSums, Result, Split};
 use crate::files::write_whole;
-use crate::shard::{MANIFEST, Mapped, Shard, ShardInfo, ShardSet};
+use crate::shard::{MANIFEST, Mapped, Shard, ShardError, ShardInfo, ShardSet};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 const SETTINGS: &str = "settings.json";
@@ -166,6 +167,14 @@ impl Staging {
         Ok((path, created))
     }
 
+    /// Whether the system refused to write in the folder.
+    pub(super) fn refused(&self, error: &IngestError) -> bool {
+        let (IngestError::Io { path, .. } | IngestError::Shard(ShardError::Io { path, .. })) = error else {
+            return false;
+        };
+        path.starts_with(&self.root)
+    }
+
     /// The folder in which the data set grows.
     pub(super) fn root(&self) -> &Path {
         &self.root
@@ -176,29 +185,30 @@ impl Staging {
         self.shards.push(shard);
     }
 
-    /// Writes the manifest, removes the journal and renames the folder to its place, replacing what is there.
+    /// Writes the manifest, renames the folder to its place, replacing what is there, and removes the journal: in this
+    /// order, so that a kill in between costs nothing.
     pub(super) fn finish(mut self, manifest: Manifest) -> Result<Manifest> {
+        // Whatever goes wrong, all shards are done.
+        self.keep = true;
         let mut shards = std::mem::take(&mut self.shards);
         shards.sort_by(|a, b| a.file.cmp(&b.file));
         let manifest = Manifest { shards, ..manifest };
         let text = serde_json::to_string_pretty(&manifest).expect("a manifest has only plain values");
         let path = self.root.join(MANIFEST);
         write_whole(&path, text.as_bytes()).map_err(IngestError::io(&path, "write"))?;
-        for entry in list(&self.root)? {
-            let named = |path: &Path| {
-                path.file_name()
-                    .is_some_and(|name| name == MANIFEST || manifest.shards.iter().any(|s| *name == *s.file))
-            };
-            if !named(&entry) {
-                fs::remove_file(&entry).map_err(IngestError::io(&entry, "remove"))?;
-            }
+        let named = |path: &Path| {
+            path.file_name()
+                .is_some_and(|name| name == MANIFEST || manifest.shards.iter().any(|s| *name == *s.file))
+        };
+        for entry in list(&self.root)?.into_iter().filter(|path| !named(path) && !is_journal(path)) {
+            fs::remove_file(&entry).map_err(IngestError::io(&entry, "remove"))?;
         }
         let parent = self.target.parent().unwrap_or(Path::new("."));
         let renamed = sync_folder(&self.root)
             .and_then(|()| replace(&self.root, &self.target))
             .and_then(|()| sync_folder(parent));
         renamed.map_err(IngestError::io(&self.target, "put the finished data set in place"))?;
-        self.keep = true;
+        remove_journal(&self.target)?;
         ShardSet::list(parent)?;
         Ok(manifest)
     }
@@ -256,6 +266,33 @@ fn record(root: &Path, file: &str) -> PathBuf {
     root.join(format!("{file}{DONE}"))
 }
 
+/// Removes the journal from the data set in its place, also for a `prepare` that was killed before it came to that.
+/// What else lies there is not ours.
+pub(super) fn remove_journal(target: &Path) -> Result<()> {
+    let lock = target.join(LOCK);
+    if !lock.exists() {
+        return Ok(());
+    }
+    let mut journal = list(target)?;
+    journal.retain(|path| is_journal(path) && *path != lock);
+    // Last, since it tells that there may be others.
+    journal.push(lock);
+    for path in journal {
+        match fs::remove_file(&path) {
+            // Another `prepare` may be at it too.
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(IngestError::io(&path, "remove")(e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file helps to make a data set and is no part of it.
+fn is_journal(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    [SETTINGS, LOCK].contains(&name) || name.ends_with(DONE)
+}
+
 /// Creates the folder `root` and takes its lock.
 fn lock(root: &Path) -> Result<File> {
     let path = root.join(LOCK);
@@ -264,17 +301,34 @@ fn lock(root: &Path) -> Result<File> {
         let file = match File::create(&path) {
             Ok(file) => file,
             // Another `prepare` has just put the folder in its place.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
             Err(e) => return Err(IngestError::io(&path, "create")(e)),
         };
         match file.try_lock() {
-            Ok(()) if path.exists() => return Ok(file),
+            Ok(()) if is_at(&file, &path) => return Ok(file),
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(IngestError::bad(root, "another `nct prepare` is at work on this data set"));
             }
             Err(TryLockError::Error(e)) => return Err(IngestError::io(&path, "lock")(e)),
         }
+    }
+}
+
+/// Whether the file at `path` is still this one: it may have been removed, or put in place with its folder, and another
+/// made since.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let number = |about: fs::Metadata| (about.dev(), about.ino());
+        let [held, there] = [file.metadata(), fs::metadata(path)].map(|about| about.map(number).ok());
+        held.is_some() && held == there
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
     }
 }
 
@@ -316,4 +370,29 @@ fn replace(staged: &Path, target: &Path) -> std::io::Result<()> {
     })?;
     // Also what a `prepare` that was killed at this point left.
     if old.exists() { fs::remove_dir_all(&old) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_set_are_told_from_those_of_one_with_a_longer_name() {
+        let part = |folder: &str| is_part(&Path::new("out").join(folder), "a");
+        assert!(part(".part-of-a-1-of-2") && part(".part-of-a-10-of-12"));
+        let others = ["a-b-1-of-2", "a-1-of-2-1-of-2", "a--of-2", "a-1-of-", "ab-1-of-2", "a-1-of-2-of-3"];
+        assert!(!others.iter().any(|other| part(&format!(".part-of-{other}"))));
+    }
+
+    #[test]
+    fn a_lock_on_a_file_that_another_took_the_place_of_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LOCK);
+        let held = File::create(&path).unwrap();
+        assert!(is_at(&held, &path));
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&held, &path));
+        File::create(&path).unwrap();
+        assert!(!is_at(&held, &path));
+    }
 }
