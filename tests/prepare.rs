@@ -326,6 +326,117 @@ fn killed_at_any_moment_and_continued_gives_the_same_bytes() {
 }
 
 #[test]
+fn other_labels_and_responses_are_other_files() {
+    let dir = raw();
+    succeed(nct(dir.path()).args(["prepare", "raw", "--quiet"]));
+    let part = ["--part", "1/1", "--quiet", "--out", "parts"];
+    succeed(nct(dir.path()).args(["prepare", "raw"]).args(part));
+    // All of the same length as before.
+    let list = dir.path().join("raw/tiny-imagenet-200/val/val_annotations.txt");
+    let text = fs::read_to_string(&list).unwrap();
+    let [first, second] = [0, 1].map(|i| text.lines().nth(i).unwrap().split('\t').nth(1).unwrap());
+    assert!(first != second);
+    let exchanged = text.replacen(first, "?", 1).replacen(second, first, 1).replacen('?', second, 1);
+    fs::write(&list, exchanged).unwrap();
+    let sessions = dir.path().join("raw/mtl_oracle_dataset/neuronal_data");
+    let (name, mut bytes) = files(&sessions).remove(0);
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(sessions.join(name), bytes).unwrap();
+    for set in ["tiny-imagenet-200", "mtl_oracle_dataset"] {
+        for more in [&["--quiet"][..], &["--out", "parts", "--merge"]] {
+            let out =
+                crate::common::output(nct(dir.path()).args(["prepare", "raw", "--only", set]).args(more));
+            assert_eq!(out.status.code(), Some(2), "{set} {more:?}");
+            assert!(stderr(&out).contains("from other files"), "{}", stderr(&out));
+        }
+    }
+    succeed(nct(dir.path()).args(["prepare", "raw", "--only", "mtl_monkey_dataset", "--quiet"]));
+}
+
+/// A neural set of images with such ids and one session that shows the images `shown`.
+fn neural_set(root: &Path, ids: &[u64], shown: &[i64]) {
+    use nct::ingest::raw::{RawSession, RawTrials, save_image, save_session};
+    for &id in ids {
+        save_image(root, id, &[id as u8; 64], 8, 8).unwrap();
+    }
+    let trials = |ids: &[i64]| {
+        let responses = (0..2 * ids.len()).map(|i| (i % 5) as f32).collect();
+        RawTrials { ids: ids.to_vec(), labels: Vec::new(), responses }
+    };
+    let (training, testing) = (trials(shown), trials(&[1, 1]));
+    let (subject_id, session_id) = ("31".to_owned(), "7".to_owned());
+    save_session(root, &RawSession { subject_id, session_id, training, testing, shape: [2, 1] }).unwrap();
+}
+
+#[test]
+fn trials_of_images_that_the_split_does_not_have_are_left_out_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    // Eleven images: the split is of 1 to 11, and the last is called otherwise.
+    let ids: Vec<u64> = (1..=10).chain([20]).collect();
+    let shown: Vec<i64> = (1..=10).chain([20, 20]).collect();
+    neural_set(&dir.path().join("raw/mtl_set"), &ids, &shown);
+    let out = crate::common::output(nct(dir.path()).args(["prepare", "raw", "--time-bins-sum", "1"]));
+    let said = stderr(&out);
+    assert!(out.status.success() && said.contains("2 training trials left out"), "{said}");
+    let rows = inspect(dir.path());
+    assert_eq!(["train", "validation"].map(|split| samples(&rows, "mtl_set", split)).iter().sum::<u64>(), 10);
+    let none = crate::common::output(nct(dir.path()).args(["prepare", "raw", "--time-bins-sum", "0"]));
+    assert_eq!(none.status.code(), Some(2), "no time bins are no response");
+}
+
+#[test]
+fn images_named_by_a_pickle_stand_in_for_arrays_and_give_way_to_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("raw/mtl_set");
+    neural_set(&root, &[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5]);
+    let by_path = |folder: &str| {
+        let entry = |id: u8| {
+            let path = format!("{folder}/{id:06}.npy");
+            [b"K", &[id][..], b"\x8c", &[path.len() as u8], path.as_bytes()].concat()
+        };
+        let entries: Vec<u8> = (1..=5).flat_map(entry).collect();
+        let pickle = [b"\x80\x04}(", &entries[..], b"u."].concat();
+        fs::write(root.join("images/individual_image_paths.pickle"), pickle).unwrap();
+    };
+    let prepare = |out: &str| {
+        succeed(nct(dir.path()).args(["prepare", "raw", "--quiet", "--out", out]));
+        files(&dir.path().join(out).join("mtl_set"))
+            .into_iter()
+            .filter(|(name, _)| name.extension().is_some_and(|e| e == "nct"))
+            .collect::<Vec<_>>()
+    };
+    by_path("nowhere");
+    let arrays = prepare("arrays");
+    fs::create_dir(root.join("pictures")).unwrap();
+    for id in 1..=5 {
+        let name = format!("{id:06}.npy");
+        fs::rename(root.join("images").join(&name), root.join("pictures").join(&name)).unwrap();
+    }
+    by_path("pictures");
+    assert!(prepare("named") == arrays);
+}
+
+#[test]
+fn what_a_kill_leaves_in_a_finished_data_set_is_removed_and_nothing_else() {
+    let dir = raw();
+    let prepare =
+        || succeed(nct(dir.path()).args(["prepare", "raw", "--quiet", "--only", "mtl_oracle_dataset"]));
+    prepare();
+    let set = dir.path().join("shards/mtl_oracle_dataset");
+    let before = files(&set);
+    // As if it had been killed between putting the set in its place and the end.
+    for name in ["lock", "settings.json", "stimuli-00000.nct.done"] {
+        fs::write(set.join(name), "").unwrap();
+    }
+    prepare();
+    assert!(files(&set) == before);
+    fs::write(set.join("settings.json"), "mine").unwrap();
+    prepare();
+    assert!(set.join("settings.json").exists(), "a file of the user's was removed");
+}
+
+#[test]
 fn a_dry_run_writes_nothing_and_says_how_large_it_gets() {
     let dir = raw();
     let plan = succeed(nct(dir.path()).args(["prepare", "raw", "--dry-run"]));

@@ -58,8 +58,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = ResponsesArg::F32)]
     responses: ResponsesArg,
     /// Number of first time bins that are summed to a response
-    #[arg(long, default_value_t = 12)]
-    time_bins_sum: usize,
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
+    time_bins_sum: u32,
     /// Average the time bins instead of summing them
     #[arg(long)]
     avg: bool,
@@ -144,7 +144,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         ResponsesArg::Bf16 => Responses::Bf16,
     };
     options.level = args.level;
-    options.bins = TimeBins { first: args.time_bins_sum.max(1), average: args.avg };
+    options.bins = TimeBins { first: args.time_bins_sum as usize, average: args.avg };
     options.split_seed = args.split_seed;
     options.valid_size = args.valid_size;
     options.train_frac = args.train_frac;

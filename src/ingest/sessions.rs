@@ -65,16 +65,10 @@ impl NeuralSet {
     }
 }
 
+/// The arrays in `images/`; where there are none, the files that a pickle there names instead.
 fn images(root: &Path) -> Result<BTreeMap<u32, PathBuf>> {
     let folder = root.join("images");
     let by_path = folder.join("individual_image_paths.pickle");
-    if by_path.is_file() {
-        let entry = |(id, file): (String, String)| match id.parse() {
-            Ok(id) => Ok((id, root.join(file))),
-            Err(_) => Err(IngestError::bad(&by_path, format!("key {id:?} is no image id"))),
-        };
-        return Pickle::read(&by_path)?.text_pairs()?.into_iter().map(entry).collect();
-    }
     let mut images = BTreeMap::new();
     for folder in [folder.join("individual"), folder] {
         if !folder.is_dir() {
@@ -88,7 +82,14 @@ fn images(root: &Path) -> Result<BTreeMap<u32, PathBuf>> {
             }
         }
     }
-    Ok(images)
+    if !images.is_empty() || !by_path.is_file() {
+        return Ok(images);
+    }
+    let entry = |(id, file): (String, String)| match id.parse() {
+        Ok(id) => Ok((id, root.join(file))),
+        Err(_) => Err(IngestError::bad(&by_path, format!("key {id:?} is no image id"))),
+    };
+    Pickle::read(&by_path)?.text_pairs()?.into_iter().map(entry).collect()
 }
 
 /// Which time bins make a response.

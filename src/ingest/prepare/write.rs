@@ -82,8 +82,9 @@ impl Job<'_> {
         Err(IngestError::bad(self.staging.root(), what))
     }
 
-    /// Writes the responses of one session, a shard a split. `trains` says which image ids train, and
-    /// `rows` lists the ids of the stimuli in file order.
+    /// Writes the responses of one session, a shard a split. `trains` says which image ids from 1 on train and which
+    /// validate; trials of others are left out, as the reference does. `rows` lists the ids of the stimuli in file
+    /// order.
     pub(super) fn session_shards(
         &mut self,
         session: &Session,
@@ -91,14 +92,20 @@ impl Job<'_> {
         rows: &[u32],
         path: &Path,
     ) -> Result<()> {
-        let side = |id: u32| trains.get(id as usize).copied().unwrap_or(false);
-        let training = select(&session.training, session.n_neurons, side);
-        let validation = select(&session.training, session.n_neurons, |id| !side(id));
+        let side = |id: u32| trains.get(id as usize).copied().filter(|_| id > 0);
+        let on = |trained: bool| select(&session.training, session.n_neurons, |id| side(id) == Some(trained));
+        let (training, validation) = (on(true), on(false));
         if training.image_ids.is_empty() {
             return Err(IngestError::bad(
                 path,
                 "no image of this session is on the training side of the split",
             ));
+        }
+        let n = session.training.image_ids.iter().filter(|id| side(**id).is_none()).count();
+        if n > 0 {
+            let last = trains.len() - 1;
+            let what = format!("{n} training trials left out: the split divides images 1 to {last}");
+            self.notes.push(format!("session {}: {what}", session.id));
         }
         let (mean, variance) = neuron_statistics(&training.responses, session.n_neurons);
         let meta = SessionMeta {
