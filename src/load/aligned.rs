@@ -19,7 +19,8 @@ pub struct Aligned<T> {
 }
 
 impl<T: Pod> Aligned<T> {
-    /// Makes it `len` values long. New values are zero; memory is never given back.
+    /// Makes it `len` values long. Memory is never given back: values are zero where it was never so long before, and
+    /// elsewhere those that were there.
     pub fn resize(&mut self, len: usize) {
         let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
         if lines > self.lines.len() {

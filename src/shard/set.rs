@@ -57,7 +57,7 @@ pub struct Manifest {
     pub std: Vec<f64>,
     /// Classes, in the order of their labels; none for a purely neural set.
     pub classes: Vec<ClassInfo>,
-    /// Recording sessions in name order; none for an image set.
+    /// Recording sessions in the order of their raw files' names; none for an image set.
     pub sessions: Vec<SessionInfo>,
     /// The shards.
     pub shards: Vec<ShardInfo>,
