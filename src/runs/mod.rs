@@ -216,19 +216,6 @@ impl Run {
         if self.writes { write_atomic(path, bytes) } else { Ok(()) }
     }
 
-    /// Makes checkpoint `copy` from `name`, which is replaced as a whole and never written to.
-    pub fn copy_checkpoint(&self, name: &str, copy: &str) -> Result<(), RunError> {
-        if !self.writes {
-            return Ok(());
-        }
-        let (from, to) = (self.checkpoint(name), self.checkpoint(copy));
-        let beside = to.with_extension("partial");
-        let _ = fs::remove_file(&beside);
-        // Not every file system has links.
-        let made = fs::hard_link(&from, &beside).or_else(|_| fs::copy(&from, &beside).map(drop));
-        made.and_then(|()| fs::rename(&beside, &to)).map_err(RunError::io(&to, "write"))
-    }
-
     /// Removes the checkpoints whose names begin with `prefix`, but for `kept`.
     pub fn retain_checkpoints(&self, prefix: &str, kept: &[String]) -> Result<(), RunError> {
         if !self.writes {

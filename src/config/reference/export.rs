@@ -494,6 +494,10 @@ mod tests {
         let (found, notes) = of(set(json!({})), v4(json!({})), losses.clone()).unwrap();
         assert_eq!((&found.data.neural_mean, found.seed), (&vec![0.5], 1000));
         assert!(notes.iter().any(|note| note.starts_with("seed: not given")), "{notes:?}");
+        let large = json!({"dataset": {"ImageDatasetConfig": {}}, "model": {"ClassificationModelConfig": {}},
+            "trainer": {"CoTrainerConfig": {}}, "seed": u64::MAX});
+        let told = import(&large.to_string(), "x", "x.json").unwrap_err().to_string();
+        assert!(told.contains("seed = 18446744073709551615"), "{told}");
         // With `mtl` the blocks of all areas are frozen.
         let mut frozen = losses.clone();
         frozen["freeze"] = json!({"freeze": ["core"]});

@@ -37,7 +37,7 @@ const WRITTEN: [&str; 4] = ["fn", "img_dataset_config", "v1_dataset_config", "v4
 pub fn import(text: &str, name: &str, origin: &str) -> Result<Imported, ConfigError> {
     let wrong = |what: String| ConfigError::new(origin, what);
     let all: Value = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
-    let mut recipe = Writer { table: Table::new(), notes: Vec::new() };
+    let mut recipe = Writer { table: Table::new(), notes: Vec::new(), refused: None };
     recipe.set("name", &json!(name));
     let seed = all.get("seed").filter(|seed| !seed.is_null());
     if seed.is_none() {
@@ -56,6 +56,9 @@ pub fn import(text: &str, name: &str, origin: &str) -> Result<Imported, ConfigEr
         Ok(())
     };
     made().map_err(wrong)?;
+    if let Some(what) = recipe.refused {
+        return Err(wrong(what));
+    }
     let text = toml::to_string(&recipe.table).map_err(|e| wrong(e.to_string()))?;
     // It must mean something.
     Recipe::parse(&text, origin)?.single(&[])?;
@@ -120,13 +123,21 @@ impl Part {
 struct Writer {
     table: Table,
     notes: Vec<String>,
+    /// The first value that no recipe can hold.
+    refused: Option<String>,
 }
 
 impl Writer {
     fn set(&mut self, key: &str, value: &Value) {
-        if let Ok(value) = toml::Value::try_from(value) {
+        match toml::Value::try_from(value) {
             // Keys are ours: no section is a value.
-            let _ = placed(&mut self.table, key, value);
+            Ok(value) => drop(placed(&mut self.table, key, value)),
+            // What is not given stays as it is.
+            Err(_) if value.is_null() => {}
+            Err(_) => {
+                let what = format!("{key} = {value}: recipes hold no empty values, and whole numbers up to 2^63 - 1");
+                self.refused.get_or_insert(what);
+            }
         }
     }
 
