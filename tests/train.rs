@@ -242,6 +242,71 @@ fn killed_before_its_first_checkpoint_a_run_begins_anew() {
 }
 
 #[test]
+fn a_finished_run_without_its_last_checkpoint_is_left_as_it_is() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--epochs", "1"]));
+    succeed(nct(dir.path()).args(["runs", "gc", "--yes"]));
+    let mut runs = fs::read_dir(dir.path().join("runs")).unwrap().map(|entry| entry.unwrap().path());
+    let run = runs.find(|path| path.is_dir()).unwrap();
+    assert!(!run.join("checkpoints/last.safetensors").exists());
+    let before = crate::common::files(&run);
+    let refused = output(&mut train(dir.path(), &["--resume", run.to_str().unwrap()]));
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains(&format!("--set init.from={}", run.display())), "{}", stderr(&refused));
+    let after = crate::common::files(&run);
+    let lasting = |files: &[(std::path::PathBuf, Vec<u8>)]| {
+        files.iter().filter(|(name, _)| !name.ends_with(".lock")).cloned().collect::<Vec<_>>()
+    };
+    assert!(lasting(&before) == lasting(&after), "refused, and changed");
+}
+
+/// Settings, identity, and how far the run is of the recipe with so many epochs.
+fn counts(dir: &Path, run: &Path, epochs: u32) -> (i64, Value, String) {
+    let config: toml::Table = toml::from_str(&fs::read_to_string(run.join("config.toml")).unwrap()).unwrap();
+    let manifest: Value = serde_json::from_slice(&fs::read(run.join("manifest.json")).unwrap()).unwrap();
+    let out = run.parent().unwrap().to_str().unwrap();
+    let set = format!("schedule.max_iter={epochs}");
+    let states = ["run", "tiny.toml", "--out", out, "--set", &set, "--dry-run", "--json"];
+    let line: Value = serde_json::from_str(&succeed(nct(dir).args(states))).unwrap();
+    let epochs = config["schedule"]["max_iter"].as_integer().unwrap();
+    (epochs, manifest["identity"].clone(), line["state"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_run_that_goes_on_with_other_epochs_counts_as_what_it_is() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--out", "three", "--epochs", "3"]));
+    let whole = only_run(dir.path(), "three");
+    // Stopped before either end: the same as with three from the start, and no longer one of 40.
+    let mut child = train(dir.path(), &["--out", "my runs", "--epochs", "40"]);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("\"epoch\":0")));
+    succeed(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    // Ends when training does.
+    drop(lines);
+    let told = child.wait_with_output().unwrap();
+    assert_eq!(told.status.code(), Some(130), "{}", stderr(&told));
+    let run = only_run(dir.path(), "my runs");
+    let advice = format!("--resume 'my runs/{}' --device cpu`", run.file_name().unwrap().to_string_lossy());
+    assert!(stderr(&told).contains(&advice), "{}", stderr(&told));
+    fs::write(run.join("failure.json"), "{}").unwrap();
+    succeed(&mut train(dir.path(), &["--resume", run.to_str().unwrap(), "--epochs", "3"]));
+    assert!(!run.join("failure.json").exists(), "a failure of before");
+    assert!(metrics(&whole) == metrics(&run) && checkpoints(&whole) == checkpoints(&run));
+    assert_eq!(counts(dir.path(), &run, 3), counts(dir.path(), &whole, 3));
+    assert_eq!(counts(dir.path(), &run, 40).2, "to do");
+    // Beyond its end it is of no recipe: the best weights of three epochs are where it went on. Its scores are of before.
+    let mut child = start_until(dir.path(), &["--resume", whole.to_str().unwrap(), "--epochs", "40"], 4);
+    assert!(!whole.join("results.json").exists(), "scores of before");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for epochs in [3, 40] {
+        assert_eq!(counts(dir.path(), &whole, epochs), (40, Value::Null, "to do".to_owned()));
+    }
+}
+
+#[test]
 fn a_disk_that_fills_keeps_the_last_checkpoint() {
     let dir = shards();
     succeed(&mut train(dir.path(), &["--out", "whole"]));

@@ -3,11 +3,12 @@
 pub(super) mod measure;
 mod plan;
 mod resident;
+mod resume;
 mod start;
 pub(super) mod together;
 
 use super::eval::score_table;
-use super::exit::{Interrupted, Usage, stop_flag};
+use super::exit::stop_flag;
 use super::show::{Bar, Show, out};
 use crate::base::{Split, Task};
 use crate::config::{ConfigError, Data, Experiment, Labelled};
@@ -22,6 +23,8 @@ use crate::train::modules::Modules;
 use crate::train::{
     Graphs, Optimizer, Outcome, Periodic, Recorder, SoFar, TrainState, Trainer, Watch, load_weights,
 };
+pub(super) use resume::word;
+use resume::{has_state, interrupted, resumable, take_up};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -169,8 +172,7 @@ fn train_together(
     data.check_evaluations(&finals)?;
     let schedule = Arc::new(data.schedule(&sources)?);
     let info = data.info(&sources)?;
-    // A run that was killed before its first checkpoint begins anew, in its folder.
-    let begun = resumed.as_ref().is_some_and(|run| run.checkpoint("last").is_file());
+    let begun = resumed.as_ref().map_or(Ok(false), has_state)?;
     let fresh = !begun && together.leads();
     let mut net = start::network(experiment, &info, selected.device, fresh, show)?;
     let objective = objective(experiment, &sources, selected.device);
@@ -316,6 +318,7 @@ fn place(
     match resumed {
         Some(run) => {
             let state = resumable(&run, &provenance, begun)?;
+            take_up(&run, (asked, data), &provenance, state.as_ref())?;
             Ok((run, state))
         }
         None => Ok((Run::create(&args.out, &experiment.name, &experiment.to_toml(), &provenance)?, None)),
@@ -328,11 +331,6 @@ fn announce(run: &Run, net: &Network, schedule: &Schedule, device: &str, show: S
         format!("{root}: {n} parameters, {} updates per epoch, on {device}", schedule.steps_per_epoch());
     show.line(&head);
     Ok(run.log(&head)?)
-}
-
-fn interrupted(run: &Run, args: &Args) -> anyhow::Error {
-    let (shards, root) = (args.shards.display(), run.root().display());
-    Interrupted(format!("saved; go on with `nct train --shards {shards} --resume {root}`")).into()
 }
 
 fn final_settings(experiment: &Experiment) -> FinalSettings {
@@ -353,8 +351,13 @@ pub(crate) fn labelled(experiment: &Experiment) -> Labelled<'static> {
 
 /// What a run of these settings on these data is of; see [`Experiment::identity`].
 pub(crate) fn identity(experiment: &Experiment, data: &Data<'_>) -> anyhow::Result<String> {
+    identity_from(experiment, data, start::digest(experiment)?)
+}
+
+/// The same of a run that starts from weights of digest `init`.
+fn identity_from(experiment: &Experiment, data: &Data<'_>, init: Option<String>) -> anyhow::Result<String> {
     let digest = |d: &Dataset| (d.manifest().dataset.clone(), d.manifest().fingerprint().to_string());
-    Ok(experiment.identity(&data.datasets().map(digest).collect(), &start::digests(experiment)?))
+    Ok(experiment.identity(&data.datasets().map(digest).collect(), &start::digests(experiment, init)?))
 }
 
 /// Everything beside the settings that a run depends on, and what can change rounding. `asked` are the settings before
@@ -384,36 +387,6 @@ fn provenance(
         "datasets": datasets,
         "init_blake3": if fresh { start::digest(asked)? } else { None },
     }))
-}
-
-/// The saved state, if there is one; the shards must still be the same, and so must the weights of a run that
-/// has yet to begin.
-fn resumable(run: &Run, provenance: &Value, begun: bool) -> anyhow::Result<Option<TrainState>> {
-    let path = run.root().join("manifest.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
-    let manifest: Value =
-        serde_json::from_str(&text).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
-    if manifest["datasets"] != provenance["datasets"] {
-        let what =
-            format!("{}: the run was trained on other shards; give those with --shards", path.display());
-        return Err(Usage(what).into());
-    }
-    // How threads share a sum decides how it is rounded; with other processes it is another sum anyway.
-    let as_before =
-        manifest["processes"].as_u64().unwrap_or(1) == provenance["processes"].as_u64().unwrap_or(1);
-    if let Some(threads) = manifest["torch_threads"].as_i64().filter(|n| *n > 0 && as_before) {
-        tch::set_num_threads(threads as i32);
-    }
-    if begun {
-        return Ok(Some(TrainState::read(run)?));
-    }
-    if manifest["init_blake3"] != provenance["init_blake3"] {
-        let what =
-            format!("{}: the weights of init.from have changed since; begin a new run", path.display());
-        return Err(Usage(what).into());
-    }
-    run.forget_metrics()?;
-    Ok(None)
 }
 
 /// Shows progress and writes curves.

@@ -70,13 +70,17 @@ pub(super) fn digest(experiment: &Experiment) -> anyhow::Result<Option<String>> 
     source(experiment).map(|path| digest_of(&path, "init.from")).transpose()
 }
 
-/// Digests of the files of weights that settings name, by setting.
-pub(super) fn digests(experiment: &Experiment) -> anyhow::Result<BTreeMap<&'static str, String>> {
+/// Digests of the files of weights that settings name, by setting; that of `init.from` is given.
+pub(super) fn digests(
+    experiment: &Experiment,
+    init: Option<String>,
+) -> anyhow::Result<BTreeMap<&'static str, String>> {
+    let setting = "modules.rdm_prediction.run";
     let teacher = experiment.modules.rdm_prediction.as_ref();
     let teacher = teacher.map(|rdm| Run::open(&rdm.run)).transpose()?.map(|run| run.checkpoint("best"));
-    let named = [("init.from", source(experiment)), ("modules.rdm_prediction.run", teacher)];
-    let named = named.into_iter().filter_map(|(setting, path)| Some((setting, path?)));
-    named.map(|(setting, path)| Ok((setting, digest_of(&path, setting)?))).collect()
+    let teacher = teacher.map(|path| digest_of(&path, setting)).transpose()?;
+    let named = [("init.from", init), (setting, teacher)];
+    Ok(named.into_iter().filter_map(|(setting, digest)| Some((setting, digest?))).collect())
 }
 
 fn digest_of(path: &Path, setting: &str) -> anyhow::Result<String> {
