@@ -5,6 +5,7 @@ use super::work::Place;
 use crate::cli::exit::Usage;
 use crate::cli::show::Show;
 use crate::cli::torch::front;
+use crate::cli::train::word;
 use crate::config::Study;
 use crate::runs::write_atomic;
 use crate::store::url_of;
@@ -27,14 +28,17 @@ pub(super) fn write(
         None => absolute(&place.shards)?,
     };
     write_atomic(file, script(args, &study.name, &shards, &out)?.as_bytes())?;
-    show.line(&format!("{}: {} jobs; submit it with: sbatch {0}", file.display(), args.workers));
+    let named = word(&file.to_string_lossy());
+    show.line(&format!("{}: {} jobs; submit it with: sbatch {named}", file.display(), args.workers));
     Ok(())
 }
 
 fn script(args: &Args, name: &str, shards: &Path, out: &Path) -> anyhow::Result<String> {
     let given = |option: &str| args.slurm_option.iter().any(|o| o.split('=').next() == Some(option));
     let log = out.join("slurm/%x-%A_%a.log").display().to_string();
-    let mut options = vec![format!("--job-name=nct-{name}"), format!("--array=0-{}", args.workers - 1)];
+    // Slurm takes quotes as a shell does.
+    let (name, log) = (word(&format!("nct-{name}")), word(&log));
+    let mut options = vec![format!("--job-name={name}"), format!("--array=0-{}", args.workers - 1)];
     for (option, value) in
         [("--output", log.as_str()), ("--cpus-per-task", "4"), ("--gpus", "1"), ("--time", "24:00:00")]
     {
