@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const SMALL: &str = r#"
@@ -85,7 +85,7 @@ fn a_sweep_is_trained_once_and_what_is_done_is_not_done_again() {
     let dry = states(dir.path(), &["sweep.toml"]);
     assert_eq!(dry.keys().collect::<Vec<_>>(), ["small seed=1", "small seed=2"]);
     assert!(dry.values().all(|(state, _)| state == "to do"));
-    assert!(run_folders(dir.path(), "runs").is_empty(), "a dry run trained");
+    assert!(!dir.path().join("runs").exists(), "a dry run wrote something");
     let told = succeed(&mut run(dir.path(), &["sweep.toml"]));
     assert!(told.contains("seed=2") && told.contains("done"), "{told}");
     let first = run_folders(dir.path(), "runs");
@@ -116,6 +116,10 @@ fn what_goes_wrong_is_recorded_and_tried_again_only_when_asked() {
     let told = String::from_utf8_lossy(&failing.stdout);
     assert!(told.contains("failed") && told.contains("loss inf at update"), "{told}");
     assert!(stderr(&failing).contains("1 of 2 went wrong"), "{}", stderr(&failing));
+    assert!(stderr(&failing).trim_end().ends_with("[N671]"), "{}", stderr(&failing));
+    // What a second try would do, without forgetting anything.
+    let tried = states(dir.path(), &["sweep.toml", "--retry"]);
+    assert!(tried.values().all(|(state, _)| ["done", "stopped"].contains(&state.as_str())), "{tried:?}");
     let found = states(dir.path(), &["sweep.toml"]);
     let of = |rate: &str| found.iter().find(|(key, _)| key.contains(rate)).unwrap().1.0.clone();
     assert_eq!((of("0.01"), of("1e30")), ("done".to_owned(), "failed".to_owned()));
@@ -249,7 +253,7 @@ fn the_chain_goes_from_recordings_to_co_trained_networks() {
     // A set of that name that was made from something else is not taken.
     fs::remove_file(dir.path().join("chain-demo/shards/.v1_model_responses.made.json")).unwrap();
     let refused = output(&mut run(dir.path(), &args));
-    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("made from something else"), "{}", stderr(&refused));
 }
 
@@ -313,6 +317,13 @@ fn a_slurm_script_works_on_the_queue_and_comes_back_when_its_time_is_over() {
         assert!(script.lines().any(|l| l == line), "{script}\nlacks {line}");
     }
     assert!(!script.contains("--gpus=1"));
+    let apart = ["sweep.toml", "--slurm", "a job.sh", "--out", "my runs"];
+    let told = output(&mut run(dir.path(), &apart));
+    assert!(stderr(&told).contains("sbatch 'a job.sh'"), "{}", stderr(&told));
+    let script = fs::read_to_string(dir.path().join("a job.sh")).unwrap();
+    let place = dir.path().canonicalize().unwrap().join("my runs/slurm/%x-%A_%a.log");
+    let line = format!("#SBATCH --output='{}'", place.display());
+    assert!(script.lines().any(|l| l == line), "{script}\nlacks {line}");
     assert!(run_folders(dir.path(), "runs").is_empty());
     // A queue that only writes down what it is asked.
     let bin = dir.path().join("bin");
@@ -339,4 +350,158 @@ fn a_slurm_script_works_on_the_queue_and_comes_back_when_its_time_is_over() {
     let done = run_folders(dir.path(), "runs");
     assert_eq!(done.iter().filter(|run| run.join("results.json").is_file()).count(), 2);
     assert_eq!(done.len(), 2);
+}
+
+fn start(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// What a command says that must end by itself.
+fn ends(mut child: Child) -> Output {
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > Duration::from_mins(3) {
+            child.kill().unwrap();
+            panic!("does not end: {}", stderr(&child.wait_with_output().unwrap()));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn signal(name: &str, pids: &[u32]) {
+    let pids = pids.iter().map(u32::to_string);
+    assert!(Command::new("kill").arg(name).args(pids).status().unwrap().success());
+}
+
+fn wait_for_runs(dir: &Path, n: usize) {
+    while run_folders(dir, "runs").len() < n {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A study of one small run a stage, with these lines at its beginning.
+fn study(dir: &Path, head: &str, stages: &str) {
+    let first = "[[stage]]\nname = \"first\"\nrecipe = \"small.toml\"\nset = { schedule.max_iter = 1 }\n";
+    fs::write(dir.join("study.toml"), format!("name = \"study\"\n{head}\n{first}{stages}")).unwrap();
+}
+
+#[test]
+fn other_corruptions_are_evaluated_once_and_kept_beside_those_of_before() {
+    let dir = folder("");
+    let done = |suite: &str| {
+        study(dir.path(), &format!("[corruptions]\n{suite}"), "");
+        let told = ends(start(run(dir.path(), &["study.toml"])));
+        assert!(told.status.success(), "{}", stderr(&told));
+        stderr(&told).matches("under corruptions").count()
+    };
+    let fog = "corruptions = [\"fog\"]\nseverities = [1, 3, 5]";
+    assert_eq!(done(fog), 1);
+    assert_eq!(done("corruptions = [\"brightness\"]\nseverities = [1, 2]"), 1);
+    assert_eq!(done(fog), 0, "fog was forgotten");
+    // Something to compare with: the grid that was kept has more than is asked for.
+    let [base] = &run_folders(dir.path(), "runs")[..] else { panic!("not one run") };
+    let base = base.to_str().unwrap();
+    let other = ["train", "--device", "cpu", "--config", "small.toml", "--epochs", "1", "--out", "other"];
+    succeed(nct(dir.path()).args(other).args(["--set", "seed=7"]));
+    let [other] = &run_folders(dir.path(), "other")[..] else { panic!("not one run") };
+    let eval = |more: &[&str]| {
+        let mut command = nct(dir.path());
+        command.args(["eval", other.to_str().unwrap(), "--device", "cpu", "--suite", "corruptions"]);
+        command.args(["--baseline", base]).args(more);
+        output(&mut command)
+    };
+    let compared = eval(&["--corruptions", "fog", "--severities", "1,3"]);
+    assert!(compared.status.success(), "{}", stderr(&compared));
+    let lacking = eval(&["--corruptions", "fog", "--severities", "2"]);
+    let way_out = "--suite corruptions --profile i --seed 0 --corruptions fog --severities 2";
+    assert!(lacking.status.code() == Some(2) && stderr(&lacking).contains(way_out), "{}", stderr(&lacking));
+    let model = format!("other={}", other.display());
+    let seeds = output(nct(dir.path()).args(["robustness", "--model", &model, "--baseline", base, "--json"]));
+    assert!(seeds.status.success(), "{}", stderr(&seeds));
+    assert!(stderr(&seeds).contains("compared are fog at severities 1,3"), "{}", stderr(&seeds));
+    assert!(String::from_utf8_lossy(&seeds.stdout).contains("robustness_score"));
+}
+
+#[test]
+fn data_that_are_replaced_while_a_sweep_runs_are_trained_on_once() {
+    let dir = folder("[sweep]\nseed = [1, 2]\n");
+    let sizes = "--classes 3 --per-class 24 --val-per-class 4 --neural-images 60 --sessions 2 --neurons 5";
+    succeed(nct(dir.path()).args(["synth", "raw2", "--seed", "5"]).args(sizes.split(' ')));
+    let sweep = start(run(dir.path(), &["sweep.toml"]));
+    wait_for_runs(dir.path(), 1);
+    signal("-STOP", &[sweep.id()]);
+    succeed(nct(dir.path()).args(["prepare", "raw2", "--color", "gray", "--force"]));
+    signal("-CONT", &[sweep.id()]);
+    let told = ends(sweep);
+    assert!(told.status.success(), "{}", stderr(&told));
+    // The one that was under way, and each with the new data.
+    assert_eq!(run_folders(dir.path(), "runs").len(), 3, "{}", stderr(&told));
+    assert!(states(dir.path(), &["sweep.toml"]).values().all(|(state, _)| state == "done"));
+}
+
+#[test]
+fn a_damaged_set_beside_sample_data_is_named() {
+    let dir = folder("");
+    study(dir.path(), "samples = { classes = 3 }", "");
+    fs::create_dir_all(dir.path().join("shards/damaged")).unwrap();
+    fs::write(dir.path().join("shards/damaged/manifest.json"), "{").unwrap();
+    let told = ends(start(run(dir.path(), &["study.toml"])));
+    assert_eq!(told.status.code(), Some(2), "{}", stderr(&told));
+    assert!(stderr(&told).contains("shards/damaged/manifest.json"), "{}", stderr(&told));
+}
+
+#[test]
+fn a_set_made_from_something_else_stops_only_what_needs_it() {
+    let dir = folder("");
+    let stages = r#"
+[[stage]]
+name = "made"
+respond = { run = "first", images = "mtl_monkey_dataset", dataset = "mtl_oracle_dataset" }
+[[stage]]
+name = "apart"
+recipe = "small.toml"
+set = { seed = 5, schedule.max_iter = 1 }
+"#;
+    study(dir.path(), "", stages);
+    let told = ends(start(run(dir.path(), &["study.toml"])));
+    assert_eq!(told.status.code(), Some(1), "{}", stderr(&told));
+    assert!(stderr(&told).contains("made: failed: ") && stderr(&told).contains("or give the stage another"));
+    assert!(String::from_utf8_lossy(&told.stdout).contains("test accuracy"), "no table of scores");
+    let found = states(dir.path(), &["study.toml"]);
+    assert_eq!(["first", "made", "apart"].map(|stage| &found[stage].0[..]), ["done", "failed", "done"]);
+}
+
+#[test]
+fn studies_that_would_end_badly_are_refused_before_anything_is_trained() {
+    let dir = folder("");
+    let responses = |dataset: &str| {
+        let respond = format!("run = \"first\", images = \"mtl_monkey_dataset\", dataset = \"{dataset}\"");
+        format!("[[stage]]\nname = \"made\"\nrespond = {{ {respond} }}\n")
+    };
+    let neural = "[[stage]]\nname = \"neural\"\nrecipe = \"small.toml\"\nset = { data.images = \"\", mix.kind = \"long\", schedule.to_monitor = [\"v1\"] }\n";
+    for (head, stages, part) in [
+        ("", responses(".hidden"), "stage made: respond.dataset = \".hidden\""),
+        ("", responses("a/b"), "stage made: respond.dataset = \"a/b\""),
+        ("baseline = \"neural\"\n[corruptions]", neural.to_owned(), "baseline = \"neural\""),
+        ("[corruptions]\ncorruptions = []", String::new(), "[corruptions] asks for none"),
+    ] {
+        study(dir.path(), head, &stages);
+        let refused = ends(start(run(dir.path(), &["study.toml"])));
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains(part), "{}", stderr(&refused));
+        assert!(!dir.path().join("runs").exists());
+    }
+}
+
+#[test]
+fn killed_workers_are_no_mistake_of_the_user() {
+    let dir = folder("[sweep]\nseed = [1, 2]\nschedule.max_iter = [3000]\n");
+    let sweep = start(run(dir.path(), &["sweep.toml", "--workers", "2"]));
+    wait_for_runs(dir.path(), 2);
+    signal("-9", &children(sweep.id()));
+    let told = ends(sweep);
+    assert_eq!(told.status.code(), Some(1), "{}", stderr(&told));
+    assert!(stderr(&told).contains("signal: 9") && stderr(&told).contains("[N671]"), "{}", stderr(&told));
+    assert!(String::from_utf8_lossy(&told.stdout).contains("stopped"), "no table");
 }

@@ -131,6 +131,11 @@ says what differs."
 "Each process of a training on GPUs has one of its own, and NCCL, which lets them exchange gradients, refused to connect them:
 two processes have the same GPU, NCCL is not there, or machines do not reach each other. NCCL_DEBUG=WARN lets it say more, and
 NCCL_SOCKET_IFNAME names the network to use. `--device cpu` trains without it."
+    N671 1 "runs that did not end well"
+"Of the runs of a recipe or a study some failed, or a worker was killed. The table says which failed and why, whole in the lines of
+`nct run RECIPE --dry-run --json`, and so do the files of the folder .queue in the folder of runs. The others are done, and the same
+command goes on with what is left; --retry tries again what failed. A worker that was killed had no memory left most often:
+give fewer --workers."
     N701 2 "classes that do not fit"
 "The network knows other classes than the images have. `nct eval --images SET` matches classes by name, and --classes N
 lets only the first N compete."
@@ -230,6 +235,7 @@ fn of_torch(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
         () if cause.is::<ConfigError>() => Some(N301),
         () if cause.is::<DatabaseError>() => Some(N751),
         () if cause.is::<ReportError>() => Some(N401),
+        () if cause.is::<super::run::Failed>() => Some(N671),
         () => found.or_else(|| cause.downcast_ref().map(of_analysis)),
     }
 }

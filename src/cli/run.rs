@@ -7,7 +7,7 @@ mod work;
 
 use super::exit::{Usage, stop_flag};
 use super::show::{Show, out, table};
-use crate::config::Study;
+use crate::config::{Study, Work};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -57,8 +57,14 @@ pub(crate) struct Args {
     worker: Option<u16>,
 }
 
+/// Work that went wrong, of which each piece was told with its own error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Failed(String);
+
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let study = Study::read(&args.recipe, &args.set)?;
+    check(&study).map_err(|what| Usage(format!("{}: {what}", args.recipe.display())))?;
     let folder = |given: &Option<PathBuf>, own: &Option<PathBuf>, usual: &str| {
         given.clone().or_else(|| own.clone()).unwrap_or_else(|| PathBuf::from(usual))
     };
@@ -71,7 +77,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     if let Some(file) = &args.slurm {
         return slurm::write(args, &study, &place, file, show);
     }
-    let mut worker = Worker::new(&study, &place)?;
+    let mut worker = Worker::new(&study, &place, args.dry_run)?;
     if args.retry {
         worker.forget_failures()?;
     }
@@ -84,16 +90,52 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         super::exit::end_with_parent();
         return worker.work(show.prefixed(number));
     }
-    if args.workers == 1 {
+    let died = if args.workers == 1 {
         worker.work(show)?;
+        None
     } else {
-        crew::work(args, &place, &mut worker, show)?;
-    }
+        crew::work(args, &place, &mut worker, show)?
+    };
+    worker.look_anew();
     let after = statuses(&mut worker)?;
     listing(&after, args.json)?;
     summary::show(&study, &mut worker, args.json, show)?;
     summary::report(&study, &mut worker, &place, show)?;
-    verdict(&after)
+    died.map_or_else(|| verdict(&after), Err)
+}
+
+/// What is known to end badly before anything is done.
+fn check(study: &Study) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    // A hidden folder is none of the shards.
+    let is_name = |name: &str| !name.is_empty() && !name.starts_with('.') && name.chars().all(plain);
+    for stage in &study.stages {
+        if let Work::Respond(responses) = &stage.work
+            && !is_name(&responses.dataset)
+        {
+            return Err(format!(
+                "stage {}: respond.dataset = {:?}: a name has letters, digits, dots, _ and - only, and does not begin with a dot",
+                stage.name, responses.dataset
+            ));
+        }
+    }
+    let Some(suite) = &study.corruptions else { return Ok(()) };
+    if suite.corruptions.is_empty() || suite.severities.is_empty() {
+        return Err(
+            "[corruptions] asks for none: name some, or leave the list out, which means all, or the section"
+                .to_owned(),
+        );
+    }
+    if let Some(stage) = study.baseline.as_ref().and_then(|name| study.stage(name))
+        && let Work::Train(training) = &stage.work
+        && training.points.iter().any(|point| point.experiment.data.images.is_empty())
+    {
+        return Err(format!(
+            "baseline = {:?}: that stage learns no classes, so no score under [corruptions] can be relative to its; name another stage, or leave one of both out",
+            stage.name
+        ));
+    }
+    Ok(())
 }
 
 /// Every piece of work and how far it is.
@@ -131,10 +173,9 @@ fn verdict(statuses: &[(Task<'_>, Status)]) -> anyhow::Result<()> {
     let failed = count(|status| matches!(status, Status::Failed(_)));
     let left = count(|status| !status.is_settled() && !matches!(status, Status::Running));
     if failed > 0 {
-        anyhow::bail!(
-            "{failed} of {} went wrong, as the table says; --retry tries them again",
-            statuses.len()
-        );
+        let n = statuses.len();
+        let what = format!("{failed} of {n} went wrong, as the table says; --retry tries them again");
+        return Err(Failed(what).into());
     }
     if stop_flag().load(Ordering::Relaxed) {
         return Err(super::exit::Interrupted("the same command goes on".to_owned()).into());

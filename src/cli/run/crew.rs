@@ -1,12 +1,13 @@
 //! Several workers of one command: processes, because libtorch has one generator and one pool of threads in each.
 
 use super::work::{Place, Worker};
-use super::{Args, statuses};
+use super::{Args, Failed, statuses};
 use crate::cli::exit::{Usage, stop_flag};
 use crate::cli::show::{Show, tell};
 use crate::model::device;
+use std::fmt;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -22,9 +23,36 @@ pub(super) fn device(asked: &str, number: u16) -> String {
     asked.to_owned()
 }
 
+/// A worker that did not end well.
+struct Dead {
+    number: u16,
+    status: ExitStatus,
+}
+
+impl fmt::Display for Dead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {} ended with {}", self.number, self.status)
+    }
+}
+
+impl Dead {
+    /// What the command ends with: a worker's own complaint of what was asked for counts as the command's.
+    fn error(&self) -> anyhow::Error {
+        match self.status.code() {
+            Some(2) => Usage(self.to_string()).into(),
+            _ => Failed(format!("{self}; the same command goes on")).into(),
+        }
+    }
+}
+
 /// Lets workers work until nothing is left that they could do. A worker that dies is replaced as long as something gets
-/// done.
-pub(super) fn work(args: &Args, place: &Place, worker: &mut Worker<'_>, show: Show) -> anyhow::Result<()> {
+/// done; then the error of one is given.
+pub(super) fn work(
+    args: &Args,
+    place: &Place,
+    worker: &mut Worker<'_>,
+    show: Show,
+) -> anyhow::Result<Option<anyhow::Error>> {
     let settled = |worker: &mut Worker<'_>| -> anyhow::Result<(usize, usize)> {
         let all = statuses(worker)?;
         Ok((all.iter().filter(|(_, status)| status.is_settled()).count(), all.len()))
@@ -34,21 +62,18 @@ pub(super) fn work(args: &Args, place: &Place, worker: &mut Worker<'_>, show: Sh
         let died = round(args, place, show)?;
         let (after, _) = settled(worker)?;
         if stop_flag().load(Ordering::Relaxed) || died.is_empty() || after == before {
-            return match died.first() {
-                Some(what) if after == before => Err(Usage(what.clone()).into()),
-                _ => Ok(()),
-            };
+            return Ok(died.first().filter(|_| after == before).map(Dead::error));
         }
-        for what in died {
-            show.line(&format!("{what}; others take over"));
+        for dead in died {
+            show.line(&format!("{dead}; others take over"));
         }
         before = after;
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Starts all workers and waits for them; gives how those that died did.
-fn round(args: &Args, place: &Place, show: Show) -> anyhow::Result<Vec<String>> {
+/// Starts all workers and waits for them; gives those that died.
+fn round(args: &Args, place: &Place, show: Show) -> anyhow::Result<Vec<Dead>> {
     let mut children: Vec<(u16, Child)> = Vec::new();
     for number in 0..args.workers {
         children.push((number, start(args, place, number, show)?));
@@ -66,7 +91,7 @@ fn round(args: &Args, place: &Place, show: Show) -> anyhow::Result<Vec<String>> 
             match child.try_wait()? {
                 None => left.push((number, child)),
                 Some(status) if matches!(status.code(), Some(0 | 130)) => {}
-                Some(status) => died.push(format!("worker {number} ended with {status}")),
+                Some(status) => died.push(Dead { number, status }),
             }
         }
         children = left;

@@ -1,6 +1,7 @@
 //! A study's results: means and spreads over the runs of each stage.
 
 use super::work::{Place, Worker};
+use crate::cli::exit::chain;
 use crate::cli::report::{Which, told};
 use crate::cli::robustness::relative_score;
 use crate::cli::show::{Show, out, table};
@@ -29,7 +30,8 @@ pub(super) fn show(study: &Study, worker: &mut Worker<'_>, json: bool, show: Sho
         let (accuracy, correlation) = (scores("img_classification", "accuracy"), scores("v1", "correlation"));
         let robust = match (&study.corruptions, baseline) {
             (Some(suite), Some((_, baselines))) if !accuracy.is_empty() => {
-                Some(relative_score(stage, runs, baselines, suite)?)
+                let score = relative_score(stage, runs, baselines, suite);
+                score.inspect_err(|e| show.line(&format!("{stage}: no robustness score: {}", chain(e)))).ok()
             }
             _ => None,
         };

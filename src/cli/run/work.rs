@@ -8,10 +8,10 @@ use crate::cli::{eval, prepare, respond, robustness, synth, train};
 use crate::config::{Data, Experiment, Point, Responses, Study, Training, Work};
 use crate::ingest::{Color, PrepareOptions};
 use crate::runs::{Failure, Identities, Queue, Run, State, write_atomic};
-use crate::shard::ShardSet;
+use crate::shard::{ShardError, ShardSet};
 use crate::store::url_of;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -82,13 +82,17 @@ struct Ready {
 pub(super) struct Worker<'s> {
     study: &'s Study,
     place: &'s Place,
-    queue: Queue,
+    /// None for one that only looks, where nobody has worked yet or failures do not count.
+    queue: Option<Queue>,
+    only_looks: bool,
     identities: Identities,
-    /// Names of what is ready, which never change; by label.
+    /// Names of what is ready, until it is attempted; by label.
     ids: HashMap<String, String>,
     /// What is done stays done; by label.
     done: HashMap<String, PathBuf>,
     shards: Option<ShardSet>,
+    /// Labels of what went wrong and has been told.
+    told: HashSet<String>,
 }
 
 /// The data sets of `nct synth`.
@@ -132,7 +136,8 @@ impl Task<'_> {
 }
 
 impl<'s> Worker<'s> {
-    pub(super) fn new(study: &'s Study, place: &'s Place) -> anyhow::Result<Self> {
+    /// One that works, or one that `only_looks` and writes nothing.
+    pub(super) fn new(study: &'s Study, place: &'s Place, only_looks: bool) -> anyhow::Result<Self> {
         let mut shards = None;
         if let Some(url) = url_of(&place.shards) {
             if study.samples.is_some() || study.stages.iter().any(|s| matches!(s.work, Work::Respond(_))) {
@@ -141,15 +146,22 @@ impl<'s> Worker<'s> {
             }
             shards = Some(ShardSet::open(&place.shards)?);
         }
-        let (queue, identities) = (Queue::open(&place.out)?, Identities::new(&place.out));
-        Ok(Self { study, place, queue, identities, ids: HashMap::new(), done: HashMap::new(), shards })
+        let makes_queue = !only_looks || place.out.join(".queue").is_dir();
+        let queue = makes_queue.then(|| Queue::open(&place.out)).transpose()?;
+        let identities = Identities::new(&place.out);
+        let (ids, done, told) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Ok(Self { study, place, queue, only_looks, identities, ids, done, shards, told })
     }
 
-    /// Forgets what went wrong before, so that it is tried again.
+    /// Forgets what went wrong before, so that it is tried again; one that only looks sees it as if it were forgotten.
     pub(super) fn forget_failures(&mut self) -> anyhow::Result<()> {
+        if self.only_looks {
+            self.queue = None;
+        }
         for task in self.tasks() {
-            if let Ok(ready) = self.ready(&task)?
-                && let Some(claim) = self.queue.claim(&ready.id)?
+            if let Some(queue) = self.queue.clone()
+                && let Ok(ready) = self.ready(&task)?
+                && let Some(claim) = queue.claim(&ready.id)?
             {
                 claim.forget()?;
             }
@@ -179,17 +191,33 @@ impl<'s> Worker<'s> {
             Err(status) => return Ok(status),
         };
         let status = match task {
-            Task::Samples if self.has_samples() => Status::Done(self.place.shards.clone()),
+            Task::Samples if self.has_samples()? => Status::Done(self.place.shards.clone()),
             Task::Samples => Status::New,
             Task::Respond(_, responses) => self.of_responses(responses, &ready.id)?,
             Task::Train(..) => self.of_run(&ready),
         };
         if let Status::Done(path) = &status {
             self.done.insert(task.label(), path.clone());
-        } else if let Some(failure) = self.queue.failure(&ready.id)? {
+        } else if let Some(queue) = &self.queue
+            && let Some(failure) = queue.failure(&ready.id)?
+        {
+            self.told.insert(task.label());
             return Ok(Status::Failed(failure.error));
         }
         Ok(status)
+    }
+
+    /// Looks anew at what all work is of.
+    pub(super) fn look_anew(&mut self) {
+        self.tasks().iter().for_each(|task| self.forget(&task.label()));
+    }
+
+    /// Looks anew at what `label` is of: data may have been replaced.
+    fn forget(&mut self, label: &str) {
+        self.ids.remove(label);
+        if url_of(&self.place.shards).is_none() {
+            self.shards = None;
+        }
     }
 
     fn of_run(&mut self, ready: &Ready) -> Status {
@@ -210,7 +238,7 @@ impl<'s> Worker<'s> {
     }
 
     fn of_responses(&mut self, responses: &Responses, id: &str) -> anyhow::Result<Status> {
-        if self.dataset(&responses.dataset).is_none() {
+        if self.dataset(&responses.dataset)?.is_none() {
             return Ok(Status::New);
         }
         let made = std::fs::read_to_string(self.record(&responses.dataset)).unwrap_or_default();
@@ -222,7 +250,7 @@ impl<'s> Worker<'s> {
             "{}: is there already, and was made from something else; remove it, or give the stage another dataset",
             self.place.shards.join(&responses.dataset).display()
         );
-        Err(Usage(what).into())
+        Ok(Status::Failed(what))
     }
 
     /// Beside the shards, what a data set was made from.
@@ -232,7 +260,7 @@ impl<'s> Worker<'s> {
 
     /// The name of what `task` is of, and its settings; or why it cannot be begun.
     fn ready(&mut self, task: &Task<'s>) -> anyhow::Result<Result<Ready, Status>> {
-        if !matches!(task, Task::Samples) && self.study.samples.is_some() && !self.has_samples() {
+        if !matches!(task, Task::Samples) && self.study.samples.is_some() && !self.has_samples()? {
             return Ok(Err(Status::Waits("sample data".to_owned())));
         }
         match *task {
@@ -246,7 +274,7 @@ impl<'s> Worker<'s> {
                     Ok(run) => run,
                     Err(status) => return Ok(Err(status)),
                 };
-                let Some(images) = self.dataset(&responses.images) else {
+                let Some(images) = self.dataset(&responses.images)? else {
                     return Ok(Err(Status::Waits(format!("data set {}", responses.images))));
                 };
                 let id = if let Some(id) = self.ids.get(&task.label()) {
@@ -333,24 +361,42 @@ impl<'s> Worker<'s> {
     }
 
     /// Digest of a data set, if it is there.
-    fn dataset(&mut self, name: &str) -> Option<String> {
+    fn dataset(&mut self, name: &str) -> anyhow::Result<Option<String>> {
         let of = |set: &ShardSet| {
             let found = set.datasets().iter().find(|d| d.manifest().dataset == name);
             found.map(|d| d.manifest().fingerprint().to_string())
         };
         if let Some(digest) = self.shards.as_ref().and_then(of) {
-            return Some(digest);
+            return Ok(Some(digest));
         }
         if url_of(&self.place.shards).is_some() {
-            return None;
+            return Ok(None);
         }
         // Another process may have made it.
-        self.shards = if self.place.shards.is_dir() { ShardSet::open(&self.place.shards).ok() } else { None };
-        self.shards.as_ref().and_then(of)
+        self.shards = self.sets()?;
+        Ok(self.shards.as_ref().and_then(of))
     }
 
-    fn has_samples(&mut self) -> bool {
-        SAMPLES.iter().all(|name| self.dataset(name).is_some())
+    /// The data sets that are in the folder of shards, if there are any yet.
+    fn sets(&self) -> anyhow::Result<Option<ShardSet>> {
+        let root = &self.place.shards;
+        if !root.is_dir() {
+            return Ok(None);
+        }
+        match ShardSet::open(root) {
+            Ok(sets) => Ok(Some(sets)),
+            Err(ShardError::Folder { path, .. }) if path == *root => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn has_samples(&mut self) -> anyhow::Result<bool> {
+        for name in SAMPLES {
+            if self.dataset(name)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Works until nothing is left that this process could do.
@@ -360,7 +406,13 @@ impl<'s> Worker<'s> {
             let (mut worked, mut waits, mut running) = (false, false, false);
             for task in &tasks {
                 match self.status(task)? {
-                    Status::Done(_) | Status::Failed(_) => {}
+                    Status::Done(_) => {}
+                    // What was tried has been told then.
+                    Status::Failed(error) => {
+                        if self.told.insert(task.label()) {
+                            show.line(&format!("{}: failed: {error}", task.label()));
+                        }
+                    }
                     Status::Waits(_) => waits = true,
                     Status::Running => running = true,
                     Status::Stopped(_) | Status::New => {
@@ -390,8 +442,10 @@ impl<'s> Worker<'s> {
 
     /// Does a piece of work, unless another process has it. That it went wrong is recorded.
     fn attempt(&mut self, task: &Task<'s>, show: Show) -> anyhow::Result<bool> {
+        self.forget(&task.label());
         let Ok(ready) = self.ready(task)? else { return Ok(false) };
-        let Some(claim) = self.queue.claim(&ready.id)? else { return Ok(false) };
+        let Some(queue) = &self.queue else { return Ok(false) };
+        let Some(claim) = queue.claim(&ready.id)? else { return Ok(false) };
         // It may have been done, or gone wrong, between the look and the claim.
         match self.status(task)? {
             Status::Stopped(_) | Status::New => {}
@@ -403,7 +457,8 @@ impl<'s> Worker<'s> {
             Task::Respond(_, responses) => self.respond(responses, &ready.id, show),
             Task::Train(..) => self.train(&ready, show),
         };
-        match result {
+        self.forget(&task.label());
+        match result.and_then(|()| self.made(task)) {
             Ok(()) => show.line(&format!("{}: done", task.label())),
             Err(e) if e.is::<Interrupted>() || stop_flag().load(Ordering::Relaxed) => {
                 return Err(Interrupted("saved; the same command goes on".to_owned()).into());
@@ -415,6 +470,22 @@ impl<'s> Worker<'s> {
             }
         }
         Ok(true)
+    }
+
+    /// Whether what was just made is what was asked for. If it is not, making it again would not help.
+    fn made(&mut self, task: &Task<'s>) -> anyhow::Result<()> {
+        let (out, shards) = (self.place.out.display(), self.place.shards.display());
+        let what = match self.status(task)? {
+            Status::Done(_) => return Ok(()),
+            Status::New => format!("it is not in {out} or {shards}; were data replaced meanwhile?"),
+            Status::Stopped(root) => {
+                format!("{} is not whole, or lacks scores under the study's corruptions", root.display())
+            }
+            Status::Failed(what) => what,
+            Status::Waits(stage) => format!("{stage} is gone, which it needs"),
+            Status::Running => "another process trains it".to_owned(),
+        };
+        Err(Usage(format!("it was made, and is not what was asked for: {what}")).into())
     }
 
     fn train(&mut self, ready: &Ready, show: Show) -> anyhow::Result<()> {
