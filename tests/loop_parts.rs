@@ -150,7 +150,7 @@ fn representation_matching_and_rdm_prediction_add_their_losses() {
     let rdm = format!("modules.rdm_prediction={{run=\"{}\",representation=\"v1_block.7\"}}", plain.display());
     // Layers have the names that `--dry-run` lists.
     let place = matching.replace("unshared_block.3", "pool3");
-    let target = rdm.replace("lambda", "target=\"relu2_1\",lambda");
+    let target = rdm.replace("representation", "target=\"relu2_1\",representation");
     for (out, set) in [("matching", matching), ("place", &place), ("rdm", &rdm), ("target", &target)] {
         let run = train(dir.path(), out, &["schedule.max_iter=1", set]);
         let line =
@@ -162,7 +162,7 @@ fn representation_matching_and_rdm_prediction_add_their_losses() {
     }
     let same = ["matching", "place"].map(|out| tensor(&only_run(dir.path(), out), "last", FIRST));
     assert_eq!(same[0], same[1]);
-    let lacks = rdm.replace("lambda", "target=\"relu9_9\",lambda");
+    let lacks = rdm.replace("representation", "target=\"relu9_9\",representation");
     let told = output(&mut command(dir.path(), "lacks", &[&lacks]));
     assert_eq!(told.status.code(), Some(2), "{}", stderr(&told));
     assert!(stderr(&told).contains("relu9_9") && !dir.path().join("lacks").exists(), "{}", stderr(&told));

@@ -12,7 +12,7 @@ pub use queue::{Claim, Failure, Identities, Queue};
 pub use reference::reference_hash;
 pub use store::{Entry, Filter, INDEX, Listed, Order, Store};
 pub use tensorboard::EventFile;
-pub use tidy::{left_over, remove_left_over};
+pub use tidy::{RAW_RESPONSES, RAW_SAMPLES, left_over, remove_left_over};
 
 use crate::files::{temporary, write_whole};
 use serde_json::Value;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Name of the queue within a folder of runs.
 pub(super) const FOLDER: &str = ".queue";
@@ -106,12 +107,24 @@ impl Claim {
     }
 }
 
-/// Runs of a folder by what they are of: `identity` of their manifest, which never changes.
+/// Runs of a folder by what they are of: `identity` of their manifest, which is read again where that was replaced.
 #[derive(Debug)]
 pub struct Identities {
     root: PathBuf,
     /// By folder; of one without a manifest, or with one from before there were identities, none.
-    known: HashMap<String, Option<String>>,
+    known: HashMap<String, (Option<Version>, Option<String>)>,
+}
+
+/// Tells a file from the one that replaced it: when it was written, its length, and which file it is.
+type Version = (SystemTime, u64, u64);
+
+fn version(path: &Path) -> Option<Version> {
+    let found = fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    let file = std::os::unix::fs::MetadataExt::ino(&found);
+    #[cfg(not(unix))]
+    let file = 0;
+    Some((found.modified().ok()?, found.len(), file))
 }
 
 impl Identities {
@@ -126,16 +139,21 @@ impl Identities {
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let mut there: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
         there.sort_unstable();
-        let of = |name: &String| {
-            let text = fs::read_to_string(self.root.join(name).join("manifest.json")).ok()?;
+        let of = |path: &Path| {
+            let text = fs::read_to_string(path).ok()?;
             let manifest: Value = serde_json::from_str(&text).ok()?;
             manifest["identity"].as_str().map(str::to_owned)
         };
         let mut found = Vec::new();
         for name in &there {
-            let known = self.known.entry(name.clone()).or_insert_with(|| of(name));
-            if known.as_deref() == Some(identity) {
-                let path = self.root.join(name);
+            let path = self.root.join(name);
+            let manifest = path.join("manifest.json");
+            let now = version(&manifest);
+            let known = self.known.entry(name.clone()).or_default();
+            if known.0 != now || now.is_none() {
+                *known = (now, of(&manifest));
+            }
+            if known.1.as_deref() == Some(identity) {
                 let state = State::of(&path);
                 found.push((path, state));
             }
@@ -197,7 +215,9 @@ mod tests {
         let root = running.root().to_path_buf();
         drop((running, other));
         assert_eq!(identities.runs("x")[1], (root.clone(), State::Stopped));
+        write_atomic(&root.join("manifest.json"), b"{\"identity\": \"z\"}").unwrap();
+        assert_eq!((identities.runs("x").len(), identities.runs("z").len()), (1, 1), "it is another now");
         fs::remove_dir_all(root).unwrap();
-        assert_eq!(identities.runs("x").len(), 1, "a run that is gone is found no more");
+        assert_eq!(identities.runs("z").len(), 0, "a run that is gone is found no more");
     }
 }

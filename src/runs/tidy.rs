@@ -11,8 +11,10 @@ use std::time::{Duration, SystemTime};
 
 /// How the folder of a run begins while it is removed.
 const REMOVING: &str = ".removing-";
-/// How folders begin that a study makes raw data in, before it prepares them: samples, and responses.
-const RAW: [&str; 2] = [".samples-", ".responses-"];
+/// How folders begin that a study makes samples in, before it prepares them.
+pub const RAW_SAMPLES: &str = ".samples-";
+/// Likewise responses.
+pub const RAW_RESPONSES: &str = ".responses-";
 /// What changed later than so long ago may be in use by a process whose locks are not seen here.
 const OLD: Duration = Duration::from_hours(1);
 
@@ -59,7 +61,9 @@ pub fn left_over(root: &Path) -> Vec<PathBuf> {
             is_old(path) && free()
         } else {
             // Nothing in them says whose they are. Who makes them has a claim, and may read them for hours.
-            RAW.iter().any(|with| begins(with)) && is_old(path) && !any_claim.get_or_init(|| is_claimed(root))
+            [RAW_SAMPLES, RAW_RESPONSES].into_iter().any(begins)
+                && is_old(path)
+                && !any_claim.get_or_init(|| is_claimed(root))
         }
     };
     let entries = fs::read_dir(root).into_iter().flatten().flatten();

@@ -14,6 +14,7 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/native/ForeachUtils.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/view_native.h>
@@ -297,15 +298,14 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 void refuse(const std::string& name, c10::ArrayRef<c10::IValue> given) {
   if (name.rfind("aten::_fused_", 0) == 0) {
     // The parameters, their gradients and moments; after these, lists of numbers.
-    const size_t lists = name == "aten::_fused_sgd_" ? 3 : 5;
-    const auto params = given[0].toTensorVector();
-    for (const auto& list : given.slice(1, lists - 1)) {
-      const auto others = list.toTensorVector();
-      for (size_t i = 0; i < others.size(); ++i) {
-        TORCH_CHECK(others[i].strides() == params[i].strides() && others[i].scalar_type() == params[i].scalar_type(),
-                    name, ": params, grads and moments must have same dtype, device, and layout");
-      }
+    const size_t n = name == "aten::_fused_sgd_" ? 3 : 5;
+    std::vector<std::vector<at::Tensor>> lists;
+    for (const auto& list : given.slice(0, n)) {
+      if (!list.toTensorVector().empty()) lists.push_back(list.toTensorVector());
     }
+    const std::vector<at::TensorList> all(lists.begin(), lists.end());
+    TORCH_CHECK(at::native::check_fast_path_restrictions(all), name,
+                ": params, grads and moments must have same dtype, device, and layout");
   }
   if (name == "aten::native_batch_norm_backward") {
     const auto x = given[1].toTensor();

@@ -7,7 +7,7 @@ use crate::cli::show::Show;
 use crate::cli::{eval, prepare, respond, robustness, synth, train};
 use crate::config::{Data, Experiment, Point, Responses, Study, Training, Work};
 use crate::ingest::{Color, PrepareOptions};
-use crate::runs::{Failure, Identities, Queue, Run, State, write_atomic};
+use crate::runs::{Failure, Identities, Queue, RAW_RESPONSES, RAW_SAMPLES, Run, State, write_atomic};
 use crate::shard::{ShardError, ShardSet};
 use crate::store::url_of;
 use serde_json::{Value, json};
@@ -520,7 +520,7 @@ impl<'s> Worker<'s> {
 
     fn make_samples(&mut self, show: Show) -> anyhow::Result<()> {
         let Some(options) = self.study.samples else { return Ok(()) };
-        let folder = tempfile::Builder::new().prefix(".samples-").tempdir_in(&self.place.out)?;
+        let folder = tempfile::Builder::new().prefix(RAW_SAMPLES).tempdir_in(&self.place.out)?;
         let raw = folder.path().join("raw");
         synth::make(&raw, &options, show)?;
         self.prepare(&raw, show)
@@ -528,7 +528,7 @@ impl<'s> Worker<'s> {
 
     fn respond(&mut self, responses: &Responses, id: &str, show: Show) -> anyhow::Result<()> {
         let Ok(run) = self.run_of(&responses.run, None)? else { return Ok(()) };
-        let folder = tempfile::Builder::new().prefix(".responses-").tempdir_in(&self.place.out)?;
+        let folder = tempfile::Builder::new().prefix(RAW_RESPONSES).tempdir_in(&self.place.out)?;
         let raw = folder.path().join(&responses.dataset);
         let Responses { images, shuffle, layer, units, seed, .. } = responses.clone();
         respond::run(

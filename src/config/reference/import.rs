@@ -135,7 +135,9 @@ impl Writer {
             // What is not given stays as it is.
             Err(_) if value.is_null() => {}
             Err(_) => {
-                let what = format!("{key} = {value}: recipes hold no empty values, and whole numbers up to 2^63 - 1");
+                let what = format!(
+                    "{key} = {value}: recipes hold no empty values, and whole numbers up to 2^63 - 1"
+                );
                 self.refused.get_or_insert(what);
             }
         }
