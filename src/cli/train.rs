@@ -182,14 +182,13 @@ fn train_together(
         }
         return Ok(None);
     }
+    let teacher = start::teacher(experiment, &shards, selected.device)?;
     let made = || place(args, asked, experiment, resumed, begun, (&selected.note, together), &data);
     let (run, state) = together.place(made)?;
     let graphs = graphs(experiment, selected.device, show);
     // Which gradients there are is not the same in every pass, so that recorded ones leave their exchange to the end.
     let reducer = together.connect(&mut net, &objective, graphs.is_none())?;
     announce(&run, &net, &schedule, &together.note(&selected.note), show)?;
-    let teacher = experiment.modules.rdm_prediction.as_ref();
-    let teacher = teacher.map(|rdm| super::eval::load(&rdm.run, &shards, selected.device)).transpose()?;
     let recorder = recorder(args, &net, &objective, &sources, (&data, &info))?;
     let periodic = periodic(experiment, &data)?;
     let mut params = net.params().trainable();

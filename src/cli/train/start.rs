@@ -1,5 +1,6 @@
 //! What a run starts from: a network with fresh, given or partly fresh weights.
 
+use super::super::eval::load;
 use super::super::exit::Usage;
 use super::super::show::Show;
 use crate::base::{Fingerprint, Purpose, RngKey};
@@ -7,11 +8,24 @@ use crate::config::Experiment;
 use crate::model::weights::{Weights, renamed};
 use crate::model::{DataInfo, Network, device};
 use crate::runs::Run;
+use crate::shard::ShardSet;
 use crate::train::network_weights;
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::Device;
+
+/// The network of `modules.rdm_prediction`, which has the layer that is asked for.
+pub(super) fn teacher(
+    experiment: &Experiment,
+    shards: &ShardSet,
+    device: Device,
+) -> anyhow::Result<Option<Network>> {
+    let Some(rdm) = &experiment.modules.rdm_prediction else { return Ok(None) };
+    let net = load(&rdm.run, shards, device)?;
+    net.layer(rdm.target())?;
+    Ok(Some(net))
+}
 
 /// The network as training begins. `fresh` is false for a run that is gone on with, whose weights come from its
 /// checkpoint.

@@ -76,6 +76,13 @@ pub struct RdmSettings {
     pub lambda: f64,
 }
 
+impl RdmSettings {
+    /// The layer of the other network.
+    pub fn target(&self) -> &str {
+        self.target.as_deref().unwrap_or(&self.representation)
+    }
+}
+
 /// Layers that are drawn anew.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -176,9 +183,6 @@ impl Modules {
             let what = "modules.rdm_prediction needs the network of its run";
             return Err(TrainError::Settings(what.into()));
         }
-        if let (Some(rdm), Some(teacher)) = (&settings.rdm_prediction, &teacher) {
-            teacher.layer(rdm.target.as_ref().unwrap_or(&rdm.representation))?;
-        }
         let lottery = settings.lottery_ticket.as_ref().map(|s| Lottery::new(s, params)).transpose()?;
         Ok(Self { settings: settings.clone(), lottery, teacher })
     }
@@ -221,7 +225,7 @@ impl Modules {
         if let (Some(rdm), Some(teacher)) = (&self.settings.rdm_prediction, &self.teacher)
             && let Some(own) = found.next()
         {
-            let path = rdm.target.as_ref().unwrap_or(&rdm.representation);
+            let path = rdm.target();
             let first = images.narrow(0, 0, n);
             let target = tch::no_grad(|| teacher.classify_with(&first, Mode::EVAL, &[path]))?.1;
             add(similarity::rdm_distance(&own.narrow(0, 0, n), &target[0]) * rdm.lambda);
