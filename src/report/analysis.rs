@@ -202,8 +202,16 @@ fn comparison(folder: &Read<'_>) -> Result<Option<Plot>, ReportError> {
         }
         let name = |metric: &Value| text(metric).replace('_', " ");
         let names = metrics.iter().enumerate().map(|(at, metric)| (at as f64, name(metric))).collect();
-        let x = Axis { names, ..Axis::default() };
-        let y = Axis { label: format!("less {baseline}"), range: Some([0.0; 2]), ..Axis::default() };
+        // With 0, and room for what stands at the ends.
+        let points = series.iter().flat_map(|line: &Series| &line.points).filter(|point| point.y.is_finite());
+        let [low, high] = points.fold([0.0f64; 2], |[low, high], point| {
+            let ends = point.spread.unwrap_or([point.y; 2]);
+            [low.min(ends[0]), high.max(ends[1])]
+        });
+        let room = 0.05 * (high - low);
+        let x = Axis { names, range: Some([-0.5, metrics.len() as f64 - 0.5]), ..Axis::default() };
+        let range = Some([low - room, high + room]);
+        let y = Axis { label: format!("less {baseline}"), range, ..Axis::default() };
         lines.push(vec![Panel::Chart(Chart { title: String::new(), x, y, series, size: [620.0, 130.0] })]);
     }
     let words = format!(
