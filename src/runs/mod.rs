@@ -86,7 +86,7 @@ impl State {
 
     /// Of the run in this folder.
     pub fn of(root: &Path) -> Self {
-        if root.join("results.json").is_file() {
+        if root.join(RESULTS).is_file() {
             Self::Done
         } else if is_held(&root.join(".lock")) {
             Self::Running
@@ -95,6 +95,14 @@ impl State {
         } else {
             Self::Stopped
         }
+    }
+}
+
+/// Removes a file, if there is one.
+fn remove(path: &Path) -> Result<(), RunError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(RunError::io(path, "remove")(e)),
+        _ => Ok(()),
     }
 }
 
@@ -119,6 +127,8 @@ const CONFIG: &str = "config.toml";
 /// How the folder of a run begins while it is made; one that a kill left is of no use.
 pub const UNMADE: &str = ".making-";
 const METRICS: &str = "metrics.jsonl";
+/// Final scores, with which a run is done.
+const RESULTS: &str = "results.json";
 /// Why training ended, where it ended on a loss that is no number.
 const FAILURE: &str = "failure.json";
 /// Scores of suites that are evaluated while training.
@@ -216,6 +226,19 @@ impl Run {
         if self.writes { write_atomic(path, bytes) } else { Ok(()) }
     }
 
+    /// Makes checkpoint `copy` from `name`, which is replaced as a whole and never written to.
+    pub fn copy_checkpoint(&self, name: &str, copy: &str) -> Result<(), RunError> {
+        if !self.writes {
+            return Ok(());
+        }
+        let (from, to) = (self.checkpoint(name), self.checkpoint(copy));
+        let beside = to.with_extension("partial");
+        let _ = fs::remove_file(&beside);
+        // Not every file system has links.
+        let made = fs::hard_link(&from, &beside).or_else(|_| fs::copy(&from, &beside).map(drop));
+        made.and_then(|()| fs::rename(&beside, &to)).map_err(RunError::io(&to, "write"))
+    }
+
     /// Removes the checkpoints whose names begin with `prefix`, but for `kept`.
     pub fn retain_checkpoints(&self, prefix: &str, kept: &[String]) -> Result<(), RunError> {
         if !self.writes {
@@ -250,7 +273,7 @@ impl Run {
     /// Writes the final scores to `results.json`.
     pub fn results(&self, rows: &[Value]) -> Result<(), RunError> {
         let text: Vec<String> = rows.iter().map(Value::to_string).collect();
-        self.replace(&self.root.join("results.json"), format!("[{}]\n", text.join(",\n")).as_bytes())
+        self.replace(&self.root.join(RESULTS), format!("[{}]\n", text.join(",\n")).as_bytes())
     }
 
     /// All lines of metrics; a last line that a kill cut short is left out.
@@ -299,11 +322,12 @@ impl Run {
                 write_atomic(&path, kept.as_bytes())?;
             }
         }
-        let path = self.root.join(FAILURE);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(RunError::io(&path, "remove")(e)),
-            _ => Ok(()),
-        }
+        remove(&self.root.join(FAILURE))
+    }
+
+    /// Removes the final scores, of a run that is trained further.
+    pub fn forget_results(&self) -> Result<(), RunError> {
+        if self.writes { remove(&self.root.join(RESULTS)) } else { Ok(()) }
     }
 
     /// Starts a TensorBoard event file.

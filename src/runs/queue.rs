@@ -4,7 +4,7 @@
 //! On a network folder it is as good as that folder's locks: NFS from version 4 on and Lustre with `flock` have them.
 //! Results are in the run folders alone: a file here says who is at work and what went wrong, never what is done.
 
-use super::{RunError, State, write_atomic};
+use super::{RunError, State, remove, write_atomic};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -98,12 +98,7 @@ impl Claim {
 
     /// Forgets that it went wrong.
     pub fn forget(&self) -> Result<(), RunError> {
-        match fs::remove_file(&self.failed) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(RunError::io(&self.failed, "remove")(e))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.failed)
     }
 }
 

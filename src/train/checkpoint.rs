@@ -95,10 +95,10 @@ impl Trainer<'_> {
         saved.err().unwrap_or(error)
     }
 
-    /// Notes the epoch just scored as one to keep, and gives it a checkpoint of its own: before the best weights return.
-    pub(super) fn keep(&self, state: &mut TrainState, score: f64) -> Result<(), TrainError> {
+    /// Notes the epoch just scored as one to keep, and forgets those that are no longer.
+    pub(super) fn keep(&self, state: &mut TrainState, score: f64) {
         if !score.is_finite() {
-            return Ok(());
+            return;
         }
         let CheckpointSettings { keep_last, keep_best, .. } = self.checkpoints;
         state.kept.push((state.anneal.epoch, score));
@@ -112,15 +112,18 @@ impl Trainer<'_> {
             i += 1;
             i > last || by_score.contains(kept)
         });
-        let epoch = state.anneal.epoch;
-        if state.kept.iter().any(|(kept, _)| *kept == epoch) {
-            self.save_as(&format!("epoch-{epoch:04}"), state)?;
-        }
-        Ok(())
     }
 
-    /// Removes checkpoints of epochs that are no longer kept.
-    pub(super) fn forget(&self, state: &TrainState) -> Result<(), TrainError> {
+    /// Gives the epoch a checkpoint of its own, if it is kept: before the best weights return.
+    pub(super) fn save_own(&self, state: &TrainState) -> Result<(), TrainError> {
+        own(state).map_or(Ok(()), |name| self.save_as(&name, state))
+    }
+
+    /// Makes the checkpoint just saved the epoch's own too, if it `is_own`, and removes those that are no longer kept.
+    pub(super) fn keep_copies(&self, state: &TrainState, is_own: bool) -> Result<(), TrainError> {
+        if let (Some(name), true) = (own(state), is_own) {
+            self.run.copy_checkpoint(LAST, &name)?;
+        }
         let kept: Vec<String> = state.kept.iter().map(|(e, _)| format!("epoch-{e:04}")).collect();
         Ok(self.run.retain_checkpoints("epoch-", &kept)?)
     }
@@ -130,6 +133,12 @@ impl Trainer<'_> {
         tensors.extend(self.objective.params().state());
         tensors
     }
+}
+
+/// The name of the epoch's own checkpoint, if it is kept.
+fn own(state: &TrainState) -> Option<String> {
+    let epoch = state.anneal.epoch;
+    state.kept.iter().any(|(kept, _)| *kept == epoch).then(|| format!("epoch-{epoch:04}"))
 }
 
 /// Puts the weights of checkpoint `name` (`best` or `last`) into `net`.

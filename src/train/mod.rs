@@ -311,7 +311,7 @@ impl Trainer<'_> {
             if decision.is_best {
                 self.save_as(BEST, state)?;
             }
-            self.keep(state, objectives[0])?;
+            self.keep(state, objectives[0]);
             decision.restore_best
         } else {
             state.anneal.pass()
@@ -319,10 +319,11 @@ impl Trainer<'_> {
         // Of the epoch's own weights.
         self.record(state, lr, Some(tally), &scores, clock, watch)?;
         if restore_best {
+            self.save_own(state)?;
             self.restore_best()?;
         }
         self.save(state)?;
-        self.forget(state)
+        self.keep_copies(state, !restore_best)
     }
 
     /// Whether any process says so.

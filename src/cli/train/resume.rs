@@ -3,7 +3,7 @@
 use super::super::exit::{Interrupted, Usage};
 use super::{Args, identity_from};
 use crate::config::{Data, Experiment};
-use crate::runs::{Run, RunError, write_atomic};
+use crate::runs::{Run, write_atomic};
 use crate::train::{Scheduler, TrainState};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -64,8 +64,8 @@ fn manifest(run: &Run) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(&text).map_err(|e| Usage(format!("{}: {e}", path.display())))?)
 }
 
-/// Lets the folder say what is trained from here on: scores and failures of before count no more, and settings that
-/// changed (`--epochs`) are the run's own, with an identity that is true of them.
+/// Lets the folder say what is trained from here on: scores of before count no more, and settings that changed
+/// (`--epochs`) are the run's own, with an identity that is true of them.
 pub(super) fn take_up(
     run: &Run,
     (asked, data): (&Experiment, &Data<'_>),
@@ -75,14 +75,13 @@ pub(super) fn take_up(
     let config = run.root().join("config.toml");
     let before = Experiment::parse(&run.config()?, &config.display().to_string(), &[])?;
     let changed = before.to_toml() != asked.to_toml();
-    remove(&run.root().join("failure.json"))?;
     let is_over = state.is_some_and(|state| {
         let mut anneal = state.anneal.clone();
         anneal.settings.max_iter = asked.schedule.max_iter;
         anneal.is_done()
     });
     if changed || !is_over {
-        remove(&run.root().join("results.json"))?;
+        run.forget_results()?;
     }
     if !changed {
         return Ok(());
@@ -121,15 +120,6 @@ fn identity(
         return Ok(None);
     }
     identity_from(asked, data, init).map(Some)
-}
-
-fn remove(path: &Path) -> Result<(), RunError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(RunError::Io { path: path.to_path_buf(), action: "remove", source })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What is said after saving: the settings, `--epochs` too, are in the run's folder.
