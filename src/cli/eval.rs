@@ -220,7 +220,7 @@ fn evaluate_run(args: &Args, tell: &dyn Fn(&Evaluation)) -> anyhow::Result<Vec<(
     let labelled = match (&args.images, args.classes) {
         (Some(name), _) => Labelled::Other(shards.dataset(name)?),
         (None, Some(m)) => Labelled::First(m),
-        (None, None) => super::train::labelled(&experiment),
+        (None, None) => experiment.labelled(),
     };
     let evaluations = evaluations(args, &data)?;
     let info = data.info(&data.sources(Split::Train)?)?;

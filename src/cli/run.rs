@@ -7,7 +7,7 @@ mod work;
 
 use super::exit::{Usage, stop_flag};
 use super::show::{Show, out, table};
-use crate::config::{Study, Work};
+use crate::config::Study;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -64,7 +64,6 @@ pub(crate) struct Failed(String);
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let study = Study::read(&args.recipe, &args.set)?;
-    check(&study).map_err(|what| Usage(format!("{}: {what}", args.recipe.display())))?;
     let folder = |given: &Option<PathBuf>, own: &Option<PathBuf>, usual: &str| {
         given.clone().or_else(|| own.clone()).unwrap_or_else(|| PathBuf::from(usual))
     };
@@ -102,40 +101,6 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     summary::show(&study, &mut worker, args.json, show)?;
     summary::report(&study, &mut worker, &place, show)?;
     died.map_or_else(|| verdict(&after), Err)
-}
-
-/// What is known to end badly before anything is done.
-fn check(study: &Study) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    // A hidden folder is none of the shards.
-    let is_name = |name: &str| !name.is_empty() && !name.starts_with('.') && name.chars().all(plain);
-    for stage in &study.stages {
-        if let Work::Respond(responses) = &stage.work
-            && !is_name(&responses.dataset)
-        {
-            return Err(format!(
-                "stage {}: respond.dataset = {:?}: a name has letters, digits, dots, _ and - only, and does not begin with a dot",
-                stage.name, responses.dataset
-            ));
-        }
-    }
-    let Some(suite) = &study.corruptions else { return Ok(()) };
-    if suite.corruptions.is_empty() || suite.severities.is_empty() {
-        return Err(
-            "[corruptions] asks for none: name some, or leave the list out, which means all, or the section"
-                .to_owned(),
-        );
-    }
-    if let Some(stage) = study.baseline.as_ref().and_then(|name| study.stage(name))
-        && let Work::Train(training) = &stage.work
-        && training.points.iter().any(|point| point.experiment.data.images.is_empty())
-    {
-        return Err(format!(
-            "baseline = {:?}: that stage learns no classes, so no score under [corruptions] can be relative to its; name another stage, or leave one of both out",
-            stage.name
-        ));
-    }
-    Ok(())
 }
 
 /// Every piece of work and how far it is.

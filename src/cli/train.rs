@@ -11,7 +11,7 @@ use super::eval::score_table;
 use super::exit::stop_flag;
 use super::show::{Bar, Show, out};
 use crate::base::{Split, Task};
-use crate::config::{ConfigError, Data, Experiment, Labelled};
+use crate::config::{ConfigError, Data, Experiment};
 use crate::eval::{Detail, Evaluation, FinalSettings, evaluate, rows, write_tables};
 use crate::load::Source;
 use crate::model::{DataInfo, Mode, Network, device};
@@ -262,7 +262,7 @@ fn objective(experiment: &Experiment, sources: &[Source], device: Device) -> Obj
 /// The suites between epochs, if there are any; that there are data for them is better known before training.
 fn periodic<'a>(experiment: &Experiment, data: &'a Data<'_>) -> anyhow::Result<Option<Periodic<'a>>> {
     let Some(every) = &experiment.evaluation.every else { return Ok(None) };
-    let labelled = labelled(experiment);
+    let labelled = experiment.labelled();
     let periodic = Periodic {
         epochs: every.epochs,
         noise: every.noise(),
@@ -282,7 +282,7 @@ fn evaluate_at_end(
     args: &Args,
     show: Show,
 ) -> anyhow::Result<Vec<Value>> {
-    let labelled = labelled(experiment);
+    let labelled = experiment.labelled();
     let tell = |e: &Evaluation| {
         let stop = stop_flag().load(Ordering::Relaxed);
         if net.group().map_or(Ok(stop), |group| group.any(stop))? {
@@ -337,14 +337,6 @@ fn final_settings(experiment: &Experiment) -> FinalSettings {
         add_final_train_eval: experiment.evaluation.add_final_train_eval,
         add_final_val_eval: experiment.evaluation.add_final_val_eval,
         add_final_test_eval: experiment.evaluation.add_final_test_eval,
-    }
-}
-
-/// The classes that compete in final evaluations.
-pub(crate) fn labelled(experiment: &Experiment) -> Labelled<'static> {
-    match experiment.evaluation.return_classification_subset {
-        0 => Labelled::Own,
-        m => Labelled::First(m as usize),
     }
 }
 

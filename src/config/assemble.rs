@@ -242,10 +242,7 @@ impl<'a> Data<'a> {
 
     /// Whether there are data for every evaluation: better known before training than after it.
     pub fn check_evaluations(&self, evaluations: &[Evaluation]) -> Result<(), DataError> {
-        let labelled = match self.experiment.evaluation.return_classification_subset {
-            0 => Labelled::Own,
-            m => Labelled::First(m as usize),
-        };
+        let labelled = self.experiment.labelled();
         evaluations.iter().try_for_each(|e| self.evaluator_of(e, labelled).map(drop))
     }
 
@@ -339,6 +336,16 @@ fn budget(experiment: &Experiment, processes: u32) -> Budget {
 
 /// Enough for the blocks that several threads read in order.
 pub(super) const READ_ONCE_BYTES: u64 = 64 << 20;
+
+impl Experiment {
+    /// The classes that compete in final evaluations.
+    pub fn labelled(&self) -> Labelled<'static> {
+        match self.evaluation.return_classification_subset {
+            0 => Labelled::Own,
+            m => Labelled::First(m as usize),
+        }
+    }
+}
 
 impl<'a> Labelled<'a> {
     /// The set to show, and the classes to score, of a network trained on `trained`. With `input_size`, a part of

@@ -369,6 +369,11 @@ impl MixSettings {
     }
 }
 
+/// Whether a name can be that of a folder everywhere.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
 impl Experiment {
     /// Reads a recipe that is one run, then applies `key.path=value` overrides.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
@@ -423,8 +428,7 @@ impl Experiment {
             let what = "data.neural_labels needs labelled images, whose classes they are, and a neural set";
             return Err(what.into());
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if self.name.is_empty() || !self.name.chars().all(plain) {
+        if !is_name(&self.name) {
             return Err(format!("name = {:?}: a name has letters, digits, dots, _ and - only", self.name));
         }
         self.mix.mix()?;

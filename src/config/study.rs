@@ -1,7 +1,7 @@
 //! Studies: several recipes in one file, trained one after another or at the same time, with what connects them.
 
 use super::recipe::{line_of, read, table, with_suggestion};
-use super::{ConfigError, Point, Recipe};
+use super::{ConfigError, Point, Recipe, is_name};
 use crate::base::Split;
 use crate::corruption::words::{all_severities, imagenet, name, names};
 use crate::corruption::{Corruption, Profile, Severity};
@@ -224,7 +224,9 @@ impl Study {
                 line_of(&text, &path).map_or_else(|| origin.clone(), |n| format!("{origin}, line {n}"));
             ConfigError::new(place, format!("{path}: {}", with_suggestion(e.inner().message())))
         })?;
-        file.study(&origin, path.parent().unwrap_or(Path::new("")), overrides)
+        let study = file.study(&origin, path.parent().unwrap_or(Path::new("")), overrides)?;
+        study.check().map_err(|what| ConfigError::new(&origin, what))?;
+        Ok(study)
     }
 
     fn of_recipe(recipe: &Recipe, overrides: &[String]) -> Result<Self, ConfigError> {
@@ -241,6 +243,38 @@ impl Study {
             report: None,
             stages: vec![Stage { name, work }],
         })
+    }
+
+    /// What is known to end badly before anything is done.
+    fn check(&self) -> Result<(), String> {
+        for stage in &self.stages {
+            if let Work::Respond(responses) = &stage.work
+                // A hidden folder is none of the shards.
+                && (!is_name(&responses.dataset) || responses.dataset.starts_with('.'))
+            {
+                return Err(format!(
+                    "stage {}: respond.dataset = {:?}: a name has letters, digits, dots, _ and - only, and does not begin with a dot",
+                    stage.name, responses.dataset
+                ));
+            }
+        }
+        let Some(suite) = &self.corruptions else { return Ok(()) };
+        if suite.corruptions.is_empty() || suite.severities.is_empty() {
+            return Err(
+                "[corruptions] asks for none: name some, or leave the list out, which means all, or the section"
+                    .to_owned(),
+            );
+        }
+        if let Some(stage) = self.baseline.as_ref().and_then(|name| self.stage(name))
+            && let Work::Train(training) = &stage.work
+            && training.points.iter().any(|point| point.experiment.data.images.is_empty())
+        {
+            return Err(format!(
+                "baseline = {:?}: that stage learns no classes, so no score under [corruptions] can be relative to its; name another stage, or leave one of both out",
+                stage.name
+            ));
+        }
+        Ok(())
     }
 
     /// The stage called `name`.

@@ -87,5 +87,5 @@ fn quoted(path: &Path) -> anyhow::Result<String> {
     let Some(text) = path.to_str() else {
         return Err(Usage(format!("{}: a name that a script cannot hold", path.display())).into());
     };
-    Ok(format!("'{}'", text.replace('\'', r"'\''")))
+    Ok(word(text))
 }
