@@ -130,17 +130,30 @@ impl Store {
 
     /// Takes in what has changed in the folders since the last time.
     fn follow(&mut self) -> rusqlite::Result<()> {
-        let version: i64 = self.index.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        let known = if version == VERSION { known(&self.index)? } else { HashMap::new() };
-        let Changes { found: changed, gone, unreadable } = read::changes(&self.root, &known);
+        while !self.look().and_then(|look| self.take_in(look))? {}
+        Ok(())
+    }
+
+    /// What has changed in the folders since the index was made or last followed them.
+    fn look(&self) -> rusqlite::Result<Look> {
+        let current = is_current(&self.index)?;
+        let known = if current { known(&self.index)? } else { HashMap::new() };
+        Ok(Look { current, changes: read::changes(&self.root, &known) })
+    }
+
+    /// Takes in what a look has found; false if the index is not as it was then, so that it takes another look.
+    fn take_in(&mut self, look: Look) -> rusqlite::Result<bool> {
+        let Changes { found, gone, unreadable } = look.changes;
         self.unreadable = unreadable;
-        if version == VERSION && changed.is_empty() && gone.is_empty() {
-            return Ok(());
+        if look.current && found.is_empty() && gone.is_empty() {
+            return Ok(true);
         }
         let change = self.index.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // Another process may have made it meanwhile.
-        let version: i64 = change.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version != VERSION {
+        if !is_current(&change)? {
+            // Another process makes it anew: what is only a change to the old one would be all of the new one.
+            if look.current {
+                return Ok(false);
+            }
             change.execute_batch(TABLES)?;
             change.pragma_update(None, "user_version", VERSION)?;
         }
@@ -148,7 +161,7 @@ impl Store {
         for folder in &gone {
             forget(&change, folder)?;
         }
-        for found in &changed {
+        for found in &found {
             forget(&change, &found.folder)?;
             insert(&change, found, &mut names)?;
         }
@@ -157,8 +170,21 @@ impl Store {
             "DELETE FROM name WHERE NOT EXISTS (SELECT 1 FROM entry WHERE entry.key = name.id)",
             [],
         )?;
-        change.commit()
+        change.commit()?;
+        Ok(true)
     }
+}
+
+/// A look at the folders of runs, and at the index they are compared with.
+struct Look {
+    /// Whether the index was of this version, so that the changes are to what it holds; else they are all there is.
+    current: bool,
+    changes: Changes,
+}
+
+/// Whether the index has this version's tables.
+fn is_current(index: &Connection) -> rusqlite::Result<bool> {
+    index.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map(|version| version == VERSION)
 }
 
 fn is_unwritable(e: &rusqlite::Error) -> bool {
@@ -234,6 +260,27 @@ mod tests {
     use super::*;
     use crate::runs::Run;
     use serde_json::json;
+
+    #[test]
+    fn changes_to_an_index_that_another_process_makes_anew_are_not_all_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Run::create(dir.path(), "old", "seed = 3", &json!({})).unwrap().root().to_path_buf();
+        fs::write(old.join("results.json"), "[]").unwrap();
+        let long_ago = std::time::SystemTime::now() - Duration::from_mins(1);
+        fs::File::open(&old).unwrap().set_modified(long_ago).unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        Run::create(dir.path(), "new", "seed = 4", &json!({})).unwrap();
+        let look = store.look().unwrap();
+        let found: Vec<&str> = look.changes.found.iter().map(|found| found.name.as_str()).collect();
+        assert!(found.len() == 1 && found[0].ends_with("new"), "only the new one is a change: {found:?}");
+        let other = Store::open(dir.path()).unwrap();
+        other.index.execute_batch("PRAGMA user_version = 0").unwrap();
+        let all = |store: &Store| store.list(&[], &[], None).unwrap().len();
+        assert!(!store.take_in(look).unwrap());
+        assert_eq!(all(&other), 2, "nobody saw a part of it");
+        store.follow().unwrap();
+        assert_eq!(all(&store), 2);
+    }
 
     #[test]
     fn an_index_that_can_no_longer_be_written_goes_on_in_memory() {
