@@ -248,7 +248,8 @@ fn swept(sweep: &Value) -> Result<Vec<(String, Vec<Value>)>, String> {
             || format!("sweep.{prefix}: expected a list of values, or {{ from = 0, to = 4, step = 1 }}");
         match value {
             Value::Array(values) if !values.is_empty() => found.push((prefix.to_owned(), values.clone())),
-            Value::Table(range) if range.contains_key("from") => {
+            // A list there is of a setting that is called so, such as `init.from`.
+            Value::Table(range) if range.get("from").is_some_and(|from| !from.is_array()) => {
                 found.push((prefix.to_owned(), span(range).ok_or_else(wrong)?));
             }
             Value::Table(inner) => {
@@ -391,6 +392,15 @@ mod tests {
         let floats =
             Recipe::parse("[sweep]\noptimizer.lr = { from = 0.1, to = 0.3, step = 0.1 }\n", "x").unwrap();
         assert_eq!(floats.points(&["optimizer.kind=sgd".to_owned()]).unwrap().len(), 3);
+        let weights = Recipe::parse("[sweep]\ninit.from = [\"a.pth\", \"b.pth\"]\n", "x").unwrap();
+        let from = |point: Point| point.experiment.init.from.display().to_string();
+        let found: Vec<String> = weights
+            .points(&["optimizer.kind=sgd".to_owned(), "optimizer.lr=0.1".to_owned()])
+            .unwrap()
+            .into_iter()
+            .map(from)
+            .collect();
+        assert_eq!(found, ["a.pth", "b.pth"], "a setting that is called as the start of a range");
         for bad in [
             "seed = 3",
             "seed = []",
