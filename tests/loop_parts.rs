@@ -216,6 +216,34 @@ fn lottery_tickets_stay_pruned_and_go_on_after_an_interruption() {
 }
 
 #[test]
+fn early_stopping_ends_a_lottery_ticket_and_the_last_one_ends_the_run() {
+    let dir = shards();
+    let sets = [
+        "modules.lottery_ticket={rounds=2,round_length=40,percent_to_prune=75}",
+        "schedule.max_iter=90",
+        "schedule.lr_decay_steps=1",
+        "schedule.patience=0",
+        // Nothing is so much better.
+        "schedule.threshold=1000",
+        "schedule.scheduler=\"none\"",
+        "schedule.lr_warmup=1",
+    ];
+    let run = train(dir.path(), "runs", &sets);
+    let of_epochs: Vec<Value> = metrics(&run).into_iter().filter(|line| line["task"] == "v1").collect();
+    let of = |key: &str| -> Vec<f64> { of_epochs.iter().map(|line| line[key].as_f64().unwrap()).collect() };
+    let (alive, rates) = (of("weights_alive"), of("lr"));
+    // A ticket's first scores count as better than none; the network that was not trained has some already.
+    assert_eq!(of("epoch"), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert!(
+        alive.iter().zip([1.0, 1.0, 0.5, 0.5, 0.25, 0.25]).all(|(a, b)| (a - b).abs() < 0.01),
+        "{alive:?}"
+    );
+    // Every ticket is warmed up.
+    assert!(rates[1] < rates[3] / 2.0 && rates[1] == rates[2] && rates[2] == rates[4], "{rates:?}");
+    assert!(run.join("results.json").is_file());
+}
+
+#[test]
 fn epochs_keep_their_own_weights_where_the_best_ones_return() {
     let dir = shards();
     let sets =

@@ -175,7 +175,16 @@ pub struct Anneal {
     best_score: Option<f64>,
     plateau_best: Option<f64>,
     plateau_bad: u32,
+    /// How often training began again with weights from the beginning.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Epochs that were done when it last did.
+    #[serde(default)]
+    pub begun: u32,
 }
+
+/// The phase of a network whose scores are no numbers.
+const FAILED: u32 = u32::MAX;
 
 impl Anneal {
     /// Starts at learning rate `lr` with the objectives of the untrained network.
@@ -193,6 +202,8 @@ impl Anneal {
             best_score: None,
             plateau_best: None,
             plateau_bad: 0,
+            restarts: 0,
+            begun: 0,
         };
         if anneal.best.is_some() {
             anneal.plateau(objectives[0]);
@@ -207,9 +218,14 @@ impl Anneal {
 
     /// Starts over with learning rate `lr` for a network whose weights went back to their beginning; epochs count on.
     pub fn begin_again(&mut self, lr: f64) {
-        let epoch = self.epoch;
+        let (epoch, restarts) = (self.epoch, self.restarts + 1);
         *self = Self::start(&self.settings.clone(), lr, &[f64::NAN]);
-        self.epoch = epoch;
+        (self.epoch, self.begun, self.restarts) = (epoch, epoch, restarts);
+    }
+
+    /// Whether early stopping has ended training before its last epoch.
+    pub fn is_out_of_patience(&self) -> bool {
+        self.is_done() && self.epoch < self.settings.max_iter && self.phase != FAILED
     }
 
     /// Whether the epoch to come ends with an evaluation.
@@ -238,7 +254,7 @@ impl Anneal {
     pub fn next(&mut self, objectives: &[f64]) -> Decision {
         self.epoch += 1;
         if objectives.iter().any(|o| !o.is_finite()) {
-            self.phase = self.settings.lr_decay_steps;
+            self.phase = FAILED;
             let restore_best = self.settings.restore_best && self.best_epoch > 0;
             return Decision { lr: self.lr, is_best: false, restore_best, stop: true };
         }

@@ -3,7 +3,7 @@
 use super::guard::guarded;
 use super::step::Tally;
 use super::unread::Unread;
-use super::{TrainError, Trainer};
+use super::{Anneal, TrainError, Trainer};
 use crate::load::{Loader, Step};
 use std::time::Instant;
 
@@ -44,7 +44,9 @@ impl Trainer<'_> {
     /// # Errors
     /// Those of training; a schedule without updates.
     pub fn measure(&mut self, warm_up: u64, updates: u64) -> Result<Measured, TrainError> {
-        let (lr, end) = (self.optimizer.start_lr(), warm_up + updates.max(1));
+        // As in the first epoch.
+        let anneal = Anneal::start(&self.anneal, self.optimizer.start_lr(), &[f64::NAN]);
+        let end = warm_up + updates.max(1);
         let (mut tally, mut last) = (Tally::default(), None);
         let mut found = Measured {
             seconds: Vec::new(),
@@ -59,7 +61,7 @@ impl Trainer<'_> {
             let before = loader.times().waited;
             let Some(step) = loader.next() else { break };
             let step = step?;
-            guarded(|| self.step(&step, lr, (&mut tally, &mut unread), false))?;
+            guarded(|| self.step(&step, &anneal, (&mut tally, &mut unread), false))?;
             made += 1;
             // Updates whose losses are read together are measured together.
             if unread.is_empty() || number + 1 == warm_up || number + 1 == end {

@@ -256,7 +256,7 @@ impl Trainer<'_> {
             Some(state) => self.resume(state)?,
             None => self.start(watch)?,
         };
-        while !state.anneal.is_done() {
+        while !self.modules.settings().is_over(&state.anneal) {
             let started = Instant::now();
             self.before_epoch(&mut state)?;
             let (tally, mut clock) = self.epoch(&mut state, watch)?;
@@ -286,7 +286,7 @@ impl Trainer<'_> {
         }
         let key = RngKey::new(self.seed, Purpose::Reset, 0);
         tch::manual_seed(key.word(0, state.step) as i64);
-        if self.modules.before_epoch(epoch, self.net)? {
+        if self.modules.before_epoch(&state.anneal, self.net)? {
             // Training begins again, with what pruning has left.
             self.optimizer.reset();
             state.anneal.begin_again(self.optimizer.start_lr());
@@ -337,9 +337,15 @@ impl Trainer<'_> {
 
     /// Learning rate of the first update of the epoch under way or just done.
     fn epoch_rate(&self, state: &TrainState) -> f64 {
-        let first = self.schedule.first_step(state.anneal.epoch + 1).0;
-        let steps = self.schedule.steps_per_epoch();
-        rate(&self.anneal, self.optimizer.start_lr(), state.anneal.lr, first, steps)
+        self.rate(&state.anneal, self.schedule.first_step(state.anneal.epoch + 1).0)
+    }
+
+    /// Learning rate of update `step`. What pruning has left begins with the first update that it has.
+    fn rate(&self, anneal: &Anneal, step: u64) -> f64 {
+        let left = self.anneal.max_iter.saturating_sub(anneal.begun);
+        let steps = (self.schedule.steps_per_epoch(), self.modules.settings().epochs(anneal, left));
+        let step = step - self.schedule.first_step(anneal.begun + 1).0;
+        rate(&self.anneal, self.optimizer.start_lr(), anneal.lr, step, steps)
     }
 
     /// Scores the untrained network: epoch 0.
@@ -378,7 +384,7 @@ impl Trainer<'_> {
             let next = step.plan.step.0 + 1;
             let saves = self.checkpoints.every_updates.is_some_and(|n| next.is_multiple_of(n)) && next < end;
             let made = guarded(|| {
-                let stops = self.step(&step, state.anneal.lr, (&mut tally, &mut unread), stop)?;
+                let stops = self.step(&step, &state.anneal, (&mut tally, &mut unread), stop)?;
                 let reads = stops || saves || next == end;
                 Ok(reads && self.catch_up(&mut tally, &mut unread, stop)? || stops)
             });

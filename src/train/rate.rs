@@ -5,13 +5,19 @@ use super::{AnnealSettings, Scheduler};
 use std::f64::consts::PI;
 
 /// Learning rate of update `step` (from 0) of an epoch whose rate is `epoch_lr`, in a run that starts at
-/// `start_lr` and has `steps_per_epoch` updates an epoch.
+/// `start_lr` and has `steps_per_epoch` updates an epoch and so many epochs.
 ///
-/// `cosine` and `one_cycle` equal PyTorch's `CosineAnnealingLR` and `OneCycleLR` stepped once an update over
-/// `max_iter` epochs, with PyTorch's defaults (`pct_start` 0.3, `div_factor` 25, `final_div_factor` 1e4).
+/// `cosine` and `one_cycle` equal PyTorch's `CosineAnnealingLR` and `OneCycleLR` stepped once an update over all
+/// epochs, with PyTorch's defaults (`pct_start` 0.3, `div_factor` 25, `final_div_factor` 1e4).
 /// Unlike `OneCycleLR` by default, momentum stays as it is.
-pub fn rate(settings: &AnnealSettings, start_lr: f64, epoch_lr: f64, step: u64, steps_per_epoch: u64) -> f64 {
-    let total = u64::from(settings.max_iter) * steps_per_epoch;
+pub fn rate(
+    settings: &AnnealSettings,
+    start_lr: f64,
+    epoch_lr: f64,
+    step: u64,
+    (steps_per_epoch, epochs): (u64, u32),
+) -> f64 {
+    let total = u64::from(epochs) * steps_per_epoch;
     let lr = match settings.scheduler {
         Scheduler::Cosine => cosine(start_lr, settings.min_lr, step as f64 / total.max(1) as f64),
         Scheduler::OneCycle => return one_cycle(start_lr, step, total),
@@ -54,7 +60,7 @@ mod tests {
             let settings =
                 AnnealSettings { scheduler, min_lr: 1e-4, max_iter: 4, ..AnnealSettings::default() };
             for (step, expected) in vector["rates"].as_array().unwrap().iter().enumerate() {
-                let found = rate(&settings, 0.1, 0.1, step as u64, 10);
+                let found = rate(&settings, 0.1, 0.1, step as u64, (10, 4));
                 let expected = expected.as_f64().unwrap();
                 assert!(
                     (found - expected).abs() < 1e-12,
@@ -68,7 +74,7 @@ mod tests {
     fn the_warm_up_rises_evenly_and_then_leaves_the_rate_alone() {
         let settings =
             AnnealSettings { lr_warmup: 0.5, scheduler: Scheduler::None, ..AnnealSettings::default() };
-        let rates: Vec<f64> = (0..7).map(|step| rate(&settings, 0.1, 0.1, step, 8)).collect();
+        let rates: Vec<f64> = (0..7).map(|step| rate(&settings, 0.1, 0.1, step, (8, 100))).collect();
         let expected = [0.025, 0.05, 0.075, 0.1, 0.1, 0.1, 0.1];
         assert!(rates.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{rates:?}");
     }

@@ -6,7 +6,7 @@
 //! are exchanged in the last backward pass, and losses after it, so that all processes know and decide the same.
 
 use super::unread::{Unread, Update, Values};
-use super::{Nonfinite, TrainError, Trainer, rate};
+use super::{Anneal, Nonfinite, TrainError, Trainer};
 use crate::base::{Purpose, RngKey, Task};
 use crate::eval::images_of;
 use crate::load::{Batch, Step, Targets};
@@ -161,13 +161,13 @@ impl Trainer<'_> {
     pub(super) fn step(
         &mut self,
         step: &Step,
-        epoch_lr: f64,
+        anneal: &Anneal,
         (tally, unread): (&mut Tally, &mut Unread),
         stop: bool,
     ) -> Result<bool, TrainError> {
         // A forward pass moves running statistics, which a skipped update must not.
         let buffers = (self.nonfinite == Nonfinite::Skip).then(|| self.net.params().buffers());
-        let (given, seed) = self.gradients(step, epoch_lr)?;
+        let (given, seed) = self.gradients(step, anneal)?;
         let update = Update::new(step, &given, self.optimizer.counts())?;
         if self.reads_late() {
             let group = self.net.group();
@@ -220,15 +220,14 @@ impl Trainer<'_> {
 
     /// Forward and backward passes of all batches. Torch's generator is reseeded first, so that dropout and readout
     /// positions are a function of the seed and the step; gives that seed.
-    fn gradients(&mut self, step: &Step, epoch_lr: f64) -> Result<(Vec<Given>, i64), TrainError> {
+    fn gradients(&mut self, step: &Step, anneal: &Anneal) -> Result<(Vec<Given>, i64), TrainError> {
         let number = step.plan.step.0;
         let reset = RngKey::new(self.seed, Purpose::Reset, 0).word(1, number);
         tch::manual_seed(reset as i64);
         self.modules.before_step(number, self.net)?;
         let seed = RngKey::new(self.seed, Purpose::Step, 0).word(0, number) as i64;
         tch::manual_seed(seed);
-        let steps = self.schedule.steps_per_epoch();
-        self.optimizer.set_lr(rate(&self.anneal, self.optimizer.start_lr(), epoch_lr, number, steps));
+        self.optimizer.set_lr(self.rate(anneal, number));
         self.optimizer.zero_grad()?;
         let mut given = Vec::with_capacity(step.batches.len());
         let mut graphs = self.graphs.take();

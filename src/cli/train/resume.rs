@@ -78,7 +78,7 @@ pub(super) fn take_up(
     let is_over = state.is_some_and(|state| {
         let mut anneal = state.anneal.clone();
         anneal.settings.max_iter = asked.schedule.max_iter;
-        anneal.is_done()
+        asked.modules.is_over(&anneal)
     });
     if changed || !is_over {
         run.forget_results()?;

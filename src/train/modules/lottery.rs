@@ -1,7 +1,7 @@
 //! Lottery tickets: train, prune the smallest weights, return the others to their initial values, train again
 //! (Frankle and Carbin, "The lottery ticket hypothesis", 2019; spec/trainer 3.8).
 
-use super::super::TrainError;
+use super::super::{Anneal, TrainError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 pub struct LotterySettings {
     /// How often is pruned.
     pub rounds: u32,
-    /// Epochs of training before each pruning, and after the last one.
+    /// Epochs of training before each pruning; fewer if early stopping ends them.
     pub round_length: u32,
     /// How much of the weights is gone at the end, in percent; each round removes the same share of what is left.
     pub percent_to_prune: f64,
@@ -52,11 +52,15 @@ impl LotterySettings {
         Ok(())
     }
 
-    /// The round whose pruning comes before `epoch`, counted from 1.
-    pub(super) fn round_before(&self, epoch: u32) -> Option<u32> {
-        let done = epoch.saturating_sub(1);
-        let round = done / self.round_length;
-        (done.is_multiple_of(self.round_length) && (1..=self.rounds).contains(&round)).then_some(round)
+    /// Whether the next epoch begins with a pruning: the ticket has had its epochs, or early stopping has ended them.
+    pub(super) fn is_due(&self, anneal: &Anneal) -> bool {
+        let over = anneal.epoch - anneal.begun >= self.round_length || anneal.is_out_of_patience();
+        anneal.restarts < self.rounds && anneal.epoch < anneal.settings.max_iter && over
+    }
+
+    /// Epochs that the ticket in training has at most, of the `left` that the run has.
+    pub(super) fn epochs(&self, anneal: &Anneal, left: u32) -> u32 {
+        if anneal.restarts < self.rounds { self.round_length.min(left) } else { left }
     }
 
     /// Share of the living weights that a round removes.
@@ -186,6 +190,7 @@ fn shuffled(values: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::AnnealSettings;
 
     fn tensor(values: &[f32]) -> Tensor {
         Tensor::from_slice(values).set_requires_grad(true)
@@ -236,8 +241,34 @@ mod tests {
             ..LotterySettings::default()
         };
         assert!((settings.share() - 0.5).abs() < 1e-12);
-        let due: Vec<u32> = (1..40).filter(|&epoch| settings.round_before(epoch).is_some()).collect();
-        assert_eq!(due, [6, 11, 16]);
+        // The epochs after which is pruned, the last one, and the epochs that each ticket may have; scores rise, or are
+        // as they were after the first epoch of a ticket.
+        let rounds = |rises: bool, max_iter: u32| {
+            let anneal =
+                AnnealSettings { patience: 1, lr_decay_steps: 1, max_iter, ..AnnealSettings::default() };
+            let mut anneal = Anneal::start(&anneal, 0.1, &[0.0]);
+            let (mut due, mut epochs) = (Vec::new(), Vec::new());
+            loop {
+                if settings.is_due(&anneal) {
+                    due.push(anneal.epoch);
+                    anneal.begin_again(0.1);
+                }
+                if anneal.is_done() {
+                    return (due, anneal.epoch, epochs);
+                }
+                if anneal.epoch == anneal.begun {
+                    epochs.push(settings.epochs(&anneal, max_iter - anneal.begun));
+                }
+                anneal.next(&[if rises { f64::from(anneal.epoch) } else { 1.0 }]);
+            }
+        };
+        assert_eq!(rounds(true, 40), (vec![5, 10, 15], 40, vec![5, 5, 5, 25]));
+        assert_eq!(rounds(false, 40), (vec![3, 6, 9], 12, vec![5, 5, 5, 31]));
+        assert_eq!(rounds(true, 7), (vec![5], 7, vec![5, 2]), "a run that was made shorter");
+        // A network that is broken is not pruned.
+        let mut broken = Anneal::start(&AnnealSettings::default(), 0.1, &[0.0]);
+        broken.next(&[f64::NAN]);
+        assert!(broken.is_done() && !settings.is_due(&broken));
         assert!(settings.check(15).unwrap_err().contains("max_iter") && settings.check(16).is_ok());
     }
 }

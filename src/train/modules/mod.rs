@@ -6,7 +6,7 @@ mod similarity;
 
 pub use lottery::LotterySettings;
 
-use super::TrainError;
+use super::{Anneal, TrainError};
 use crate::load::AugmentSettings;
 use crate::model::{Mode, ModelError, Network};
 use lottery::Lottery;
@@ -154,6 +154,16 @@ impl ModuleSettings {
         self.readout_reset.as_ref().map_or(Ok(()), |reset| net.can_reset(&names(&reset.layers)))
     }
 
+    /// Whether there is nothing left to train: early stopping ends a lottery ticket, and only the last one ends the run.
+    pub fn is_over(&self, anneal: &Anneal) -> bool {
+        anneal.is_done() && !self.lottery_ticket.as_ref().is_some_and(|lottery| lottery.is_due(anneal))
+    }
+
+    /// Epochs that training has at most before it ends or begins again, of the `left` that the run has.
+    pub(super) fn epochs(&self, anneal: &Anneal, left: u32) -> u32 {
+        self.lottery_ticket.as_ref().map_or(left, |lottery| lottery.epochs(anneal, left))
+    }
+
     /// Layers whose output enters a loss.
     fn representations(&self) -> Vec<&str> {
         let matching = self.representation_matching.iter().map(|m| m.representation.as_str());
@@ -185,6 +195,11 @@ impl Modules {
         }
         let lottery = settings.lottery_ticket.as_ref().map(|s| Lottery::new(s, params)).transpose()?;
         Ok(Self { settings: settings.clone(), lottery, teacher })
+    }
+
+    /// Which there are.
+    pub(super) fn settings(&self) -> &ModuleSettings {
+        &self.settings
     }
 
     /// Paths of the representations that [`Self::loss`] wants.
@@ -233,8 +248,9 @@ impl Modules {
         Ok(total)
     }
 
-    /// Before the first update of `epoch`. Says whether the weights went back to their beginning.
-    pub(super) fn before_epoch(&mut self, epoch: u32, net: &Network) -> Result<bool, TrainError> {
+    /// Before the first update of the epoch to come. Says whether the weights went back to their beginning.
+    pub(super) fn before_epoch(&mut self, anneal: &Anneal, net: &Network) -> Result<bool, TrainError> {
+        let epoch = anneal.epoch + 1;
         if let Some(reset) = &self.settings.readout_reset {
             let due = |n: u32| epoch > 1 && (epoch - 1).is_multiple_of(n);
             if reset.epochs.is_some_and(due) {
@@ -242,7 +258,7 @@ impl Modules {
             }
         }
         match (&self.settings.lottery_ticket, &mut self.lottery) {
-            (Some(settings), Some(lottery)) if settings.round_before(epoch).is_some() => {
+            (Some(settings), Some(lottery)) if settings.is_due(anneal) => {
                 lottery.prune();
                 Ok(true)
             }
