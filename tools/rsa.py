@@ -58,6 +58,23 @@ def alignment(x, y):
     return (k * l).sum() / np.sqrt((k * k).sum() * (l * l).sum())
 
 
+def stability(folder, settings):
+    """The largest difference between alignments under noise: means over pairs of different draws."""
+    noisy = safetensors(folder / "noisy.safetensors")
+    draws = range(settings["repeats"])
+    largest = 0.0
+    for line in (folder / "stability.jsonl").read_text().splitlines():
+        row = json.loads(line)
+
+        def activity(std, draw):
+            # Without noise there is one draw.
+            return noisy[f"{row['model']} {row['layer']} {std!r} {draw}" if std else f"{row['model']} {row['layer']} 0 0"]
+
+        values = [alignment(activity(row["a"], r), activity(row["b"], s)) for r in draws for s in draws if r != s]
+        largest = max(largest, abs(np.mean(values) - row["cka"]))
+    return largest
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
@@ -74,6 +91,8 @@ def main():
         rsa = compared(rdms[row["a"]][upper], rdms[row["b"]][upper], settings["comparison"])
         worst["rsa"] = max(worst["rsa"], abs(rsa - row["rsa"]))
         worst["cka"] = max(worst["cka"], abs(alignment(activity[row["a"]], activity[row["b"]]) - row["cka"]))
+    if settings.get("noise"):
+        worst["stability"] = stability(args.folder, settings)
     print(json.dumps({"pairs": len(rows), **worst}))
     sys.exit(0 if rows and all(value <= args.tolerance for value in worst.values()) else 1)
 

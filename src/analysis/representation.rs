@@ -85,9 +85,7 @@ impl Geometry {
                 "{n} images have no pairs to compare; take three or more"
             )));
         }
-        let centre = |x: &Tensor, axis: i64| x - x.mean_dim([axis].as_slice(), true, Kind::Double);
-        let products = |x: &Tensor| x.matmul(&x.tr());
-        let gram = products(&centre(&x, 0));
+        let gram = inner_products(&x);
         let rdm = match how {
             Dissimilarity::Euclidean => {
                 // Distances do not change with the mean, and their digits are better without it.
@@ -96,10 +94,13 @@ impl Geometry {
                 squares.clamp_min(0.0).sqrt()
             }
             Dissimilarity::Correlation | Dissimilarity::Cosine => {
-                let rows = if how == Dissimilarity::Correlation { centre(&x, 1) } else { x };
+                let rows = match how {
+                    Dissimilarity::Correlation => &x - x.mean_dim([1i64].as_slice(), true, Kind::Double),
+                    _ => x,
+                };
                 let norms = rows.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
                 let unit = &rows / &norms;
-                1.0 - products(&unit)
+                1.0 - unit.matmul(&unit.tr())
             }
         };
         let values = |t: &Tensor| Vec::<f64>::try_from(t.flatten(0, -1));
@@ -144,6 +145,55 @@ impl Geometry {
         }
         gram
     }
+}
+
+/// Inner products of a representation without its mean over images, of length 1: linear centred kernel alignment is
+/// what two of them have in common.
+#[derive(Debug, Clone)]
+pub struct Aligned(Vec<f64>);
+
+impl Aligned {
+    /// Of activity `[images, units]`.
+    ///
+    /// # Errors
+    /// Activity that is the same for all images, or no number.
+    pub fn of(activity: &Tensor) -> Result<Self, AnalysisError> {
+        let x = activity.to_device(Device::Cpu).to_kind(Kind::Double).flatten(1, -1);
+        let gram = inner_products(&x);
+        let gram = &gram / gram.norm();
+        let gram = Vec::<f64>::try_from(gram.flatten(0, -1))?;
+        if gram.iter().all(|v| v.is_finite()) {
+            return Ok(Self(gram));
+        }
+        Err(AnalysisError::Numbers("its activity is the same for all images, or no number".to_owned()))
+    }
+
+    /// Linear centred kernel alignment with another representation of the same images, 0 to 1.
+    pub fn with(&self, other: &Self) -> f64 {
+        self.0.iter().zip(&other.0).map(|(a, b)| a * b).sum()
+    }
+}
+
+/// Alignment of a layer's representations under noise of different strengths: `of[i]` are those of strength i, one for
+/// each draw of the noise, or a single one that is the same for all draws. Means over all pairs of different draws, so
+/// that noise itself aligns nothing.
+pub fn stability(of: &[Vec<Aligned>]) -> Vec<Vec<f64>> {
+    let between = |a: &[Aligned], b: &[Aligned]| {
+        let drawn = a.len() > 1 && b.len() > 1;
+        let pairs = a
+            .iter()
+            .enumerate()
+            .flat_map(|(r, one)| b.iter().enumerate().map(move |(s, two)| (r, s, one, two)));
+        let pairs = pairs.filter(|(r, s, ..)| !drawn || r != s);
+        mean(&pairs.map(|(.., one, two)| one.with(two)).collect::<Vec<_>>())
+    };
+    of.par_iter().map(|a| of.iter().map(|b| between(a, b)).collect()).collect()
+}
+
+/// Of a representation `[images, units]` without its mean over images.
+fn inner_products(x: &Tensor) -> Tensor {
+    let x = x - x.mean_dim([0i64].as_slice(), true, Kind::Double);
+    x.matmul(&x.tr())
 }
 
 /// A number with its interval of 95 % over images.
@@ -315,6 +365,32 @@ mod tests {
         };
         assert_eq!(of(5), Alike { value: 1.0, bounds: None });
         assert_eq!(of(6), Alike { value: 1.0, bounds: Some([1.0; 2]) });
+    }
+
+    #[test]
+    fn noise_aligns_nothing_with_itself() {
+        let clean = activity(30, 400, 1);
+        let noisy = |std: f64, seed: i64| &clean + activity(30, 400, seed) * std;
+        let aligned = |x: &Tensor| Aligned::of(x).unwrap();
+        let at = |std: f64, first: i64| {
+            (first..first + 3).map(|seed| aligned(&noisy(std, seed))).collect::<Vec<_>>()
+        };
+        let of = [vec![aligned(&clean)], at(0.5, 2), at(8.0, 2)];
+        let found = stability(&of);
+        assert!((found[0][0] - 1.0).abs() < 1e-12 && found[0][1] > found[0][2], "{found:?}");
+        for (i, j) in [(0, 1), (0, 2), (1, 2)] {
+            assert!((found[i][j] - found[j][i]).abs() < 1e-12);
+        }
+        // As the definition says, of centred and normalised inner products.
+        let pairs = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)];
+        let by_hand = mean(&pairs.map(|(r, s)| of[1][r].with(&of[2][s])));
+        assert!((found[1][2] - by_hand).abs() < 1e-12);
+        // Strong noise of one draw is aligned with itself: that is left out.
+        assert!(of[2][0].with(&of[2][0]) > 0.999 && found[2][2] < 0.95, "{found:?}");
+        let geometries = [&clean, &noisy(0.5, 2)].map(|t| Geometry::of(t, Dissimilarity::Euclidean).unwrap());
+        let pair = compare(&geometries, Comparison::Pearson, 0, 1, &GO).unwrap()[0];
+        assert!((pair.cka.value - of[0][0].with(&of[1][0])).abs() < 1e-9);
+        assert!(Aligned::of(&Tensor::ones([4, 3], (Kind::Double, Device::Cpu))).is_err());
     }
 
     #[test]

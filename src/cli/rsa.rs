@@ -1,10 +1,12 @@
 //! `nct rsa`: how alike layers, networks and recorded responses represent images (spec/reconstruction 4.5).
 
+mod stability;
+
 use super::analysis::images::{Chosen, choose};
 use super::analysis::{Folder, Model, models, selected};
 use super::exit::{Interrupted, Usage, stop_flag};
 use super::reconstruct::{distinct, slug};
-use super::show::{Show, SplitArg, out, table};
+use super::show::{Bar, Show, SplitArg, out, table};
 use crate::analysis::AnalysisError;
 use crate::analysis::representation::{Alike, Comparison, Dissimilarity, Geometry, Pair, compare};
 use crate::analysis::statistics::{mean, spearman};
@@ -56,6 +58,8 @@ pub(crate) struct Args {
     /// Seed of resampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    noise: stability::NoiseArgs,
     /// Write the activity of every representation too, as activity.safetensors
     #[arg(long)]
     activity: bool,
@@ -127,12 +131,14 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let recorded = args.responses.then(|| recorded(args, dataset, &models[0])).transpose()?;
     let chosen = images(args, dataset, recorded.as_ref())?;
     let layers = layers(args, &models)?;
-    let told = json!({
+    args.noise.check()?;
+    let mut told = json!({
         "dataset": dataset.manifest().dataset, "data": dataset.manifest().fingerprint().as_str(),
         "split": args.split.split().as_str(), "images": chosen.rows, "layers": layers, "responses": args.responses,
         "dissimilarity": args.dissimilarity.as_str(), "comparison": args.comparison.as_str(),
         "bootstrap": args.bootstrap, "seed": args.seed, "activity": args.activity,
     });
+    args.noise.tell(&mut told);
     let mut folder = Folder::open(&args.out, "rsa", &told, &models)?;
     if folder.is_done() {
         show.line(&format!("{}: was done before", args.out.display()));
@@ -155,6 +161,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         let tensors: Vec<(String, Tensor)> = all.iter().filter_map(named).collect();
         folder.write("activity.safetensors", &encode(&tensors, &[])?)?;
     }
+    args.noise.run(args, (&models, &layers), &chosen, &folder, device, show)?;
     write(&folder, &all, &pairs, chosen.len())?;
     print(args, &folder)
 }
@@ -272,23 +279,9 @@ fn representations(
     let order = Tensor::from_slice(&by_class(chosen));
     for model in models {
         let images = chosen.shown(&model.view, None, 0)?.index_select(0, &order);
-        let names: Vec<&str> = layers.iter().map(String::as_str).collect();
-        let mut activity: Vec<Vec<Tensor>> = names.iter().map(|_| Vec::new()).collect();
-        let n = images.size()[0];
-        for first in (0..n).step_by(50) {
-            if stop_flag().load(Ordering::Relaxed) {
-                return Err(again());
-            }
-            let batch = images.narrow(0, first, 50.min(n - first)).to_device(device);
-            let found = tch::no_grad(|| model.net.layers(&batch, Mode::EVAL, &names))?;
-            for (all, found) in activity.iter_mut().zip(found) {
-                all.push(found.flatten(1, -1).to_device(Device::Cpu));
-            }
-            bar.advance(batch.size()[0] as u64);
-        }
-        for (layer, activity) in layers.iter().zip(activity) {
+        for (layer, activity) in layers.iter().zip(activity(model, layers, &images, device, &bar)?) {
             let name = if models.len() == 1 { layer.clone() } else { format!("{} {layer}", model.name) };
-            all.push(representation(args, name, &Tensor::cat(&activity, 0), None)?);
+            all.push(representation(args, name, &activity, None)?);
         }
     }
     bar.clear();
@@ -298,6 +291,31 @@ fn representations(
         all.push(representation(args, "recorded".to_owned(), &in_order(means), halves)?);
     }
     Ok(all)
+}
+
+/// What each of the layers makes of images, `[images, units]`.
+fn activity(
+    model: &Model,
+    layers: &[String],
+    images: &Tensor,
+    device: Device,
+    bar: &Bar,
+) -> anyhow::Result<Vec<Tensor>> {
+    let names: Vec<&str> = layers.iter().map(String::as_str).collect();
+    let mut activity: Vec<Vec<Tensor>> = names.iter().map(|_| Vec::new()).collect();
+    let n = images.size()[0];
+    for first in (0..n).step_by(50) {
+        if stop_flag().load(Ordering::Relaxed) {
+            return Err(again());
+        }
+        let batch = images.narrow(0, first, 50.min(n - first)).to_device(device);
+        let found = tch::no_grad(|| model.net.layers(&batch, Mode::EVAL, &names))?;
+        for (all, found) in activity.iter_mut().zip(found) {
+            all.push(found.flatten(1, -1).to_device(Device::Cpu));
+        }
+        bar.advance(batch.size()[0] as u64);
+    }
+    Ok(activity.into_iter().map(|parts| Tensor::cat(&parts, 0)).collect())
 }
 
 /// Places of the images in the order of their classes.

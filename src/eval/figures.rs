@@ -254,7 +254,7 @@ fn curve(models: &[Model<'_>], of: Option<Corruption>, high: f64, rows: &mut Vec
                 "severity": severity, "accuracy": mean, "std": std,
             }));
         }
-        series.push(Series { name: seeds.name.clone(), style, points });
+        series.push(Series::new(&seeds.name, style, points));
     }
     let mut names = vec![(0.0, "clean".to_owned())];
     names.extend(severities.iter().map(|s| (f64::from(*s), s.to_string())));

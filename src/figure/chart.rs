@@ -41,6 +41,20 @@ pub struct Series {
     pub style: usize,
     /// In the order of the line.
     pub points: Vec<Point>,
+    /// What of it is drawn.
+    pub drawn: Drawn,
+}
+
+/// What is drawn of points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Drawn {
+    /// Markers, and a line through them.
+    #[default]
+    Joined,
+    /// Markers alone.
+    Apart,
+    /// A line alone, which shows no values of its own.
+    Line,
 }
 
 /// A value.
@@ -185,17 +199,28 @@ impl Axis {
 }
 
 impl Series {
+    /// Markers that are joined.
+    pub fn new(name: impl Into<String>, style: usize, points: Vec<Point>) -> Self {
+        Self { name: name.into(), style, points, drawn: Drawn::Joined }
+    }
+
+    /// The same, drawn otherwise.
+    pub fn drawn(self, drawn: Drawn) -> Self {
+        Self { drawn, ..self }
+    }
+
     fn pen(&self) -> Pen<'static> {
         Pen { color: color::line(self.style), width: LINE, dash: DASHES[self.style % DASHES.len()] }
     }
 
-    /// Neighbours that can be drawn, without gaps between them.
-    fn stretches(&self) -> impl Iterator<Item = &[Point]> {
-        self.points.split(|p| !p.shown()).filter(|s| !s.is_empty())
+    /// Neighbours of which `is` holds, without gaps between them; every point is alone where none are joined.
+    fn stretches(&self, is: fn(&Point) -> bool) -> impl Iterator<Item = &[Point]> {
+        let longest = if self.drawn == Drawn::Apart { 1 } else { self.points.len().max(1) };
+        self.points.split(move |p| !is(p)).flat_map(move |stretch| stretch.chunks(longest))
     }
 
     fn draw_band(&self, svg: &mut Svg, place: &Place) {
-        for stretch in self.points.split(|p| p.ends().is_none()).filter(|s| !s.is_empty()) {
+        for stretch in self.stretches(|p| p.ends().is_some()) {
             let side = |end: usize| {
                 stretch.iter().filter_map(move |p| Some([place.x(p.x), place.y(p.ends()?[end])]))
             };
@@ -211,11 +236,14 @@ impl Series {
     }
 
     fn draw(&self, svg: &mut Svg, place: &Place) {
-        for stretch in self.stretches() {
+        for stretch in self.stretches(Point::shown) {
             let line: Vec<[f64; 2]> = stretch.iter().map(|p| [place.x(p.x), place.y(p.y)]).collect();
             if line.len() > 1 {
                 svg.curve(&line, self.pen());
             }
+        }
+        if self.drawn == Drawn::Line {
+            return;
         }
         // In a small plot large markers hide the lines.
         let scale = if place.size[1] < SMALL { 0.75 } else { 1.0 };
@@ -249,7 +277,11 @@ impl Series {
 
     /// A short line with a marker, for the legend.
     pub(super) fn sample(&self, svg: &mut Svg, [x, y]: [f64; 2]) {
-        svg.line([x, y], [x + 25.0, y], self.pen());
-        self.marker(svg, [x + 12.5, y], 1.0);
+        if self.drawn != Drawn::Apart {
+            svg.line([x, y], [x + 25.0, y], self.pen());
+        }
+        if self.drawn != Drawn::Line {
+            self.marker(svg, [x + 12.5, y], 1.0);
+        }
     }
 }

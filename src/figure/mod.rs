@@ -14,7 +14,7 @@ mod raster;
 mod svg;
 mod ticks;
 
-pub use chart::{Axis, Chart, Point, Series};
+pub use chart::{Axis, Chart, Drawn, Point, Series};
 pub use heat_map::{HeatMap, Scale};
 pub use pictures::{Picture, Pictures};
 pub use raster::FigureError;

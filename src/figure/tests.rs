@@ -4,7 +4,7 @@ use resvg::usvg::roxmltree::Document;
 fn series(name: &str, y: &[f64]) -> Series {
     let point = |(i, &y): (usize, &f64)| Point { x: i as f64, y, spread: Some([y - 1.0, y + 1.0]) };
     let points = y.iter().enumerate().map(point).collect();
-    Series { name: name.to_owned(), style: 1, points }
+    Series::new(name, 1, points)
 }
 
 fn chart(series: Vec<Series>) -> Figure {
@@ -54,6 +54,18 @@ fn a_chart_has_a_mark_a_point_and_gaps_for_what_is_no_number() {
         .map(|e| e.tag_name().name())
         .collect();
     assert_eq!(first[..2], ["title", "desc"]);
+}
+
+#[test]
+fn points_that_stand_apart_are_not_joined_and_a_line_has_no_marks() {
+    let drawn = |how: Drawn| {
+        let svg = chart(vec![series("s", &[1.0, 2.0, 4.0]).drawn(how)]).svg();
+        counts(&svg, "polyline")
+    };
+    let (joined, apart, line) = (drawn(Drawn::Joined), drawn(Drawn::Apart), drawn(Drawn::Line));
+    assert_eq!((joined[0], apart[0], line[0]), (3, 3, 0));
+    // Three bars of spreads instead of a line and its sample in the legend.
+    assert_eq!((apart[1], line[1]), (joined[1] + 1, joined[1]));
 }
 
 #[test]

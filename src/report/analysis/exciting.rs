@@ -53,7 +53,7 @@ pub(super) fn exciting(folder: &Read<'_>, about: &Value, all: &[Value]) -> Resul
                 push(name, row, y);
                 points.push(Point { x: rank as f64 + 1.0, y, spread: None });
             }
-            Series { name: name.to_owned(), style, points }
+            Series::new(name, style, points)
         };
         let series = vec![
             line(0, &format!("{most} exciting image"), "response"),

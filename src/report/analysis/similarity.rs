@@ -1,6 +1,6 @@
 //! Figures of representational similarity.
 
-use super::{Read, text};
+use super::{Read, each, text};
 use crate::figure::{Axis, Chart, Figure, HeatMap, Panel, Pictures, Point, Scale, Series};
 use crate::report::{Plot, ReportError};
 use crate::table::{Kind, Table};
@@ -60,7 +60,92 @@ pub(super) fn similarity(folder: &Read<'_>, about: &Value, all: &[Value]) -> Res
         vec![Plot { name: "similarity".into(), text: words, figure, table: Table::of(&PAIRS, &rows)? }];
     plots.extend(recorded(folder, about, all, &names)?);
     plots.push(matrices(folder, &names)?);
+    plots.extend(stability(folder, about)?);
     Ok(plots)
+}
+
+/// Deviations of the noise that layers were looked at under; empty without.
+fn noise(about: &Value) -> Vec<f64> {
+    about["settings"]["noise"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
+}
+
+const STABILITY: [(&str, Kind); 5] = [
+    ("panel", Kind::Text),
+    ("model", Kind::Text),
+    ("layer", Kind::Text),
+    ("noise", Kind::Real),
+    ("cka", Kind::Real),
+];
+
+/// How alike layers are with noise and without: means over all strengths for every layer and network, and each strength
+/// by itself. None where no noise was asked for.
+fn stability(folder: &Read<'_>, about: &Value) -> Result<Option<Plot>, ReportError> {
+    let noise: Vec<f64> = std::iter::once(0.0).chain(noise(about)).collect();
+    if noise.len() == 1 {
+        return Ok(None);
+    }
+    let all = folder.rows("stability.jsonl")?;
+    let clean: Vec<&Value> = all.iter().filter(|row| row["a"] == 0.0).collect();
+    let layers: Vec<String> =
+        about["settings"]["layers"].as_array().into_iter().flatten().map(text).collect();
+    let (mut rows, mut series, mut maps) = (Vec::new(), Vec::new(), Vec::new());
+    for (style, model) in each(&all, "model").iter().enumerate() {
+        let value = |layer: &String, std: &f64| {
+            let of = clean
+                .iter()
+                .find(|row| row["model"] == *model && row["layer"] == **layer && row["b"] == *std);
+            of.and_then(|row| row["cka"].as_f64()).unwrap_or(f64::NAN)
+        };
+        let values: Vec<Vec<f64>> =
+            layers.iter().map(|layer| noise.iter().map(|std| value(layer, std)).collect()).collect();
+        let mut points = Vec::new();
+        for (at, (layer, line)) in layers.iter().zip(&values).enumerate() {
+            let y = line.iter().sum::<f64>() / line.len() as f64;
+            rows.push(json!({"panel": "layers", "model": model, "layer": layer, "cka": y}));
+            points.push(Point { x: at as f64, y, spread: None });
+        }
+        for (layer, line) in layers.iter().zip(&values) {
+            rows.extend(noise.iter().zip(line).map(|(std, cka)| {
+                json!({"panel": "strengths", "model": model, "layer": layer, "noise": std, "cka": cka})
+            }));
+        }
+        series.push(Series::new(text(model), style, points));
+        maps.push(Panel::HeatMap(HeatMap {
+            title: text(model),
+            row_names: if style % BESIDE == 0 { layers.clone() } else { Vec::new() },
+            column_names: noise.iter().map(f64::to_string).collect(),
+            column_label: "standard deviation of the noise".into(),
+            values,
+            row_gaps: Vec::new(),
+            column_gaps: vec![1],
+            scale: Scale { label: "linear CKA with clean images".into(), range: [0.0, 1.0] },
+            cell: [30.0, 16.0],
+            decimals: 2,
+            ground: None,
+        }));
+    }
+    let x = Axis { names: layer_names(&layers), ..Axis::default() };
+    let y = Axis { label: "mean CKA".to_owned(), ..Axis::default() };
+    let lines = Chart { title: "mean over strengths".into(), x, y, series, size: [620.0, 150.0] };
+    let mut panels = vec![vec![Panel::Chart(lines)]];
+    while !maps.is_empty() {
+        panels.push(maps.drain(..BESIDE.min(maps.len())).collect());
+    }
+    let words = "How alike layers represent images with noise and without: linear centred kernel alignment between the clean \
+                 images (standard deviation 0) and noisy ones, means over draws of the noise; above, the mean over all \
+                 strengths, the clean images among them.";
+    let figure = Figure { title: "Stability under noise".into(), description: words.into(), rows: panels };
+    let table = Table::of(&STABILITY, &rows)?;
+    Ok(Some(Plot { name: "stability".into(), text: words.into(), figure, table }))
+}
+
+/// Networks beside each other.
+const BESIDE: usize = 2;
+
+/// Places of layers at an axis; some of many.
+fn layer_names(layers: &[String]) -> Vec<(f64, String)> {
+    let every = layers.len().div_ceil(14).max(1);
+    layers.iter().enumerate().step_by(every).map(|(at, layer)| (at as f64, layer.clone())).collect()
 }
 
 /// A measure of each pair of representations with the ends of its interval; 1 of each with itself.
@@ -102,9 +187,7 @@ fn recorded(
     let listed = folder.rows("rdms.jsonl")?;
     let reliability = listed.iter().find(|row| row["representation"] == "recorded");
     let ceiling = reliability.and_then(|row| row["reliability"].as_f64()).filter(|r| *r > 0.0).map(f64::sqrt);
-    let every = layers.len().div_ceil(14).max(1);
-    let shown = layers.iter().enumerate().step_by(every);
-    let named: Vec<(f64, String)> = shown.map(|(at, layer)| (at as f64, layer.clone())).collect();
+    let named = layer_names(&layers);
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
     for (key, label) in [("rsa", "RSA"), ("cka", "linear CKA")] {
         let of = pairs_of(all, key, names);
@@ -121,7 +204,7 @@ fn recorded(
                     "high": high,
                 }));
             }
-            series.push(Series { name: model.clone(), style, points });
+            series.push(Series::new(model, style, points));
         }
         if let (Some(ceiling), "rsa") = (ceiling, key) {
             let name = "root of the reliability";
@@ -130,7 +213,7 @@ fn recorded(
                 points.push(Point { x: at as f64, y: ceiling, spread: None });
                 rows.push(json!({"measure": key, "model": name, "layer": layers.get(at), "value": ceiling}));
             }
-            series.push(Series { name: name.to_owned(), style: models.len(), points });
+            series.push(Series::new(name, models.len(), points));
         }
         let x = Axis { names: named.clone(), ..Axis::default() };
         let y = Axis { label: label.to_owned(), ..Axis::default() };
