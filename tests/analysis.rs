@@ -37,6 +37,21 @@ fn real(row: &Value, key: &str) -> f64 {
     row[key].as_f64().unwrap_or_else(|| panic!("{key}: {row}"))
 }
 
+/// Image by image, in `comparison.jsonl`.
+fn the_second_is_compared_with_the_first(root: &Path) {
+    let compared = rows(&root.join("comparison.jsonl"));
+    let content = compared.iter().find(|row| row["metric"] == "content_minus_noise").unwrap();
+    assert_eq!(
+        (&content["model"], &content["baseline"], &content["images"]),
+        (&"b".into(), &"a".into(), &3.into())
+    );
+    let salient = compared.iter().find(|row| row["metric"] == "saliency_of_difference").unwrap();
+    assert!(
+        salient["baseline_mean"].is_null() && real(salient, "mean") == real(salient, "difference"),
+        "{salient}"
+    );
+}
+
 #[test]
 fn reconstructions_are_found_measured_compared_and_shown() {
     let dir = runs();
@@ -66,6 +81,10 @@ fn reconstructions_are_found_measured_compared_and_shown() {
                 < 1e-12
         );
         assert_eq!(row["saliency"], "spectral_residual");
+        // Of the second network only, and of what it does not share with the first.
+        let own = row["saliency_of_difference"].as_f64();
+        assert_eq!(own.is_some(), row["model"] == "b", "{row}");
+        assert!(own.is_none_or(|v| v.abs() < 1.0 && v != real(row, "saliency_correlation")), "{row}");
         assert!(root.join(row["picture"].as_str().unwrap()).is_file());
     }
     let mean = |budget: f64| {
@@ -74,12 +93,7 @@ fn reconstructions_are_found_measured_compared_and_shown() {
         of.iter().sum::<f64>() / of.len() as f64
     };
     assert!(mean(60.0) > mean(10.0), "a larger norm matches better: {} {}", mean(60.0), mean(10.0));
-    let compared = rows(&root.join("comparison.jsonl"));
-    let content = compared.iter().find(|row| row["metric"] == "content_minus_noise").unwrap();
-    assert_eq!(
-        (&content["model"], &content["baseline"], &content["images"]),
-        (&"b".into(), &"a".into(), &3.into())
-    );
+    the_second_is_compared_with_the_first(&root);
     assert!(!root.join(".search").exists());
     // All of it is in a report, each number a mark.
     let args = ["report", "--runs", ".", "--out", "page.html", "--analysis", "rec"];
@@ -275,6 +289,53 @@ fn similarities_are_those_of_numpy() {
         let worst: BTreeMap<String, f64> = serde_json::from_slice(&out.stdout).unwrap();
         assert!(worst["rsa"] < 1e-6 && worst["cka"] < 1e-6 && worst["dissimilarities"] < 1e-6, "{worst:?}");
     }
+}
+
+#[test]
+fn stability_under_noise_is_that_of_numpy() {
+    let dir = runs();
+    let [a, b] = both(dir.path());
+    let args = ["rsa", &a, &b, "--layers", "conv1_1,relu2_1", "--n-images", "12", "--bootstrap", "0"];
+    let more = ["--noise", "0.05,0.5", "--repeats", "3", "--device", "cpu", "--quiet"];
+    succeed(nct(dir.path()).args(args).args(more).args(["--activity", "--out", "noise"]));
+    let root = dir.path().join("noise");
+    let all = rows(&root.join("stability.jsonl"));
+    assert_eq!(all.len(), 2 * 2 * 9, "networks, layers, pairs of strengths");
+    let value = |row: &Value, a: f64, b: f64| {
+        let of = |other: &&Value| {
+            other["model"] == row["model"]
+                && other["layer"] == row["layer"]
+                && real(other, "a") == a
+                && real(other, "b") == b
+        };
+        real(all.iter().find(of).unwrap(), "cka")
+    };
+    for row in &all {
+        let (a, b, cka) = (real(row, "a"), real(row, "b"), real(row, "cka"));
+        assert!((0.0..=1.0 + 1e-12).contains(&cka) && (cka - value(row, b, a)).abs() < 1e-12, "{row}");
+        assert!(value(row, 0.0, 0.0) > 1.0 - 1e-12 && value(row, 0.0, 0.05) > value(row, 0.0, 0.5), "{row}");
+    }
+    let figure = fs::read_to_string(root.join("figures/stability.csv")).unwrap();
+    let svg = fs::read_to_string(root.join("figures/stability.svg")).unwrap();
+    assert_eq!(figure.lines().count() - 1, svg.matches("class=\"mark\"").count());
+    assert_eq!(figure.lines().count() - 1, 2 * 2 * (1 + 3));
+    // The same command does nothing; without noise it is another analysis.
+    let again = output(nct(dir.path()).args(args).args(&more[..6]).args(["--activity", "--out", "noise"]));
+    assert!(stderr(&again).contains("was done before"), "{}", stderr(&again));
+    let other = output(nct(dir.path()).args(args).args(["--device", "cpu", "--activity", "--out", "noise"]));
+    assert_eq!(other.status.code(), Some(2));
+    for bad in ["0", "-1", "0.1,0.1", "inf"] {
+        let out = output(nct(dir.path()).args(args).args([&format!("--noise={bad}"), "--out", "bad"]));
+        assert_eq!(out.status.code(), Some(2), "{bad}");
+        assert!(
+            stderr(&out).contains("standard deviations") && !dir.path().join("bad").exists(),
+            "{}",
+            stderr(&out)
+        );
+    }
+    let Some(out) = python("rsa.py", "numpy", &[root.to_str().unwrap()]) else { return };
+    let worst: BTreeMap<String, f64> = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(worst["stability"] < 1e-6 && worst["cka"] < 1e-6, "{worst:?}");
 }
 
 #[test]

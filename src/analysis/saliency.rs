@@ -94,7 +94,10 @@ fn blurred(map: &Tensor, sigma: f64) -> Tensor {
 }
 
 /// Where the energy of an image is: squares of its differences from its mean, blurred.
-fn energy(image: &Plane) -> Result<Vec<f64>, AnalysisError> {
+///
+/// # Errors
+/// Of torch.
+pub fn energy(image: &Plane) -> Result<Vec<f64>, AnalysisError> {
     let squares: Vec<f64> = image.centred().iter().map(|v| v * v).collect();
     let plane = Plane { values: squares, width: image.width };
     Ok(Vec::<f64>::try_from(blurred(&plane.tensor(), ENERGY_SIGMA).flatten(0, -1))?)

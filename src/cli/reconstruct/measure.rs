@@ -6,8 +6,8 @@ use super::super::exit::Usage;
 use super::Sample;
 use crate::analysis::ascent::Search;
 use crate::analysis::content::{BANDS, Plane, bands, fidelity, over_log_budgets, shares};
-use crate::analysis::saliency::{SPECTRAL_RESIDUAL, agreement, spectral_residual};
-use crate::analysis::statistics::{interval, mean, wilcoxon};
+use crate::analysis::saliency::{SPECTRAL_RESIDUAL, agreement, energy, spectral_residual};
+use crate::analysis::statistics::{interval, mean, pearson, wilcoxon};
 use crate::base::Fingerprint;
 use crate::figure::Picture;
 use crate::load::View;
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Kind as TensorKind, Tensor};
 
-const METRICS: [(&str, Kind); 37] = [
+const METRICS: [(&str, Kind); 38] = [
     ("model", Kind::Text),
     ("layer", Kind::Text),
     ("image", Kind::Whole),
@@ -55,6 +55,7 @@ const METRICS: [(&str, Kind); 37] = [
     ("saliency_weighted_energy", Kind::Real),
     ("saliency_excess", Kind::Real),
     ("saliency_partial", Kind::Real),
+    (OF_DIFFERENCE, Kind::Real),
     ("picture", Kind::Text),
 ];
 const TRAJECTORY: [(&str, Kind); 7] = [
@@ -78,8 +79,10 @@ const COMPARISON: [(&str, Kind); 10] = [
     ("high", Kind::Real),
     ("wilcoxon_p", Kind::Real),
 ];
+/// Correlation of saliency with the energy that a network's image has and the first network's has not.
+const OF_DIFFERENCE: &str = "saliency_of_difference";
 /// What networks are compared in, image by image.
-const COMPARED: [&str; 10] = [
+const COMPARED: [&str; 11] = [
     "content_minus_noise",
     "content_share",
     "content_correlation",
@@ -90,6 +93,7 @@ const COMPARED: [&str; 10] = [
     "response_error",
     "saliency_excess",
     "saliency_partial",
+    OF_DIFFERENCE,
 ];
 
 /// Where saliency is from.
@@ -171,7 +175,12 @@ pub(super) struct Measures {
     trajectory: Vec<Value>,
     tensors: Vec<(String, Tensor)>,
     pictures: BTreeMap<String, Picture>,
+    /// The first network, and where its images have their energy, by what they are of.
+    first: Option<(String, BTreeMap<Place, Vec<f64>>)>,
 }
+
+/// Row of the image, bits of the budget, and seed.
+type Place = (u64, u64, u64);
 
 impl Measures {
     pub(super) fn new(layer: String, disturbance: Option<Disturbance>, saliency: Saliency) -> Self {
@@ -183,6 +192,7 @@ impl Measures {
             trajectory: Vec::new(),
             tensors: Vec::new(),
             pictures: BTreeMap::new(),
+            first: None,
         }
     }
 
@@ -241,10 +251,37 @@ impl Measures {
         ] {
             row[key] = json!(value);
         }
+        if let Some(value) =
+            self.beside_first(found.model, (number, sample.budget.to_bits(), sample.seed), &x, &map)?
+        {
+            row[OF_DIFFERENCE] = json!(value);
+        }
         let name = format!("{} budget {} seed {} image {number}", found.model, sample.budget, sample.seed);
         row["picture"] = json!(self.pictures(found, i, &name, &x, &clean));
         self.tensors.push((name, image));
         Ok(row)
+    }
+
+    /// Keeps the first network's energies, and sets those of others beside them; none of those that are not the first's
+    /// images, or of another size.
+    fn beside_first(
+        &mut self,
+        model: &str,
+        place: Place,
+        x: &Plane,
+        map: &Plane,
+    ) -> anyhow::Result<Option<f64>> {
+        let own = energy(x)?;
+        let (first, energies) = self.first.get_or_insert_with(|| (model.to_owned(), BTreeMap::new()));
+        if first == model {
+            energies.insert(place, own);
+            return Ok(None);
+        }
+        let Some(other) = energies.get(&place).filter(|other| other.len() == own.len()) else {
+            return Ok(None);
+        };
+        let difference: Vec<f64> = own.iter().zip(other).map(|(a, b)| a - b).collect();
+        Ok(Some(pearson(&difference, &map.values)))
     }
 
     /// Keeps the picture of a reconstruction, at the contrast that fits its image best, and those of the image as it is and as it
@@ -369,11 +406,17 @@ fn comparisons(rows: &[Value], models: &[&str]) -> Vec<Value> {
     let Some((baseline, others)) = models.split_first() else { return Vec::new() };
     let mut found = Vec::new();
     for metric in COMPARED {
+        // What is of a difference already is compared with 0.
+        let is_difference = metric == OF_DIFFERENCE;
         let of_baseline = by_image(rows, baseline, metric);
         for model in others {
             let own = by_image(rows, model, metric);
-            let both: Vec<(f64, f64)> =
-                own.iter().filter_map(|(image, v)| Some((*v, *of_baseline.get(image)?))).collect();
+            let both: Vec<(f64, f64)> = own
+                .iter()
+                .filter_map(|(image, v)| {
+                    Some((*v, if is_difference { 0.0 } else { *of_baseline.get(image)? }))
+                })
+                .collect();
             if both.is_empty() {
                 continue;
             }
@@ -384,7 +427,7 @@ fn comparisons(rows: &[Value], models: &[&str]) -> Vec<Value> {
             let side = |of: fn(&(f64, f64)) -> f64| mean(&both.iter().map(of).collect::<Vec<f64>>());
             found.push(json!({
                 "metric": metric, "model": model, "baseline": baseline, "images": both.len(),
-                "mean": side(|b| b.0), "baseline_mean": side(|b| b.1), "difference": spread.mean,
+                "mean": side(|b| b.0), "baseline_mean": (!is_difference).then(|| side(|b| b.1)), "difference": spread.mean,
                 "low": low, "high": high, "wilcoxon_p": wilcoxon(&differences),
             }));
         }

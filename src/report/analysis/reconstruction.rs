@@ -2,7 +2,7 @@
 
 use super::{Read, SHOWN, each, grid, short, text};
 use crate::analysis::statistics::{interval, mean};
-use crate::figure::{Axis, Chart, Figure, Panel, Picture, Point, Series};
+use crate::figure::{Axis, Chart, Drawn, Figure, Panel, Picture, Point, Series};
 use crate::report::{Plot, ReportError};
 use crate::table::{Kind, Table};
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ const DIFFERENCES: [(&str, Kind); 8] = [
     ("wilcoxon_p", Kind::Real),
 ];
 /// Differences in a line of the figure.
-const ACROSS: usize = 5;
+const ACROSS: usize = 4;
 
 /// Each network less the first, image by image; none if there is one network.
 fn comparison(folder: &Read<'_>) -> Result<Option<Plot>, ReportError> {
@@ -97,7 +97,7 @@ fn comparison(folder: &Read<'_>) -> Result<Option<Plot>, ReportError> {
     for metrics in metrics.chunks(ACROSS) {
         let mut series = Vec::new();
         for (style, model) in models.iter().enumerate() {
-            // Beside each other, and not connected.
+            // Beside each other.
             let aside = 0.12 * (style as f64 - (models.len() as f64 - 1.0) / 2.0);
             let of =
                 |metric: &Value| all.iter().find(|row| row["metric"] == *metric && row["model"] == *model);
@@ -106,8 +106,7 @@ fn comparison(folder: &Read<'_>) -> Result<Option<Plot>, ReportError> {
                 let spread = row["low"].as_f64().zip(row["high"].as_f64()).map(|(low, high)| [low, high]);
                 Some(Point { x: at as f64 + aside, y: row["difference"].as_f64()?, spread })
             });
-            let apart = |point| [point, Point { x: f64::NAN, y: f64::NAN, spread: None }];
-            series.push(Series { name: text(model), style, points: points.flat_map(apart).collect() });
+            series.push(Series::new(text(model), style, points.collect()).drawn(Drawn::Apart));
         }
         let name = |metric: &Value| text(metric).replace('_', " ");
         let names = metrics.iter().enumerate().map(|(at, metric)| (at as f64, name(metric))).collect();
@@ -270,7 +269,7 @@ fn over_budgets(
                 }));
             }
             if !points.is_empty() {
-                series.push(Series { name: text(model), style, points });
+                series.push(Series::new(text(model), style, points));
             }
         }
         if !series.is_empty() {
@@ -316,7 +315,7 @@ fn trajectories(folder: &Read<'_>) -> Result<Plot, ReportError> {
                 rows.push(json!({"model": model, "budget": budget, "step": step, "objective": mean(values)}));
             }
             if !points.is_empty() {
-                series.push(Series { name: format!("norm {}", short(budget)), style, points });
+                series.push(Series::new(format!("norm {}", short(budget)), style, points));
             }
         }
         let x = Axis { label: "step".into(), ..Axis::default() };
