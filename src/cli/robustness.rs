@@ -2,21 +2,24 @@
 //! `nct eval --suite corruptions` keeps for it.
 
 mod kept;
+mod neural;
 
 use super::corrupt::chosen;
 use super::exit::Usage;
-use super::figures::write_figures;
+use super::figures::{write_figure, write_figures};
 use super::files::{TableFile, make_folders, write_tables};
 use super::show::{Show, out, table};
-use crate::base::Split;
+use crate::base::{Split, Task};
 use crate::corruption::{Corruption, Group, Profile, Severity};
 use crate::eval::figures::Seeds;
 use crate::eval::robustness::{Grid, Relative, Spread, bootstrap};
 use crate::eval::{CorruptionSuite, Origin};
+use crate::report::prediction;
 use crate::shard::{Dataset, ShardSet};
 use crate::table::{Kind, Table};
 use kept::cut_to_common;
 pub(crate) use kept::{baseline, keep, kept, kept_of, weights_of};
+use neural::Measure;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -144,13 +147,17 @@ pub(crate) struct Args {
     /// Evaluated on the validation images instead of the test images
     #[arg(long)]
     validation: bool,
+    /// Also how robust the models are beside how well they predict responses: correlation of v1, or the named score
+    #[arg(long, value_name = "AREA[.METRIC]", num_args = 0..=1, default_missing_value = "v1")]
+    neural: Option<Measure>,
     /// Print one JSON object a line and value
     #[arg(long)]
     json: bool,
     /// Write the scores to a file, .csv, .jsonl or .parquet (may be repeated)
     #[arg(long, value_name = "FILE")]
     table: Vec<TableFile>,
-    /// Write heat maps and curves over severities to this folder: heatmap and curves as .svg, .png and .csv
+    /// Write heat maps and curves over severities to this folder, with --neural also robustness against prediction:
+    /// heatmap, curves and prediction as .svg, .png and .csv
     #[arg(long, value_name = "DIR")]
     figures: Option<PathBuf>,
 }
@@ -236,7 +243,7 @@ pub(crate) fn summary_rows(
 pub(crate) const BASELINE: &str = "baseline";
 
 /// Keys of the rows of `nct robustness`, as columns of a table.
-const COLUMNS: [(&str, Kind); 8] = [
+const COLUMNS: [(&str, Kind); 13] = [
     ("model", Kind::Text),
     ("seeds", Kind::Whole),
     ("group", Kind::Text),
@@ -245,6 +252,11 @@ const COLUMNS: [(&str, Kind); 8] = [
     ("value", Kind::Real),
     ("bootstrap_mean", Kind::Real),
     ("bootstrap_std", Kind::Real),
+    ("fit", Kind::Text),
+    ("term", Kind::Text),
+    ("std_error", Kind::Real),
+    ("t", Kind::Real),
+    ("p", Kind::Real),
 ];
 
 fn named(relative: Relative) -> [(&'static str, Option<f64>); 4] {
@@ -260,14 +272,17 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let split = if args.validation { Split::Validation } else { Split::Test };
     let made = Origin::Made { profile: args.profile, seed: args.seed };
     let origin = args.stored.clone().map_or(made, Origin::Stored);
-    let grids = |runs: &[PathBuf]| -> anyhow::Result<Vec<Grid>> {
-        runs.iter().map(|run| kept(run, &origin, split)).collect()
+    let seeds_of = |name: &str, runs: &[PathBuf]| -> anyhow::Result<Seeds> {
+        let grids = runs.iter().map(|run| kept(run, &origin, split)).collect::<Result<_, _>>()?;
+        Ok(Seeds { name: name.to_owned(), grids })
     };
-    let mut seeds = vec![Seeds { name: BASELINE.to_owned(), grids: grids(&args.baseline)? }];
+    let mut seeds = vec![seeds_of(BASELINE, &args.baseline)?];
+    let mut folders = Vec::new();
     for model in &args.model {
         let (name, runs) = model.split_once('=').unwrap_or((model.as_str(), model.as_str()));
         let runs: Vec<PathBuf> = runs.split(',').map(PathBuf::from).collect();
-        seeds.push(Seeds { name: name.to_owned(), grids: grids(&runs)? });
+        seeds.push(seeds_of(name, &runs)?);
+        folders.push(runs);
     }
     if let Some(told) = cut_to_common(&mut seeds).map_err(Usage)? {
         show.line(&told);
@@ -276,26 +291,50 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     for model in &seeds[1..] {
         rows.extend(scores(&model.name, &model.grids, &seeds[0].grids).map_err(Usage)?);
     }
+    let neural = args.neural.as_ref();
+    let outcomes = neural.map(|measure| measure.outcomes(&seeds, &folders, split)).transpose()?;
+    let mut fits = Vec::new();
+    if let (Some(measure), Some(outcomes)) = (neural, &outcomes) {
+        rows.extend(measure.scores(outcomes));
+        fits = neural::coefficients(outcomes);
+        if fits.is_empty() {
+            show.line("too few runs, or too like ones, for a line of robustness over prediction: three or more that differ");
+        }
+    }
     make_folders(&args.table, args.figures.as_deref())?;
-    write_tables(&args.table, &Table::of(&COLUMNS, &rows)?, show)?;
+    let all: Vec<&Value> = rows.iter().chain(&fits).collect();
+    write_tables(&args.table, &Table::of(&COLUMNS, all.iter().copied())?, show)?;
     if let Some(folder) = &args.figures {
         write_figures(folder, &seeds, show)?;
+        if let (Some(measure), Some(outcomes)) = (neural, &outcomes)
+            && let Some((figure, table)) = prediction(outcomes, &measure.label(), BASELINE)?
+        {
+            write_figure(folder, "prediction", &figure, &table)?;
+        }
     }
     if args.json {
-        return rows.iter().try_for_each(|row| out(&row.to_string()));
+        return all.iter().try_for_each(|row| out(&row.to_string()));
     }
+    out(&in_words(&rows))?;
+    if fits.is_empty() { Ok(()) } else { out(&neural::told(&fits)) }
+}
+
+/// Scores as a table.
+fn in_words(rows: &[Value]) -> String {
     let mut table = table(&["model", "seeds", "corruptions", "metric", "value", "bootstrap"]);
-    for row in &rows {
+    for row in rows {
         let text = |key: &str| row[key].as_str().unwrap_or("all").to_owned();
+        let of = if row["corruption"].is_string() { text("corruption") } else { text("group") };
+        // Scores of responses are no percentages.
+        let digits = if Task::ALL.iter().any(|task| task.as_str() == of) { 3 } else { 1 };
         let spread = match (row["bootstrap_mean"].as_f64(), row["bootstrap_std"].as_f64()) {
-            (Some(mean), Some(std)) => format!("{mean:.1} ± {std:.1}"),
+            (Some(mean), Some(std)) => format!("{mean:.digits$} ± {std:.digits$}"),
             _ => String::new(),
         };
-        let of = if row["corruption"].is_string() { text("corruption") } else { text("group") };
-        let value = format!("{:.1}", row["value"].as_f64().unwrap_or(f64::NAN));
+        let value = format!("{:.digits$}", row["value"].as_f64().unwrap_or(f64::NAN));
         table.add_row([text("model"), row["seeds"].to_string(), of, text("metric"), value, spread]);
     }
-    out(&table.to_string())
+    table.to_string()
 }
 
 /// Averages over seeds of a model and a baseline that were evaluated alike.

@@ -7,6 +7,7 @@ mod finals;
 mod forward;
 mod heads;
 mod pass;
+pub mod regression;
 pub mod robustness;
 mod rows;
 mod tables;

@@ -179,12 +179,21 @@ pub fn bootstrap(
         let (model, baseline) = (resampled(models, &mut rng)?, resampled(baselines, &mut rng)?);
         values.extend(value(&model, &baseline));
     }
-    if values.is_empty() {
-        return Ok(None);
-    }
-    let mean = mean(&values);
+    Ok((!values.is_empty()).then(|| spread(&values)))
+}
+
+/// Spread of the mean of a score when seeds are drawn anew, likewise.
+pub fn bootstrap_mean(scores: &[f64]) -> Spread {
+    let n = scores.len() as u32;
+    let mut rng = RngKey::new(0, Purpose::Bootstrap, 0).stream(n, 0);
+    let draw = |rng: &mut Rng| (0..n).map(|_| scores[rng.below(n) as usize]).sum::<f64>() / f64::from(n);
+    spread(&(0..RESAMPLINGS).map(|_| draw(&mut rng)).collect::<Vec<_>>())
+}
+
+fn spread(values: &[f64]) -> Spread {
+    let mean = mean(values);
     let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
-    Ok(Some(Spread { mean, std: variance.sqrt() }))
+    Spread { mean, std: variance.sqrt() }
 }
 
 fn resampled(grids: &[&Grid], rng: &mut Rng) -> Result<Grid, String> {

@@ -6,11 +6,13 @@
 mod analysis;
 mod page;
 mod plots;
+mod prediction;
 mod read;
 
 pub use analysis::{analysis_plots, analysis_plots_of};
 pub use page::{Page, Picture};
 pub use plots::{Plot, plots};
+pub use prediction::{Fit, Outcome, Outcomes, fits, prediction};
 pub use read::{Group, Subject, groups};
 
 use crate::table::TableError;

@@ -1,7 +1,9 @@
 //! The figures of a report, each with the numbers it shows: a row of its table is a mark of the figure.
 
-use super::{Group, ReportError};
+use super::{Group, Outcomes, ReportError, Subject, prediction};
+use crate::base::Task;
 use crate::eval::figures::{self, Seeds};
+use crate::eval::robustness::Grid;
 use crate::figure::{Axis, Chart, Figure, HeatMap, Panel, Point, Scale, Series};
 use crate::table::{Kind, Table};
 use serde_json::{Value, json};
@@ -33,6 +35,9 @@ pub fn plots(groups: &[Group], corrupted: &[Seeds]) -> Result<Vec<Plot>, ReportE
     all.extend(throughput(groups)?);
     if !corrupted.is_empty() {
         all.extend(robustness(corrupted));
+        for area in [Task::V1, Task::V4] {
+            all.extend(beside_prediction(groups, corrupted, area)?);
+        }
     }
     all.extend(confusion(groups)?);
     all.extend(neurons(groups)?);
@@ -90,7 +95,7 @@ fn chart(groups: &[Group], curve: &Curve, rows: &mut Vec<Value>) -> Chart {
             }));
         }
         if !points.is_empty() {
-            series.push(Series { name: group.name.clone(), style, points });
+            series.push(Series::new(&group.name, style, points));
         }
     }
     let x = Axis { label: "epoch".into(), ..Axis::default() };
@@ -179,6 +184,21 @@ fn robustness(corrupted: &[Seeds]) -> Vec<Plot> {
         Some(Plot { name: name.to_owned(), text: figure.description.clone(), figure, table })
     };
     made.into_iter().filter_map(plot).collect()
+}
+
+/// Robustness beside the prediction of an area's responses, of the groups that have both and were evaluated alike.
+fn beside_prediction(groups: &[Group], corrupted: &[Seeds], area: Task) -> Result<Option<Plot>, ReportError> {
+    let average =
+        |all: &[Seeds]| Grid::average(&all.iter().flat_map(|seeds| &seeds.grids).collect::<Vec<_>>());
+    let (Ok(_), Ok(baseline)) = (average(corrupted), average(&corrupted[..1])) else { return Ok(None) };
+    let outcomes = |seeds: &Seeds| {
+        let (style, group) = groups.iter().enumerate().find(|(_, group)| group.name == seeds.name)?;
+        let neural = |run: &Subject| Some((run.folder.clone(), run.score(area.as_str(), "correlation")?));
+        let neural = group.runs.iter().map(neural).collect::<Option<Vec<_>>>()?;
+        Some(Outcomes::of(seeds, style, neural, &baseline))
+    };
+    let models: Vec<Outcomes> = corrupted.iter().filter_map(outcomes).collect();
+    prediction::plot(&models, &area.as_str().to_uppercase(), &corrupted[0].name)
 }
 
 const CONFUSION: [(&str, Kind); 4] =
@@ -286,7 +306,7 @@ fn neurons(groups: &[Group]) -> Result<Option<Plot>, ReportError> {
                 "panel": "sorted", "group": group.name, "rank": rank + 1, "correlation": correlation,
             }));
         }
-        sorted.push(Series { name: group.name.clone(), style, points });
+        sorted.push(Series::new(&group.name, style, points));
         let bin = |correlation: &f64| (correlation / BIN).floor() as i64;
         let (least, most) = (bin(&correlations[correlations.len() - 1]), bin(&correlations[0]));
         let mut points = Vec::new();
@@ -298,7 +318,7 @@ fn neurons(groups: &[Group]) -> Result<Option<Plot>, ReportError> {
                 json!({"panel": "histogram", "group": group.name, "correlation": middle, "neurons": n}),
             );
         }
-        counted.push(Series { name: group.name.clone(), style, points });
+        counted.push(Series::new(&group.name, style, points));
     }
     if sorted.is_empty() {
         return Ok(None);

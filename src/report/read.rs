@@ -1,6 +1,7 @@
 //! What a run's folder says of it.
 
 use super::ReportError;
+use crate::base::Split;
 use crate::runs::{Run, RunError, State, flat_settings};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -67,10 +68,15 @@ impl Subject {
 
     /// A final score on the test data as training shows them.
     pub fn score(&self, task: &str, metric: &str) -> Option<f64> {
+        self.score_on(Split::Test, task, metric)
+    }
+
+    /// The same on another split.
+    pub fn score_on(&self, split: Split, task: &str, metric: &str) -> Option<f64> {
         let is = |row: &&Value| {
             row["task"] == task
                 && row["metric"] == metric
-                && row["split"] == "test"
+                && row["split"] == split.as_str()
                 && row["session"].is_null()
         };
         self.results.iter().find(is)?["value"].as_f64()

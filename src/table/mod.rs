@@ -78,9 +78,12 @@ impl Table {
     }
 
     /// A table of JSON objects.
-    pub fn of(columns: &[(&'static str, Kind)], rows: &[Value]) -> Result<Self, TableError> {
+    pub fn of<'a>(
+        columns: &[(&'static str, Kind)],
+        rows: impl IntoIterator<Item = &'a Value>,
+    ) -> Result<Self, TableError> {
         let mut table = Self::new(columns);
-        rows.iter().try_for_each(|row| table.push(row))?;
+        rows.into_iter().try_for_each(|row| table.push(row))?;
         Ok(table)
     }
 

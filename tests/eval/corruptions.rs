@@ -165,6 +165,64 @@ fn corruptions_are_scored_kept_and_compared_with_a_baseline() {
 }
 
 #[test]
+fn robustness_stands_beside_the_prediction_of_responses() {
+    let dir = shards();
+    let grid = ["--suite", "corruptions", "--corruptions", "brightness,pixelate", "--severities", "3"];
+    let evaluated = |out: &str, set: &[&str]| {
+        let run = train(dir.path(), out, set);
+        eval(dir.path(), &run, &grid);
+        run
+    };
+    let base = evaluated("base", &["seed=9"]);
+    let runs: Vec<String> =
+        (1..4).map(|seed| evaluated(&format!("runs{seed}"), &[&format!("seed={seed}")])).collect();
+    let models = [format!("few={},{}", runs[0], runs[1]), format!("many={}", runs[2])];
+    let compare = |more: &[&str]| {
+        let mut command = nct(dir.path());
+        command.args(["robustness", "--baseline", &base, "--model", &models[0], "--model", &models[1]]);
+        command.args(more);
+        command
+    };
+    let out = succeed(&mut compare(&["--neural", "--json", "--figures", "figures", "--table", "t.parquet"]));
+    let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    same_as_parquet(&dir.path().join("t.parquet"), &rows);
+    let correlation = |run: &String| {
+        let text = fs::read_to_string(dir.path().join(run).join("results.json")).unwrap();
+        let of: Vec<Value> = serde_json::from_str(&text).unwrap();
+        let is = |r: &&Value| r["task"] == "v1" && r["metric"] == "correlation" && r["split"] == "test";
+        of.iter().find(is).unwrap()["value"].as_f64().unwrap()
+    };
+    let own: Vec<f64> = runs.iter().map(correlation).collect();
+    let of = |model: &str| {
+        let row = rows.iter().find(|r| r["model"] == model && r["group"] == "v1").unwrap();
+        row["value"].as_f64().unwrap()
+    };
+    assert!((of("few") - f64::midpoint(own[0], own[1])).abs() < 1e-12 && of("many") == own[2]);
+    // Three runs are enough for a line, and for nothing else.
+    let fit: Vec<&Value> = rows.iter().filter(|r| r["metric"] == "coefficient").collect();
+    assert!(fit.len() == 2 && fit.iter().all(|r| r["fit"] == "robustness ~ 1 + neural"), "{fit:?}");
+    let drawn = csv_rows(&dir.path().join("figures/prediction.csv"));
+    let drawn: Vec<[f64; 2]> = drawn
+        .iter()
+        .filter(|row| row["against"] == "neural prediction" && !row["run"].is_empty())
+        .map(|row| ["value", "robustness_score"].map(|key| row[key].parse().unwrap()))
+        .collect();
+    assert_eq!(drawn.iter().map(|of| of[0]).collect::<Vec<f64>>(), own);
+    let middle = [0, 1].map(|i| drawn.iter().map(|of| of[i]).sum::<f64>() / 3.0);
+    let product = |i: usize| drawn.iter().map(|of| (of[0] - middle[0]) * (of[i] - middle[i])).sum::<f64>();
+    let slope = fit.iter().find(|r| r["term"] == "neural").unwrap()["value"].as_f64().unwrap();
+    let by_hand = product(1) / product(0);
+    assert!((slope - by_hand).abs() < 1e-6 * by_hand.abs().max(1.0), "{slope}, not {by_hand}");
+    assert!(succeed(&mut compare(&["--neural", "v1"])).contains("std. error"));
+    let unknown = output(&mut compare(&["--neural", "v1.corelation"]));
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("no corelation of v1 on the test split"), "{}", stderr(&unknown));
+    let unknown = output(&mut compare(&["--neural", "v2"]));
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("v1 and v4"), "{}", stderr(&unknown));
+}
+
+#[test]
 fn what_cannot_be_compared_under_corruptions_is_refused() {
     let dir = shards();
     let run = train(dir.path(), "runs", &[]);
