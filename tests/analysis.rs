@@ -314,6 +314,7 @@ fn stability_under_noise_is_that_of_numpy() {
         let (a, b, cka) = (real(row, "a"), real(row, "b"), real(row, "cka"));
         assert!((0.0..=1.0 + 1e-12).contains(&cka) && (cka - value(row, b, a)).abs() < 1e-12, "{row}");
         assert!(value(row, 0.0, 0.0) > 1.0 - 1e-12 && value(row, 0.0, 0.05) > value(row, 0.0, 0.5), "{row}");
+        assert!(value(row, 0.5, 0.5) < 1.0 - 1e-9, "draws are different ones: {row}");
     }
     let figure = fs::read_to_string(root.join("figures/stability.csv")).unwrap();
     let svg = fs::read_to_string(root.join("figures/stability.svg")).unwrap();
