@@ -216,6 +216,15 @@ fn lottery_tickets_stay_pruned_and_go_on_after_an_interruption() {
 }
 
 #[test]
+fn a_task_to_which_freezing_leaves_nothing_is_told() {
+    let dir = shards();
+    let sets = ["freeze.all_but=[\"classification_readout\"]", "loss.loss_weighing=false"];
+    let told = output(&mut command(dir.path(), "runs", &sets));
+    assert_eq!(told.status.code(), Some(2), "{}", stderr(&told));
+    assert!(stderr(&told).contains("the loss of v1 depends on"), "{}", stderr(&told));
+}
+
+#[test]
 fn early_stopping_ends_a_lottery_ticket_and_the_last_one_ends_the_run() {
     let dir = shards();
     let sets = [

@@ -261,6 +261,12 @@ impl Trainer<'_> {
         last: bool,
     ) -> Result<Given, TrainError> {
         let outcome = self.forward(plan, images, targets)?;
+        if !outcome.loss.requires_grad() {
+            let task = self.sources[plan.stream.0 as usize].task;
+            return Err(TrainError::Settings(format!(
+                "freeze: nothing that the loss of {task} depends on is left to learn; freeze less, or leave its data out"
+            )));
+        }
         self.backward(&outcome, last)?;
         outcome.given()
     }
