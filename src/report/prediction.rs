@@ -43,6 +43,9 @@ impl Outcomes {
     }
 }
 
+/// What of a run a column or an axis is.
+type Side = fn(&Outcome) -> f64;
+
 /// Least squares of robustness over all runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fit {
@@ -82,8 +85,6 @@ const COLUMNS: [(&str, Kind); 5] = [
     ("value", Kind::Real),
     ("robustness_score", Kind::Real),
 ];
-type Side = fn(&Outcome) -> f64;
-
 const PANEL: [f64; 2] = [300.0, 220.0];
 
 /// Robustness against neural prediction, which `measured` names, and against clean accuracy: a mark is a run. None
@@ -145,9 +146,10 @@ fn line(models: &[Outcomes], of: Side) -> Option<Series> {
 
 /// The figure as a part of a report, with what the fits say.
 pub(super) fn plot(models: &[Outcomes], area: &str, baseline: &str) -> Result<Option<Plot>, ReportError> {
-    let Some((figure, table)) = prediction(models, &format!("{area} correlation"), baseline)? else {
+    let Some((mut figure, table)) = prediction(models, &format!("{area} correlation"), baseline)? else {
         return Ok(None);
     };
+    figure.title = format!("Robustness and prediction of {area}");
     let mut text = format!(
         "Robustness score of every run, relative to the mean of {baseline}, against the mean correlation of predicted \
          and recorded {area} responses on test stimuli, and against accuracy on clean images; lines of least squares."

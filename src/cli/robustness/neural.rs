@@ -80,7 +80,7 @@ impl Measure {
             }
             row
         };
-        models.iter().map(row).collect()
+        models.iter().filter(|model| !model.runs.is_empty()).map(row).collect()
     }
 }
 
@@ -103,7 +103,8 @@ pub(super) fn told(rows: &[Value]) -> String {
     for row in rows {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
         let number = |key: &str| row[key].as_f64().map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"));
-        let [value, error, t, p] = ["value", "std_error", "t", "p"].map(number);
+        let [value, error, t] = ["value", "std_error", "t"].map(number);
+        let p = if row["p"].as_f64().is_some_and(|p| p < 1e-4) { "< 0.0001".to_owned() } else { number("p") };
         table.add_row([text("fit"), row["seeds"].to_string(), text("term"), value, error, t, p]);
     }
     table.to_string()

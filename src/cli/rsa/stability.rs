@@ -1,6 +1,6 @@
 //! `nct rsa --noise`: how far layers represent images alike with noise and without (spec/reconstruction 4.5).
 
-use super::{Args, activity};
+use super::{Args, activity, by_class};
 use crate::analysis::representation::{Aligned, stability};
 use crate::cli::analysis::images::{Chosen, Disturbance};
 use crate::cli::analysis::{Folder, Model};
@@ -9,7 +9,7 @@ use crate::cli::show::Show;
 use crate::model::weights::encode;
 use crate::table::{Kind, Table};
 use serde_json::{Value, json};
-use tch::Device;
+use tch::{Device, Tensor};
 
 /// Strengths of noise, and how often each is drawn.
 #[derive(Debug, Clone, clap::Args)]
@@ -65,6 +65,8 @@ impl NoiseArgs {
         let strengths: Vec<f64> = std::iter::once(0.0).chain(self.noise.iter().copied()).collect();
         let shown = 1 + self.noise.len() * self.repeats as usize;
         let bar = show.bar("noise", (models.len() * shown * chosen.len()) as u64, "images");
+        // As in the other matrices.
+        let order = Tensor::from_slice(&by_class(chosen));
         let (mut rows, mut written) = (Vec::new(), Vec::new());
         for model in models {
             // By layer, strength and repeat.
@@ -77,6 +79,7 @@ impl NoiseArgs {
                 for repeat in 0..if std > 0.0 { self.repeats } else { 1 } {
                     let noise = (std > 0.0).then_some(Disturbance::Noise(std));
                     let images = chosen.shown(&model.view, noise, seed(args.seed, repeat))?;
+                    let images = images.index_select(0, &order);
                     let found = activity(model, layers, &images, device, &bar)?;
                     for ((of, layer), found) in aligned.iter_mut().zip(layers).zip(found) {
                         let name = format!("{} {layer} {std} {repeat}", model.name);

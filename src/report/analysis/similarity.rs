@@ -64,11 +64,6 @@ pub(super) fn similarity(folder: &Read<'_>, about: &Value, all: &[Value]) -> Res
     Ok(plots)
 }
 
-/// Deviations of the noise that layers were looked at under; empty without.
-fn noise(about: &Value) -> Vec<f64> {
-    about["settings"]["noise"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
-}
-
 const STABILITY: [(&str, Kind); 5] = [
     ("panel", Kind::Text),
     ("model", Kind::Text),
@@ -80,7 +75,8 @@ const STABILITY: [(&str, Kind); 5] = [
 /// How alike layers are with noise and without: means over all strengths for every layer and network, and each strength
 /// by itself. None where no noise was asked for.
 fn stability(folder: &Read<'_>, about: &Value) -> Result<Option<Plot>, ReportError> {
-    let noise: Vec<f64> = std::iter::once(0.0).chain(noise(about)).collect();
+    let asked = about["settings"]["noise"].as_array().into_iter().flatten().filter_map(Value::as_f64);
+    let noise: Vec<f64> = std::iter::once(0.0).chain(asked).collect();
     if noise.len() == 1 {
         return Ok(None);
     }
@@ -110,19 +106,8 @@ fn stability(folder: &Read<'_>, about: &Value) -> Result<Option<Plot>, ReportErr
             }));
         }
         series.push(Series::new(text(model), style, points));
-        maps.push(Panel::HeatMap(HeatMap {
-            title: text(model),
-            row_names: if style % BESIDE == 0 { layers.clone() } else { Vec::new() },
-            column_names: noise.iter().map(f64::to_string).collect(),
-            column_label: "standard deviation of the noise".into(),
-            values,
-            row_gaps: Vec::new(),
-            column_gaps: vec![1],
-            scale: Scale { label: "linear CKA with clean images".into(), range: [0.0, 1.0] },
-            cell: [30.0, 16.0],
-            decimals: 2,
-            ground: None,
-        }));
+        let names = if style % BESIDE == 0 { &layers[..] } else { &[] };
+        maps.push(strengths(text(model), names, &noise, values));
     }
     let x = Axis { names: layer_names(&layers), ..Axis::default() };
     let y = Axis { label: "mean CKA".to_owned(), ..Axis::default() };
@@ -141,6 +126,23 @@ fn stability(folder: &Read<'_>, about: &Value) -> Result<Option<Plot>, ReportErr
 
 /// Networks beside each other.
 const BESIDE: usize = 2;
+
+/// Layers by strengths of noise, of one network.
+fn strengths(title: String, row_names: &[String], noise: &[f64], values: Vec<Vec<f64>>) -> Panel {
+    Panel::HeatMap(HeatMap {
+        title,
+        row_names: row_names.to_vec(),
+        column_names: noise.iter().map(f64::to_string).collect(),
+        column_label: "standard deviation of the noise".into(),
+        values,
+        row_gaps: Vec::new(),
+        column_gaps: vec![1],
+        scale: Scale { label: "linear CKA with clean images".into(), range: [0.0, 1.0] },
+        cell: [30.0, 16.0],
+        decimals: 2,
+        ground: None,
+    })
+}
 
 /// Places of layers at an axis; some of many.
 fn layer_names(layers: &[String]) -> Vec<(f64, String)> {
