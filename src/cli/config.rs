@@ -160,6 +160,7 @@ fn diff(a: &Experiment, b: &Experiment, names: [&PathBuf; 2], json: bool) -> any
 fn schema() -> Value {
     let mut schema = schemars::schema_for!(Experiment).to_value();
     schema["title"] = json!("Recipe of nct");
+    schema["properties"]["without"] = json!({"type": "array", "items": {"type": "string"}, "description": "Keys that are not inherited from the base, whole sections too."});
     schema["properties"]["base"] = json!({"type": "string", "description": "Another recipe, relative to this file, whose settings this one changes."});
     schema["properties"]["sweep"] = json!({
         "type": "object",

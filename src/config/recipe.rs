@@ -57,6 +57,8 @@ impl Recipe {
             None => Vec::new(),
             Some(sweep) => swept(&sweep).map_err(|what| ConfigError::new(origin, what))?,
         };
+        let mut without = Without::default();
+        without.take(&mut table, origin)?;
         let mut folder = folder.map(Path::to_path_buf);
         while let Some(base) = table.remove("base") {
             let at = files.last().map_or(origin, |(origin, _)| origin).to_owned();
@@ -75,12 +77,15 @@ impl Recipe {
                 let what = "has a sweep, and is inherited from; a sweep belongs to the recipe that is run";
                 return Err(ConfigError::new(named, what));
             }
+            without.apply(&mut below);
+            without.take(&mut below, &named)?;
             inherit(&mut table, &below);
             // Its base comes next.
             table.extend(below.remove("base").map(|next| ("base".to_owned(), next)));
             folder = path.parent().map(PathBuf::from);
             files.push((named, text));
         }
+        without.check()?;
         Ok(Self { origin: origin.to_owned(), table, sweep, files, said: Vec::new() })
     }
 
@@ -193,6 +198,49 @@ impl Recipe {
             |(file, text): &(String, String)| line_of(text, &full).map(|line| format!("{file}, line {line}"));
         let origin = self.files.iter().find_map(line).unwrap_or_else(|| self.origin.clone());
         ConfigError::new(origin, format!("{full}: {what}"))
+    }
+}
+
+/// Keys that are not inherited: where that is said, the key, and whether something below says it.
+#[derive(Debug, Default)]
+struct Without(Vec<(String, String, bool)>);
+
+impl Without {
+    /// Takes the list out of a file.
+    fn take(&mut self, table: &mut Table, origin: &str) -> Result<(), ConfigError> {
+        let wrong = || {
+            let what = "without: expected a list of keys, such as [\"data.augment.distort\", \"modules\"]";
+            ConfigError::new(origin, what)
+        };
+        let Some(listed) = table.remove("without") else { return Ok(()) };
+        for key in listed.as_array().ok_or_else(wrong)? {
+            let key = key.as_str().ok_or_else(wrong)?;
+            self.0.push((origin.to_owned(), key.to_owned(), false));
+        }
+        Ok(())
+    }
+
+    /// Removes the keys from what is inherited.
+    fn apply(&mut self, below: &mut Table) {
+        for (_, key, found) in &mut self.0 {
+            *found |= removed(below, key).is_some();
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        match self.0.iter().find(|(.., found)| !found) {
+            Some((origin, key, _)) => {
+                Err(ConfigError::new(origin, format!("without: {key} is said by nothing that is inherited")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn removed(table: &mut Table, path: &str) -> Option<Value> {
+    match path.split_once('.') {
+        Some((section, rest)) => removed(table.get_mut(section)?.as_table_mut()?, rest),
+        None => table.remove(path),
     }
 }
 
@@ -349,6 +397,21 @@ mod tests {
         let found = Recipe::read(&dir.path().join("top.toml")).unwrap().single(&[]).unwrap();
         let expected = "name = \"top\"\nseed = 5\n[mix]\nkind = \"mtl\"\nratio = { 1 = 3 }\n[optimizer]\nkind = \"adam\"\nlr = 0.25\n";
         assert_eq!(found, Recipe::parse(expected, "x").unwrap().single(&[]).unwrap());
+        // What a recipe is without, it inherits from no file below.
+        let without = |list: &str| {
+            write("less.toml", &format!("base = \"top.toml\"\nwithout = {list}\n[mix]\nkind = \"long\"\n"));
+            Recipe::read(&dir.path().join("less.toml")).and_then(|recipe| recipe.single(&[]))
+        };
+        let expected = "seed = 5\n[mix]\nkind = \"long\"\n[optimizer]\nkind = \"adam\"\nlr = 0.25\n";
+        let expected = Recipe::parse(expected, "x").unwrap().single(&[]).unwrap();
+        assert_eq!(without("[\"name\", \"mix\"]").unwrap(), expected);
+        let bare = without("[\"optimizer\", \"mix\"]").unwrap();
+        assert_eq!(bare.optimizer, Experiment::default().optimizer, "a section goes as a whole");
+        for (wrong, told) in [("[\"mix.ratoi\"]", "less.toml: without: mix.ratoi"), ("3", "expected a list")]
+        {
+            let found = error(without(wrong));
+            assert!(found.contains(told), "{found}");
+        }
         write("loop.toml", "base = \"loop.toml\"\n");
         assert!(error(Recipe::read(&dir.path().join("loop.toml"))).contains("inherits from itself"));
         write("lost.toml", "base = \"nowhere.toml\"\n");
