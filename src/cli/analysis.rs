@@ -4,7 +4,7 @@
 pub(super) mod images;
 pub(super) mod search;
 
-use super::exit::Usage;
+use super::exit::{Usage, stop_flag};
 use super::robustness::weights_of;
 use crate::base::{Fingerprint, Split, Task};
 use crate::config::{Data, Experiment};
@@ -182,6 +182,8 @@ impl Folder {
 
     /// Folder of what searches keep while they go on.
     pub(super) fn searches(&self) -> anyhow::Result<PathBuf> {
+        // Once there is something to keep, to be asked to end means to keep it.
+        let _ = stop_flag();
         let path = self.root.join(SEARCHES);
         std::fs::create_dir_all(&path)?;
         Ok(path)
