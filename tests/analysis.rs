@@ -267,6 +267,7 @@ fn similarities_are_those_of_numpy() {
         let root = dir.path().join(&out);
         let pairs = rows(&root.join("metrics.jsonl"));
         assert_eq!(pairs.len(), 10, "five representations");
+        assert!(!root.join("stability.csv").exists(), "no noise was asked for");
         for row in &pairs {
             assert!(real(row, "rsa_low") <= real(row, "rsa_high") && real(row, "cka") <= 1.0 + 1e-9, "{row}");
         }

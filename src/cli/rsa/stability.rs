@@ -52,7 +52,7 @@ impl NoiseArgs {
     }
 
     /// Shows noisy images to all networks, and writes how alike their layers are between all pairs of strengths, the
-    /// clean images among them.
+    /// clean images among them. Nothing without noise.
     pub(super) fn run(
         &self,
         args: &Args,
@@ -62,6 +62,9 @@ impl NoiseArgs {
         device: Device,
         show: Show,
     ) -> anyhow::Result<()> {
+        if self.noise.is_empty() {
+            return Ok(());
+        }
         let strengths: Vec<f64> = std::iter::once(0.0).chain(self.noise.iter().copied()).collect();
         let shown = 1 + self.noise.len() * self.repeats as usize;
         let bar = show.bar("noise", (models.len() * shown * chosen.len()) as u64, "images");
