@@ -159,13 +159,17 @@ impl Aligned {
     /// Activity that is the same for all images, or no number.
     pub fn of(activity: &Tensor) -> Result<Self, AnalysisError> {
         let x = activity.to_device(Device::Cpu).to_kind(Kind::Double).flatten(1, -1);
-        let gram = inner_products(&x);
-        let gram = &gram / gram.norm();
-        let gram = Vec::<f64>::try_from(gram.flatten(0, -1))?;
-        if gram.iter().all(|v| v.is_finite()) {
-            return Ok(Self(gram));
+        let found = Self::new(Vec::<f64>::try_from(inner_products(&x).flatten(0, -1))?);
+        if found.0.iter().all(|v| v.is_finite()) {
+            return Ok(found);
         }
         Err(AnalysisError::Numbers("its activity is the same for all images, or no number".to_owned()))
+    }
+
+    /// Of centred inner products.
+    fn new(gram: Vec<f64>) -> Self {
+        let norm = gram.iter().map(|v| v * v).sum::<f64>().sqrt();
+        Self(gram.into_iter().map(|v| v / norm).collect())
     }
 
     /// Linear centred kernel alignment with another representation of the same images, 0 to 1.
@@ -300,10 +304,8 @@ fn comparisons(all: &[Geometry], comparison: Comparison, chosen: &[usize]) -> Ve
 
 /// Linear centred kernel alignment, likewise.
 fn alignments(all: &[Geometry], chosen: &[usize]) -> Vec<f64> {
-    let grams: Vec<Vec<f64>> = all.iter().map(|geometry| geometry.centred(chosen)).collect();
-    let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(x, y)| x * y).sum() };
-    let norms: Vec<f64> = grams.iter().map(|gram| dot(gram, gram).sqrt()).collect();
-    places(all.len()).map(|[a, b]| dot(&grams[a], &grams[b]) / (norms[a] * norms[b])).collect()
+    let all: Vec<Aligned> = all.iter().map(|geometry| Aligned::new(geometry.centred(chosen))).collect();
+    places(all.len()).map(|[a, b]| all[a].with(&all[b])).collect()
 }
 
 #[cfg(test)]
