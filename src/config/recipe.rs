@@ -229,9 +229,10 @@ impl Without {
 
     fn check(&self) -> Result<(), ConfigError> {
         match self.0.iter().find(|(.., found)| !found) {
-            Some((origin, key, _)) => {
-                Err(ConfigError::new(origin, format!("without: {key} is said by nothing that is inherited")))
-            }
+            Some((origin, key, _)) => Err(ConfigError::new(
+                origin,
+                format!("without: {key} is said by nothing that is inherited; take it off the list"),
+            )),
             None => Ok(()),
         }
     }
