@@ -29,6 +29,7 @@ fn help_knows_commands_and_topics() {
     assert!(help(&["runs", "ls"]).contains("--where"));
     assert!(help(&["settings"]).contains("| `optimizer.lr` |"));
     assert!(help(&["experiments"]).contains("nct run"));
+    assert!(help(&["data"]).contains("training_image_ids"));
     let unknown = output(nct(dir.path()).args(["help", "nonsense"]));
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("topics are settings"), "{}", stderr(&unknown));

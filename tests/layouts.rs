@@ -212,3 +212,134 @@ fn corrupted_copies_become_a_set_each() {
     let refused = output(nct(dir.path()).args(["prepare", "raw", "--only", "fog-9"]));
     assert!(stderr(&refused).contains("no data set fog-9"), "{}", stderr(&refused));
 }
+
+/// A neural set of six images of 8 x 8 pixels in so many channels; `save` writes the planes of each.
+fn neural_set(root: &Path, channels: usize, save: impl Fn(u64, &[u8])) {
+    use nct::ingest::raw::{RawSession, RawTrials, save_session};
+    let ids: Vec<i64> = (1..=6).collect();
+    for id in 1..=6 {
+        let planes: Vec<u8> = (0..64 * channels).map(|i| (i * 37 + 11 * id) as u8).collect();
+        save(id as u64, &planes);
+    }
+    let trials = RawTrials { responses: vec![1.0; 2 * ids.len()], ids, labels: Vec::new() };
+    let (subject_id, session_id) = ("31".to_owned(), "7".to_owned());
+    let (training, testing) = (trials.clone(), trials);
+    save_session(root, &RawSession { subject_id, session_id, training, testing, shape: [2, 1] }).unwrap();
+}
+
+/// A PNG of planes of 8 x 8 pixels.
+fn save_png(path: &Path, planes: &[u8]) {
+    let (n, mut file) = (planes.len() / 64, Vec::new());
+    let mut encoder = png::Encoder::new(&mut file, 8, 8);
+    encoder.set_color(if n == 3 { png::ColorType::Rgb } else { png::ColorType::Grayscale });
+    let pixels: Vec<u8> = (0..64).flat_map(|i| (0..n).map(move |c| planes[64 * c + i])).collect();
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, file).unwrap();
+}
+
+#[test]
+fn stimuli_as_pictures_are_the_same_shards_as_arrays() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = |kind: &str| dir.path().join(kind).join("mtl_set");
+    let prepare = |kind: &str, more: &[&str]| {
+        let out = format!("{kind}-shards{}", more.concat());
+        let told = output(nct(dir.path()).args(["prepare", kind, "--out", &out]).args(more));
+        let shards: Vec<_> = crate::common::files(&dir.path().join(out))
+            .into_iter()
+            .filter(|(name, _)| name.extension().is_some_and(|e| e == "nct"))
+            .collect();
+        (told, shards)
+    };
+    for (channels, array, picture) in [(1, "gray-array", "gray-picture"), (3, "array", "picture")] {
+        neural_set(&root(array), channels, |id, planes| {
+            nct::ingest::raw::save_image(&root(array), id, planes, 8, 8).unwrap();
+        });
+        neural_set(&root(picture), channels, |id, planes| {
+            // What a file holds is told by its first bytes.
+            let name = if id == 2 { "images/2.jpg".to_owned() } else { format!("images/{id:06}.PNG") };
+            save_png(&root(picture).join(name), planes);
+        });
+        for more in [&[][..], &["--color", "gray"], &["--crop", "1"]] {
+            let ((told, arrays), (_, pictures)) = (prepare(array, more), prepare(picture, more));
+            assert!(told.status.success(), "{}", stderr(&told));
+            assert!(arrays.len() == 4 && arrays == pictures, "{channels} {more:?}");
+        }
+    }
+    // A JPEG has the pixels that libjpeg gives.
+    let pixels: Vec<u8> = (0..64 * 3).map(|i| (i * 2) as u8).collect();
+    let format = turbojpeg::PixelFormat::RGB;
+    let image = turbojpeg::Image { pixels: &pixels[..], width: 8, pitch: 24, height: 8, format };
+    let jpeg = turbojpeg::compress(image, 90, turbojpeg::Subsamp::None).unwrap();
+    fs::remove_file(root("picture").join("images/000001.PNG")).unwrap();
+    fs::write(root("picture").join("images/1.jpeg"), &jpeg[..]).unwrap();
+    succeed(nct(dir.path()).args(["prepare", "picture", "--out", "jpeg"]));
+    let shard = dataset(&dir.path().join("jpeg/mtl_set")).stimuli().unwrap().remove(0);
+    let stored = shard.read_column(shard.field("image").unwrap().0).unwrap();
+    let shown = turbojpeg::decompress(&jpeg, format).unwrap().pixels;
+    assert!((0..64).all(|i| (0..3).all(|c| stored[64 * c + i] == shown[3 * i + c])));
+    // Gray and colour together.
+    save_png(&root("picture").join("images/000006.PNG"), &[9; 64]);
+    let refused = output(nct(dir.path()).args(["prepare", "picture"]));
+    assert_eq!(refused.status.code(), Some(2));
+    for part in ["000006.PNG", "`--color gray`"] {
+        assert!(stderr(&refused).contains(part), "{}", stderr(&refused));
+    }
+    succeed(nct(dir.path()).args(["prepare", "picture", "--color", "gray"]));
+}
+
+#[test]
+fn a_recording_that_the_reference_leaves_out_is_told_in_one_line() {
+    let dir = raw();
+    let sessions = dir.path().join("raw/mtl_oracle_dataset/neuronal_data");
+    let first = fs::read_dir(&sessions).unwrap().map(|e| e.unwrap().path()).min().unwrap();
+    fs::rename(first, sessions.join("CSRF19_V4_3653663964522.pickle")).unwrap();
+    let told = |more: &[&str]| {
+        let out = output(nct(dir.path()).args(["prepare", "raw"]).args(more));
+        assert!(out.status.success(), "{}", stderr(&out));
+        let all = format!("{}{}", String::from_utf8_lossy(&out.stdout), stderr(&out));
+        all.lines().filter(|line| line.contains("CSRF19_V4_3653663964522.pickle")).count()
+    };
+    assert_eq!([told(&["--dry-run"]), told(&[]), told(&[]), told(&["--dry-run"])], [1; 4]);
+    assert_eq!(told(&["--only", "mtl_monkey_dataset"]), 0);
+    let found = dataset(&dir.path().join("shards/mtl_oracle_dataset"));
+    assert_eq!(found.manifest().sessions.len(), 1);
+}
+
+/// The script and the commands that follow it.
+#[test]
+fn the_script_in_the_documentation_writes_a_neural_set() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/data.md")).unwrap();
+    let (_, rest) = text.split_once("```python\n").unwrap();
+    let (script, rest) = rest.split_once("```").unwrap();
+    let (commands, _) = rest.split_once("```sh\n").unwrap().1.split_once("```").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("script.py");
+    fs::write(&path, format!("import os\nos.chdir({:?})\n{script}", dir.path())).unwrap();
+    if crate::common::python(path.to_str().unwrap(), "numpy", &[]).is_none() {
+        return;
+    }
+    let command = |name: &str| {
+        let line = commands.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split('#').next().unwrap().split_whitespace().skip(1).collect::<Vec<_>>()
+    };
+    succeed(nct(dir.path()).args(command("nct prepare")));
+    let text = succeed(nct(dir.path()).args(command("nct inspect")).arg("--json"));
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 3);
+    // 48 of the 60 images are on the training side, 50 are shown there, and 10 four times in the test.
+    let session = |i: usize| &rows[i]["sessions"][0];
+    let number = |i: usize, key: &str| session(i)[key].as_u64().unwrap();
+    assert_eq!(number(0, "samples") + number(1, "samples"), 50);
+    assert_eq!(number(0, "images") + number(1, "images"), 50);
+    assert!((38..=48).contains(&number(0, "samples")));
+    assert_eq!(["samples", "images"].map(|key| number(2, key)), [40, 10]);
+    for (i, row) in rows.iter().enumerate() {
+        assert_eq!((&row["dataset"], row["sessions"].as_array().unwrap().len()), (&"my_set".into(), 1));
+        assert_eq!((&session(i)["id"], &session(i)["subject"]), (&"m1_day1".into(), &"m1".into()));
+        assert_eq!(number(i, "neurons"), 20);
+        assert_eq!(row["image"], serde_json::json!([1, 64, 64]));
+    }
+    let shard = dataset(&dir.path().join("shards/my_set")).stimuli().unwrap().remove(0);
+    assert_eq!(shard.n_rows(), 60);
+}

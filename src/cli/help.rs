@@ -22,8 +22,9 @@ pub(crate) struct ManArgs {
 }
 
 /// Name, what it is about, and the text.
-const TOPICS: [(&str, &str, &str); 10] = [
+const TOPICS: [(&str, &str, &str); 11] = [
     ("settings", "every key of a recipe, sweeps and inheritance", include_str!("../../configs/README.md")),
+    ("data", "what prepare reads, and how to write your own", include_str!("../../docs/data.md")),
     ("experiments", "sweeps, studies, workers, clusters", include_str!("../../docs/experiments.md")),
     ("reports", "what a report shows, and how to read it", include_str!("../../docs/report.md")),
     (

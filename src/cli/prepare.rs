@@ -4,7 +4,8 @@ use super::exit::stop_flag;
 use super::show::{Bar, Show, bytes, count, out, table};
 use crate::base::Split;
 use crate::ingest::{
-    self, Action, Color, Cut, Planned, PrepareOptions, Prepared, Progress, Resize, Responses, Share, TimeBins,
+    self, Action, Bins, Color, Cut, Planned, PrepareOptions, Prepared, Progress, Resize, Responses, Share,
+    TimeBins,
 };
 use crate::shard::{BlockOptions, Manifest};
 use std::path::{Path, PathBuf};
@@ -57,9 +58,10 @@ pub struct Args {
     /// Element type of stored responses
     #[arg(long, value_enum, default_value_t = ResponsesArg::F32)]
     responses: ResponsesArg,
-    /// Number of first time bins that are summed to a response
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
-    time_bins_sum: u32,
+    /// Time bins that are summed to a response: so many from the first on, as in 12; or, counted from 0, the first and
+    /// the one after the last, as in 4..12, or each, as in 4,5,6
+    #[arg(long, value_name = "BINS", default_value = "12")]
+    time_bins_sum: Bins,
     /// Average the time bins instead of summing them
     #[arg(long)]
     avg: bool,
@@ -144,7 +146,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         ResponsesArg::Bf16 => Responses::Bf16,
     };
     options.level = args.level;
-    options.bins = TimeBins { first: args.time_bins_sum as usize, average: args.avg };
+    options.bins = TimeBins { which: args.time_bins_sum.clone(), average: args.avg };
     options.split_seed = args.split_seed;
     options.valid_size = args.valid_size;
     options.train_frac = args.train_frac;
@@ -200,7 +202,9 @@ fn planned(sets: &[Planned]) -> String {
         table.add_row(vec![name, images, sessions, read, written, what.join(", ")]);
     }
     let total: u64 = sets.iter().filter(|s| s.action != Action::Nothing).map(|s| s.shard_bytes).sum();
-    format!("{table}\nabout {} to write; nothing was written", bytes(total))
+    let notes = sets.iter().flat_map(|set| set.notes.iter().map(|note| format!("{}: {note}\n", set.dataset)));
+    let notes: String = notes.collect();
+    format!("{notes}{table}\nabout {} to write; nothing was written", bytes(total))
 }
 
 fn action(action: &Action) -> String {

@@ -87,7 +87,7 @@ impl Resize {
     }
 }
 
-/// The part of a recorded image that is shown, and its scale (spec/data 1.3).
+/// The part of a recorded image that is shown, and its scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cut {
     /// Pixels that are cut off above, below, left and right.

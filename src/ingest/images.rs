@@ -161,11 +161,14 @@ pub(super) fn list(folder: &Path) -> Result<Vec<String>> {
 }
 
 fn image_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let is_image = |name: &String| {
-        let extension = Path::new(name).extension().map(std::ffi::OsStr::to_ascii_lowercase);
-        extension.is_some_and(|e| e == "jpeg" || e == "jpg" || e == "png")
-    };
-    Ok(list(folder)?.into_iter().filter(is_image).map(|name| folder.join(name)).collect())
+    let names = list(folder)?.into_iter().filter(|name| is_picture(Path::new(name)));
+    Ok(names.map(|name| folder.join(name)).collect())
+}
+
+/// Whether a file is called a JPEG or PNG.
+pub(super) fn is_picture(path: &Path) -> bool {
+    let extension = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
+    extension.is_some_and(|e| e == "jpeg" || e == "jpg" || e == "png")
 }
 
 fn read_text(path: &Path) -> Result<String> {

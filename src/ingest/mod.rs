@@ -28,10 +28,12 @@ pub use prepare::{
     Action, Color, OnProgress, Planned, PrepareOptions, Prepared, Progress, Responses, Share, decode_all,
     plan, prepare,
 };
-pub use sessions::{NeuralSet, Session, TimeBins, Trials};
+pub use sessions::{Bins, NeuralSet, Session, TimeBins, Trials};
 pub use torch_file::{TorchTensor, torch_tensors};
 pub use verify::verify;
 
+use crate::corruption::{Corruption, Severity};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A raw data set.
@@ -60,45 +62,135 @@ impl Found {
         }
     }
 
+    /// What a user should know before it is read.
+    fn notes(&self) -> &[String] {
+        match self {
+            Self::Images(_) => &[],
+            Self::Neural(set) => &set.notes,
+        }
+    }
+
     /// The folder for its shards within `out`, or within that of its group.
     fn out(&self, out: &Path) -> PathBuf {
         self.group().map_or_else(|| out.to_path_buf(), |group| out.join(group))
     }
 }
 
-/// Finds every data set by its shape: `data` itself, or folders up to two levels below, in name order.
-pub fn discover(data: &Path) -> Result<Vec<Found>> {
+/// A data set that was found and not yet opened.
+struct Site {
+    folder: PathBuf,
+    kind: Kind,
+    /// Its name, and that of all it is one of.
+    name: String,
+    group: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Neural,
+    Images,
+    Corrupted,
+}
+
+impl Site {
+    fn of(folder: &Path, kind: Kind) -> Self {
+        Self { folder: folder.to_path_buf(), kind, name: folder_name(folder), group: None }
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.group.as_deref() == Some(name)
+    }
+
+    fn place(&self) -> (&str, &str) {
+        (self.group.as_deref().unwrap_or_default(), &self.name)
+    }
+}
+
+/// Finds data sets by their shape: `data` itself, or folders up to two levels below, in name order. Opens those that are
+/// called one of `only`, or all if it is empty: another one that is damaged is not in the way.
+pub fn discover(data: &Path, only: &[String]) -> Result<Vec<Found>> {
+    let sites = sites(data)?;
+    if let Some(missing) = only.iter().find(|name| !sites.iter().any(|site| site.is_called(name))) {
+        let mut names: Vec<&str> =
+            sites.iter().map(|site| site.group.as_deref().unwrap_or(&site.name)).collect();
+        names.dedup();
+        return Err(IngestError::bad(data, format!("no data set {missing}; here are: {}", names.join(", "))));
+    }
+    let wanted = |site: &&Site| only.is_empty() || only.iter().any(|name| site.is_called(name));
+    let wanted: Vec<&Site> = sites.iter().filter(wanted).collect();
+    if let Some(pair) = wanted.windows(2).find(|pair| pair[0].place() == pair[1].place()) {
+        let what = format!("two data sets are called {}; prepare one of them by its own path", pair[0].name);
+        return Err(IngestError::bad(data, what));
+    }
+    let mut found = Vec::new();
+    // Folders of corrupted copies are opened as a whole, and once.
+    let mut grids = BTreeMap::new();
+    for site in wanted {
+        let folder = &site.folder;
+        if site.kind == Kind::Corrupted && !grids.contains_key(folder) {
+            grids.insert(folder, ImageSet::corrupted(folder)?.unwrap_or_default());
+        }
+        found.push(match site.kind {
+            Kind::Neural => Found::Neural(NeuralSet::open(folder)?),
+            Kind::Images => Found::Images(ImageSet::open(folder)?),
+            Kind::Corrupted => {
+                let sets = grids.entry(folder).or_default();
+                let at = sets.iter().position(|set| set.name == site.name);
+                let set = at.map(|at| sets.swap_remove(at));
+                let gone = || IngestError::bad(folder, format!("{} is no longer there", site.name));
+                Found::Images(set.ok_or_else(gone)?)
+            }
+        });
+    }
+    Ok(found)
+}
+
+/// The corruptions and severities that have a folder in one that holds these names.
+fn cells(folder: &Path, names: &[String]) -> Vec<Site> {
+    let named = names.iter().filter_map(|name| Some((folder.join(name), name.parse::<Corruption>().ok()?)));
+    let cell = |(path, corruption): (PathBuf, Corruption)| {
+        let has = move |severity: &Severity| path.join(severity.to_string()).is_dir();
+        Severity::ALL.into_iter().filter(has).map(move |severity| Site {
+            folder: folder.to_path_buf(),
+            kind: Kind::Corrupted,
+            name: format!("{corruption}-{severity}"),
+            group: Some(folder_name(folder)),
+        })
+    };
+    named.flat_map(cell).collect()
+}
+
+/// All data sets under `data`, in the order of their groups and names.
+fn sites(data: &Path) -> Result<Vec<Site>> {
     let mut found = Vec::new();
     let mut level = vec![data.to_path_buf()];
     for depth in 0..3 {
         let mut deeper: Vec<PathBuf> = Vec::new();
         for folder in level {
             if NeuralSet::looks_like(&folder) {
-                found.push(Found::Neural(NeuralSet::open(&folder)?));
+                found.push(Site::of(&folder, Kind::Neural));
             } else if ImageSet::looks_like(&folder) {
-                found.push(Found::Images(ImageSet::open(&folder)?));
-            } else if let Some(cells) = ImageSet::corrupted(&folder)? {
-                found.extend(cells.into_iter().map(Found::Images));
-            } else if depth < 2 {
+                found.push(Site::of(&folder, Kind::Images));
+            } else {
                 let names = images::list(&folder)?;
-                deeper.extend(names.into_iter().map(|name| folder.join(name)).filter(|path| path.is_dir()));
+                let cells = cells(&folder, &names);
+                if cells.is_empty() && depth < 2 {
+                    deeper
+                        .extend(names.into_iter().map(|name| folder.join(name)).filter(|path| path.is_dir()));
+                }
+                found.extend(cells);
             }
         }
         level = deeper;
     }
     if found.is_empty() {
         let what = "holds no data set. Expected tiny-imagenet-200/ (train/<class>/images/*.JPEG, val/), a neural set \
-                    such as mtl_monkey_dataset/ (neuronal_data/*.pickle, images/*.npy) or Tiny-ImageNet-C/ \
-                    (<corruption>/<severity>/<class>/*.JPEG), here or up to two folders below";
+                    such as mtl_monkey_dataset/ (neuronal_data/*.pickle, images/*.npy or *.png) or \
+                    Tiny-ImageNet-C/ (<corruption>/<severity>/<class>/*.JPEG), here or up to two folders below; \
+                    `nct help data` describes them";
         return Err(IngestError::bad(data, what));
     }
-    let place = |set: &Found| (set.group().unwrap_or_default().to_owned(), set.name().to_owned());
-    found.sort_by_cached_key(place);
-    if let Some(pair) = found.windows(2).find(|pair| place(&pair[0]) == place(&pair[1])) {
-        let what =
-            format!("two data sets are called {}; prepare one of them by its own path", pair[0].name());
-        return Err(IngestError::bad(data, what));
-    }
+    found.sort_by(|a, b| a.place().cmp(&b.place()));
     Ok(found)
 }
 

@@ -1,12 +1,13 @@
 //! A restricted reader of Python pickles, protocols 2 to 5: numbers, strings, lists, tuples, dicts,
 //! and numpy arrays and scalars. It executes nothing: the few names that numpy's own pickles call
-//! are recognised, and any other is an error.
+//! are recognised, and what any other would make is an error where it is needed (`odd`).
 //!
 //! Values live in one arena and refer to one another by position, so that nothing recurses, and
 //! memory is bounded by the length of the file: what is copied from values that were there before is counted.
 
 mod array;
 mod calls;
+mod odd;
 #[cfg(test)]
 mod tests;
 mod torch;
@@ -14,6 +15,7 @@ mod torch;
 use array::Elements;
 pub use array::{Array, Element};
 use calls::Global;
+use odd::Odd;
 pub use torch::{StorageKind, TensorRef, TorchPickle};
 
 use super::error::{IngestError, Result};
@@ -62,6 +64,7 @@ enum Node {
     Array(Option<ArrayNode>),
     Storage(torch::Storage),
     Tensor(torch::TensorNode),
+    Odd(Odd),
 }
 
 /// Bytes in the file, or made by decoding.
@@ -108,9 +111,18 @@ impl Pickle {
         };
         let root = machine.run().map_err(|what| {
             let at = machine.at;
-            IngestError::bad(path, format!("{what} (byte {at} of {})", file.len()))
+            // A file that is damaged and wants something called is worth both words.
+            let called = machine.nodes.iter().find_map(|node| match node {
+                Node::Odd(odd @ Odd::Call(_)) => Some(format!("; it {}", odd.told())),
+                _ => None,
+            });
+            let called = called.unwrap_or_default();
+            IngestError::bad(path, format!("{what} (byte {at} of {}){called}", file.len()))
         })?;
         let nodes = machine.nodes;
+        if let Node::Odd(odd) = &nodes[root] {
+            return Err(IngestError::bad(path, format!("it {}", odd.told())));
+        }
         Ok(Self { path: path.to_path_buf(), nodes, root, file })
     }
 
@@ -129,7 +141,12 @@ impl Pickle {
         };
         let mut copies = Copies::of(&self.file);
         let mut pair = |&(k, v): &(Id, Id)| {
-            let text = |id| self.text(id).ok_or("a key or value is no text or number");
+            let text = |id| {
+                self.text(id).ok_or_else(|| match self.odd(id) {
+                    Some(why) => format!("a key or value {why}"),
+                    None => "a key or value is no text or number".to_owned(),
+                })
+            };
             let pair = (text(k)?, text(v)?);
             copies.count(pair.0.len() + pair.1.len())?;
             Ok(pair)
@@ -153,10 +170,15 @@ impl Pickle {
         }
     }
 
-    /// A numpy array.
+    /// Why a value is none that is read, if it is none, as said of what holds it.
+    pub fn odd(&self, id: Id) -> Option<String> {
+        if let Node::Odd(odd) = &self.nodes[id] { Some(odd.told()) } else { None }
+    }
+
+    /// A numpy array of numbers.
     pub fn array(&self, id: Id) -> std::result::Result<Array<'_>, String> {
         let Node::Array(Some(node)) = &self.nodes[id] else {
-            return Err("is no numpy array".to_owned());
+            return Err(self.odd(id).unwrap_or_else(|| "is no numpy array".to_owned()));
         };
         let Node::Bytes(data) = &self.nodes[node.data] else {
             return Err("is an array without data".to_owned());
@@ -217,14 +239,32 @@ impl Machine<'_> {
                 self.stack.extend([Some(top), Some(top)]);
                 Ok(())
             }
-            b'N' => {self.push(Node::None); Ok(())}
-            0x88 => {self.push(Node::Bool(true)); Ok(())}
-            0x89 => {self.push(Node::Bool(false)); Ok(())}
+            b'N' => {
+                self.push(Node::None);
+                Ok(())
+            }
+            0x88 => {
+                self.push(Node::Bool(true));
+                Ok(())
+            }
+            0x89 => {
+                self.push(Node::Bool(false));
+                Ok(())
+            }
             b'J' | b'K' | b'M' | 0x8a | 0x8b | b'G' => self.number(opcode),
             b'X' | 0x8c | 0x8d | b'U' | b'T' | b'B' | b'C' | 0x8e | 0x96 => self.string(opcode),
-            b']' => {self.push(Node::List(Vec::new())); Ok(())}
-            b')' => {self.push(Node::Tuple(Vec::new())); Ok(())}
-            b'}' => {self.push(Node::Dict(Vec::new())); Ok(())}
+            b']' => {
+                self.push(Node::List(Vec::new()));
+                Ok(())
+            }
+            b')' => {
+                self.push(Node::Tuple(Vec::new()));
+                Ok(())
+            }
+            b'}' => {
+                self.push(Node::Dict(Vec::new()));
+                Ok(())
+            }
             b't' | b'l' | b'd' | 0x85..=0x87 => self.container(opcode),
             b'a' | b'e' => self.append(opcode),
             b's' | b'u' => self.set_items(opcode),
@@ -233,11 +273,12 @@ impl Machine<'_> {
             b'R' => self.reduce(),
             b'b' => self.build(),
             b'Q' if self.torch => self.persistent(),
-            0x97 | 0x98 => Err("data outside the pickle (protocol 5 buffers); save it without buffer_callback".into()),
-            b'o' | b'i' | 0x81 | 0x92 | b'P' | b'Q' => {
-                Err("it makes an object of a Python class, and only numbers, texts, dicts and numpy arrays are read".into())
+            b'o' | 0x81 | 0x92 | b'Q' | 0x8f..=0x91 | 0x97 | 0x98 if !self.torch => self.object(opcode),
+            0x97 | 0x98 => self.push_odd(Odd::Outside),
+            b'o' | b'i' | 0x81 | 0x92 | b'P' | b'Q' => Err(format!("it {}", Odd::Object.told())),
+            other => {
+                Err(format!("opcode {other:#04x} belongs to no pickle of protocol 2 to 5: is it a pickle?"))
             }
-            other => Err(format!("opcode {other:#04x} belongs to no pickle of protocol 2 to 5: is it a pickle?")),
         }
     }
 
@@ -300,7 +341,8 @@ impl Machine<'_> {
             _ => {
                 let n = self.uint(if opcode == 0x8a { 1 } else { 4 })? as usize;
                 if n > 8 {
-                    return Err(format!("a whole number of {n} bytes, and 8 are read"));
+                    self.take(n)?;
+                    return self.push_odd(Odd::Int(n));
                 }
                 let word = self.uint(n)?;
                 let unused = 64 - 8 * n as u32;
@@ -322,7 +364,10 @@ impl Machine<'_> {
         let text = self.take(n)?;
         // Python 2 wrote names as bytes.
         let node = if matches!(opcode, b'X' | 0x8c | 0x8d) || python2 {
-            Node::Str(String::from_utf8(text.to_vec()).map_err(|_| "a text that is not UTF-8")?)
+            match String::from_utf8(text.to_vec()) {
+                Ok(text) => Node::Str(text),
+                Err(_) => self.odd(Odd::Text)?,
+            }
         } else {
             Node::Bytes(Bytes::InFile(self.at - n..self.at))
         };
@@ -353,6 +398,7 @@ impl Machine<'_> {
         let list = self.top()?;
         match &mut self.nodes[list] {
             Node::List(list) => list.append(&mut items),
+            Node::Odd(_) => {}
             _ => return Err("items are appended to what is no list".into()),
         }
         Ok(())
@@ -369,6 +415,7 @@ impl Machine<'_> {
         let dict = self.top()?;
         match &mut self.nodes[dict] {
             Node::Dict(dict) => dict.append(&mut items),
+            Node::Odd(_) => {}
             _ => return Err("entries are set in what is no dict".into()),
         }
         Ok(())

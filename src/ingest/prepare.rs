@@ -15,7 +15,7 @@ pub use plan::{Action, Planned, plan};
 use super::error::{IngestError, Result};
 use super::fit::{Cut, Fit, Resize};
 use super::image::Channels;
-use super::sessions::{NeuralSet, Session, TimeBins};
+use super::sessions::{Bins, NeuralSet, Session, TimeBins};
 use super::stats::{PixelSums, neuron_statistics};
 use super::{Found, ImageSet, discover, split};
 use crate::base::{DType, Fingerprint, Split};
@@ -129,7 +129,7 @@ impl PrepareOptions {
             responses: Responses::F32,
             // Small enough to copy and verify piecewise, large enough that a big set has few files.
             shard_bytes: 256 << 20,
-            bins: TimeBins { first: 12, average: false },
+            bins: TimeBins { which: Bins::First(12), average: false },
             split_seed: 1000,
             valid_size: 0.1,
             train_frac: 0.8,
@@ -166,7 +166,7 @@ impl PrepareOptions {
             format!("level = {}", self.level),
             format!("responses = {:?}", self.responses).to_lowercase(),
             format!("shard_bytes = {}", self.shard_bytes),
-            format!("time_bins_sum = {}", self.bins.first),
+            format!("time_bins_sum = {}", self.bins.which),
             format!("avg = {}", self.bins.average),
             format!("split_seed = {}", self.split_seed),
             format!("valid_size = {}", self.valid_size),
@@ -214,7 +214,7 @@ pub type OnProgress<'a> = &'a (dyn Fn(Progress<'_>) -> bool + Sync);
 
 /// Prepares the data sets under `data`. Those that are whole when the user stops it stay.
 pub fn prepare(data: &Path, options: &PrepareOptions, progress: OnProgress<'_>) -> Result<Vec<Prepared>> {
-    let found = choose(data, discover(data)?, options)?;
+    let found = choose(data, options)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.max(1)).build();
     let pool = pool.map_err(|e| IngestError::bad(data, format!("no threads could be started: {e}")))?;
     // Folders of groups before the one that they lie in.
@@ -234,16 +234,8 @@ pub fn prepare(data: &Path, options: &PrepareOptions, progress: OnProgress<'_>) 
 }
 
 /// The data sets and classes that are wanted.
-fn choose(data: &Path, found: Vec<Found>, options: &PrepareOptions) -> Result<Vec<Found>> {
-    let only = &options.only;
-    let named = |set: &Found, name: &str| set.name() == name || set.group() == Some(name);
-    if let Some(missing) = only.iter().find(|name| !found.iter().any(|set| named(set, name))) {
-        let mut names: Vec<&str> = found.iter().map(|set| set.group().unwrap_or(set.name())).collect();
-        names.dedup();
-        return Err(IngestError::bad(data, format!("no data set {missing}; here are: {}", names.join(", "))));
-    }
-    let wanted = |set: &Found| only.is_empty() || only.iter().any(|name| named(set, name));
-    let found: Vec<Found> = found.into_iter().filter(wanted).collect();
+fn choose(data: &Path, options: &PrepareOptions) -> Result<Vec<Found>> {
+    let found = discover(data, &options.only)?;
     let n_labelled = found.iter().filter(|set| matches!(set, Found::Images(_))).count();
     let idle = [
         ("--classes", options.classes.is_some(), n_labelled == 0, "labelled images"),
@@ -275,7 +267,7 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
         let manifest = already_there(&target, &settings(set, options)?)?;
         staging::remove_journal(&target)?;
         ShardSet::list(&out)?;
-        let notes = vec!["already prepared".to_owned()];
+        let notes = [set.notes(), &["already prepared".to_owned()]].concat();
         return Ok(Prepared { group: set.group().map(str::to_owned), manifest, images: 0, notes });
     }
     // Lengths are told by reading; asking for them before would take as long as statistics and filter together.
@@ -289,8 +281,8 @@ fn prepare_one(set: &Found, options: &PrepareOptions, progress: OnProgress<'_>) 
         Share::Merge => Staging::merged(&out, set.name(), &begun)?,
     };
     let (name, settings) = (set.name().to_owned(), options.settings(labelled));
-    let mut job =
-        Job { name, options, settings, staging, blocks: options.blocks(), progress, notes: Vec::new() };
+    let (blocks, notes) = (options.blocks(), set.notes().to_vec());
+    let mut job = Job { name, options, settings, staging, blocks, progress, notes };
     let made = match set {
         Found::Images(set) => job.images(set, &fingerprint),
         Found::Neural(set) => job.neural(set, &fingerprint),
@@ -463,7 +455,7 @@ impl Job<'_> {
 /// Reads and decodes every image under `data` on `jobs` threads and drops it: the least that preparing it
 /// costs. Gives their number.
 pub fn decode_all(data: &Path, jobs: usize) -> Result<u64> {
-    let found = discover(data)?;
+    let found = discover(data, &[])?;
     let files = found.iter().flat_map(|set| match set {
         Found::Images(set) => set.train.iter().chain(&set.test).map(|(path, _)| path).collect::<Vec<_>>(),
         Found::Neural(set) => set.images.values().collect(),

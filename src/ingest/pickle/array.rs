@@ -14,24 +14,56 @@ enum Kind {
     Int,
     UInt,
     Float,
+    /// Texts of four bytes a character, filled up with zeros.
+    Text,
+    /// Texts of a byte a character.
+    Bytes,
 }
 
 impl Elements {
-    /// numpy's short name: `f4`, `i8`, `u1`, `b1`.
-    pub(super) fn named(name: &str) -> Result<Self, String> {
+    /// numpy's short name: `f4`, `i8`, `u1`, `b1`, `U13`. None for other types than numbers and texts.
+    pub(super) fn named(name: &str) -> Option<Self> {
         let name = name.trim_start_matches(['<', '>', '|', '=']);
         let (kind, bytes) = match name {
             "b1" => (Kind::Bool, 1),
             "i1" | "i2" | "i4" | "i8" => (Kind::Int, usize::from(name.as_bytes()[1] - b'0')),
             "u1" | "u2" | "u4" | "u8" => (Kind::UInt, usize::from(name.as_bytes()[1] - b'0')),
             "f2" | "f4" | "f8" => (Kind::Float, usize::from(name.as_bytes()[1] - b'0')),
-            other => {
-                return Err(format!(
-                    "numpy elements of type {other:?}; booleans, whole and real numbers are read"
-                ));
-            }
+            other => match (other.strip_prefix('U'), other.strip_prefix('S')) {
+                (Some(n), _) => (Kind::Text, n.parse::<usize>().ok()?.checked_mul(4)?),
+                (_, Some(n)) => (Kind::Bytes, n.parse().ok()?),
+                _ => return None,
+            },
         };
-        Ok(Self { kind, bytes, big_endian: false })
+        Some(Self { kind, bytes, big_endian: false })
+    }
+
+    /// Whether they are texts; numpy's name of them.
+    pub(super) fn text(self) -> Option<String> {
+        match self.kind {
+            Kind::Text => Some(format!("U{}", self.bytes / 4)),
+            Kind::Bytes => Some(format!("S{}", self.bytes)),
+            _ => None,
+        }
+    }
+
+    /// Bytes of an element.
+    pub(super) fn bytes(self) -> usize {
+        self.bytes
+    }
+
+    /// The characters of a text of four bytes each. None if they are no characters.
+    pub(super) fn characters(self, data: &[u8]) -> Option<String> {
+        let order = if self.big_endian { u32::from_be_bytes } else { u32::from_le_bytes };
+        let mut text: String =
+            data.as_chunks::<4>().0.iter().map(|&c| char::from_u32(order(c))).collect::<Option<_>>()?;
+        text.truncate(text.trim_end_matches('\0').len());
+        Some(text)
+    }
+
+    /// Whether a character has four bytes.
+    pub(super) fn is_wide(self) -> bool {
+        self.kind == Kind::Text
     }
 
     /// The same in numpy's byte order `<`, `>`, `|` or `=`.
@@ -69,6 +101,9 @@ impl<'a> Array<'a> {
         fortran: bool,
         data: &'a [u8],
     ) -> Result<Self, String> {
+        if let Some(name) = elements.text() {
+            return Err(super::Odd::Elements(name.into()).told());
+        }
         let n = shape.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis));
         let expected = n.and_then(|n| n.checked_mul(elements.bytes));
         if expected != Some(data.len()) {
@@ -111,7 +146,8 @@ impl<'a> Array<'a> {
             (Kind::UInt, _) => i64::try_from(word).map_or(Element::Float(word as f64), Element::Int),
             (Kind::Float, 2) => Element::Float(half::f16::from_bits(word as u16).to_f64()),
             (Kind::Float, 4) => Element::Float(f64::from(f32::from_bits(word as u32))),
-            (Kind::Float, _) => Element::Float(f64::from_bits(word)),
+            // Arrays are of numbers: no texts come here.
+            (Kind::Float | Kind::Text | Kind::Bytes, _) => Element::Float(f64::from_bits(word)),
         }
     }
 

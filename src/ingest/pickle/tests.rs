@@ -68,6 +68,36 @@ fn what_would_run_code_is_refused_by_name() {
     }
 }
 
+#[test]
+fn what_is_not_read_is_told_where_it_is_needed_and_refused_in_weights() {
+    let odd: [(&[u8], &str); 9] = [
+        (b"cos\nsystem\nU\x04true\x85R", "os.system"),
+        (b"cos\nsystem\n)\x81}b", "os.system"),
+        (b"cos\nsystem\nU\x04true\x85R(K\x01K\x02u", "os.system"),
+        (b"(cos\nsystem\nK\x01o", "os.system"),
+        (b"\x8f(K\x01K\x02\x90", "a set"),
+        (b"(K\x01\x91", "a set"),
+        (b"\x8a\x09\0\0\0\0\0\0\0\0\x01", "9 bytes"),
+        (b"\x97\x98", "buffer_callback"),
+        (b"cnumpy\ndtype\nU\x03c16\x85R(K\x03U\x01<tb", "\"c16\""),
+    ];
+    for (value, what) in odd {
+        let file = [b"\x80\x02}(X\x01\0\0\0a".as_slice(), value, b"X\x01\0\0\0bK\x05u."].concat();
+        let pickle = parse(&file).unwrap();
+        assert_eq!(pickle.text(pickle.get("b").unwrap()).unwrap(), "5");
+        let a = pickle.get("a").unwrap();
+        assert_eq!((pickle.text(a), pickle.odd(a).as_ref()), (None, pickle.array(a).err().as_ref()));
+        let told = [pickle.odd(a).unwrap(), pickle.text_pairs().unwrap_err().to_string()];
+        assert!(told.iter().all(|told| told.contains(what)), "{told:?}");
+        for n in 0..file.len() {
+            assert!(parse(&file[..n]).is_err(), "{n} of {file:?}");
+        }
+        assert!(TorchPickle::parse(&file, 0).is_err(), "{what}");
+    }
+    // Wrong calls of what is known stay errors.
+    assert!(parse(b"\x80\x02}(K\x01cnumpy\ndtype\n)Ru.").is_err());
+}
+
 /// A pickle of a list of `n` times `again`, after `values`, which `h` and a number from 0 refer to.
 fn repeated(values: &[&[u8]], again: &[u8], n: usize) -> Vec<u8> {
     let values: Vec<u8> = values.iter().flat_map(|value| [value, b"\x940".as_slice()].concat()).collect();
@@ -89,7 +119,18 @@ fn what_is_used_again_is_not_copied_beyond_bounds() {
     let axes = [b"(".as_slice(), &b"K\x01".repeat(5000), b"t"].concat();
     let state = [b"(K\x01", &axes[..], b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02u1\x85R\x89C\x01at"].concat();
     let arrays = |n| parse(&repeated(&[reconstruct, array, &state], b"h\0h\x01Rh\x02b", n));
-    for (few, many) in [(texts(5), texts(1000)), (arrays(3), arrays(1000))] {
+    // Names of what would be called, and texts of numpy's.
+    let names = |n| parse(&repeated(&[&long(), b"K\0"], b"h\0h\0\x93", n));
+    let u4 = b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x05U2500\x85R";
+    let scalar = b"\x8c\x15numpy.core.multiarray\x8c\x06scalar\x93";
+    let data = [b"B".as_slice(), &10_000u32.to_le_bytes(), &b"a\0\0\0".repeat(2500)].concat();
+    let scalars = |n| parse(&repeated(&[scalar, u4, &data], b"h\0h\x01h\x02\x86R", n));
+    for (few, many) in [
+        (texts(5), texts(1000)),
+        (arrays(3), arrays(1000)),
+        (names(5), names(1000)),
+        (scalars(5), scalars(1000)),
+    ] {
         assert!(few.is_ok(), "{few:?}");
         assert!(many.unwrap_err().to_string().contains("repeats its values"));
     }

@@ -156,17 +156,8 @@ impl Machine<'_> {
         match (call, args) {
             (Call::OrderedDict, []) => self.push(Node::Dict(Vec::new())),
             (Call::OrderedDict, [items]) => {
-                let Node::List(items) = &mut self.nodes[*items] else {
-                    return Err("an OrderedDict of what is no list".into());
-                };
-                // Taken, not copied: thousands of dicts of one list would fill the memory.
-                let items = std::mem::take(items);
-                let pair = |&id: &Id| match &self.nodes[id] {
-                    Node::List(pair) | Node::Tuple(pair) if pair.len() == 2 => Ok((pair[0], pair[1])),
-                    _ => Err("an OrderedDict of what are no pairs".to_owned()),
-                };
-                let dict = items.iter().map(pair).collect::<Step<_>>()?;
-                self.push(Node::Dict(dict));
+                let dict = self.dict_of_pairs(*items)?;
+                self.push(dict);
             }
             (Call::Tensor, [storage, offset, shape, strides, ..]) => {
                 if !matches!(self.nodes[*storage], Node::Storage(_)) {

@@ -1,8 +1,8 @@
 //! What `prepare` would do, without writing anything.
 
 use super::{
-    Found, ImageSet, IngestError, NeuralSet, PrepareOptions, Result, already_there, choose, discover,
-    read_alike, read_image, settings, staging,
+    Found, ImageSet, IngestError, NeuralSet, PrepareOptions, Result, already_there, choose, read_alike,
+    read_image, settings, staging,
 };
 use crate::base::DType;
 use crate::shard::{Field, block_rows, pack};
@@ -30,6 +30,8 @@ pub struct Planned {
     pub raw_bytes: u64,
     /// Bytes of the shards, estimated from up to a thousand images and all sessions.
     pub shard_bytes: u64,
+    /// What a user should know.
+    pub notes: Vec<String>,
 }
 
 /// What would be done with a data set.
@@ -49,7 +51,7 @@ pub enum Action {
 
 /// Says what [`super::prepare`] would do with the data sets under `data`. Writes nothing.
 pub fn plan(data: &Path, options: &PrepareOptions) -> Result<Vec<Planned>> {
-    let found = choose(data, discover(data)?, options)?;
+    let found = choose(data, options)?;
     found.iter().map(|set| plan_one(set, options)).collect()
 }
 
@@ -82,7 +84,8 @@ fn plan_one(set: &Found, options: &PrepareOptions) -> Result<Planned> {
     }
     let (images, sessions) = (files.len() as u64, sessions.len() as u64);
     let group = set.group().map(str::to_owned);
-    Ok(Planned { group, dataset: set.name().to_owned(), action, images, sessions, raw_bytes, shard_bytes })
+    let (dataset, notes) = (set.name().to_owned(), set.notes().to_vec());
+    Ok(Planned { group, dataset, action, images, sessions, raw_bytes, shard_bytes, notes })
 }
 
 /// Bytes that the images take, from evenly spread ones.

@@ -75,8 +75,15 @@ pub(super) fn read_alike(path: &Path, form: Form, image: &Field, out: &mut Vec<u
         "{:?} of {}, and the images before are {:?} of {}",
         found.shape, found.dtype, image.shape.0, image.dtype
     );
+    let other_channels = found.shape[1..] == image.shape.0[1..] && found.dtype == image.dtype;
     // Stimuli are not resized.
-    let way_out = if form.labelled { "; `--resize 256` makes them one size" } else { "" };
+    let way_out = if form.labelled {
+        "; `--resize 256` makes them one size"
+    } else if other_channels {
+        "; `--color gray` makes them alike"
+    } else {
+        ""
+    };
     Err(IngestError::bad(path, what + way_out))
 }
 

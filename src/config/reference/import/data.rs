@@ -187,10 +187,37 @@ impl Writer {
         };
         let [subsample, scale, bins, share, seed] =
             ["subsample", "scale", "time_bins_sum", "train_frac", "seed"].map(|key| part.get(key));
+        let bins = time_bins(&bins);
         self.notes.push(format!(
-            "the set {} is prepared with: nct prepare DATA --only {} --crop {} --subsample {subsample} --scale {scale} --time-bins {bins} --train-frac {share} --split-seed {seed}",
+            "the set {} is prepared with: nct prepare DATA --only {} --crop {} --subsample {subsample} --scale {scale} --time-bins-sum {bins} --train-frac {share} --split-seed {seed}",
             name, name.as_str().unwrap_or_default(), crop.join(",")
         ));
         Ok(())
+    }
+}
+
+/// The form that `nct prepare --time-bins-sum` takes: a list of one bin is a range, since a number is how many.
+fn time_bins(bins: &Value) -> String {
+    let Value::Array(list) = bins else { return bins.to_string() };
+    if let [one] = list.as_slice()
+        && let Some(bin) = one.as_u64()
+    {
+        return format!("{bin}..{}", bin + 1);
+    }
+    list.iter().map(Value::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_bins_are_told_in_the_form_that_prepare_takes() {
+        for (bins, told) in
+            [(json!(12), "12"), (json!([4, 5, 6]), "4,5,6"), (json!([4]), "4..5"), (json!([0, 7]), "0,7")]
+        {
+            assert_eq!(time_bins(&bins), told);
+            assert!(told.parse::<crate::ingest::Bins>().is_ok());
+        }
     }
 }

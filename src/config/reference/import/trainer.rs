@@ -216,6 +216,9 @@ impl Writer {
         let last = part.get("freeze_bn")["last_layer"].as_i64().unwrap_or(-1);
         if last > 0 {
             self.set("freeze.norms_below", &json!(last));
+            let what =
+                "freeze.norms_below counts layers without added dropout, which trainer.freeze_bn counts too";
+            self.notes.push(what.to_owned());
         }
         let known = |key: &&String| ["freeze", "reset"].contains(&key.as_str());
         match freeze.as_object().into_iter().flatten().map(|(key, _)| key).find(|key| !known(key)) {
