@@ -327,3 +327,166 @@ fn a_manifest_that_cannot_be_true() {
         );
     }
 }
+
+#[test]
+fn all_damage_is_told_and_what_is_sound_too() {
+    let dir = shards();
+    let root = dir.path().join("shards");
+    let flip = |file: &str| {
+        let mut bytes = fs::read(root.join(file)).unwrap();
+        let at = bytes.len() / 2;
+        bytes[at] ^= 4;
+        fs::write(root.join(file), bytes).unwrap();
+    };
+    let manifest = |set: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(root.join(set).join("manifest.json")).unwrap()).unwrap()
+    };
+    let sets = ["mtl_monkey_dataset", "mtl_oracle_dataset", "mtl_shuffled_dataset", "tiny-imagenet-200"];
+    let all: usize = sets.iter().map(|set| manifest(set)["shards"].as_array().unwrap().len()).sum();
+    let of_broken = manifest(sets[1])["shards"].as_array().unwrap().len();
+    flip("mtl_monkey_dataset/stimuli-00000.nct");
+    fs::write(root.join("mtl_oracle_dataset/manifest.json"), "{").unwrap();
+    // A set of which one shard is cut, one is gone and one is damaged.
+    flip("tiny-imagenet-200/train-00000.nct");
+    fs::remove_file(root.join("tiny-imagenet-200/validation-00000.nct")).unwrap();
+    let cut = root.join("tiny-imagenet-200/test-00000.nct");
+    let bytes = fs::read(&cut).unwrap();
+    fs::write(&cut, &bytes[..bytes.len() - 1]).unwrap();
+    let damaged = [
+        ("mtl_monkey_dataset", "stimuli-00000.nct", "N201", "field image, block"),
+        ("mtl_oracle_dataset", "manifest.json", "N202", "manifest.json"),
+        ("tiny-imagenet-200", "test-00000.nct", "N201", "it was cut or replaced"),
+        ("tiny-imagenet-200", "train-00000.nct", "N201", "checksum"),
+        ("tiny-imagenet-200", "validation-00000.nct", "N203", "validation-00000.nct"),
+    ];
+    let count = format!("nct: shards: 4 of {} shards and 1 of 4 manifests damaged [N201]", all - of_broken);
+    for more in [&[][..], &["--deep"]] {
+        let out = output(nct(dir.path()).args(["verify", "--quiet"]).args(more));
+        let told = stderr(&out);
+        assert_eq!(out.status.code(), Some(2), "{told}");
+        assert!(out.stdout.is_empty());
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!((lines.len(), lines[5]), (6, &count[..]), "{told}");
+        for ((_, file, code, words), line) in damaged.iter().zip(lines) {
+            assert!(
+                line.contains(file) && line.contains(words) && line.ends_with(&format!("[{code}]")),
+                "{line}"
+            );
+        }
+        let out = output(nct(dir.path()).args(["verify", "--quiet", "--json"]).args(more));
+        assert_eq!((out.status.code(), stderr(&out).trim_end()), (Some(2), &count[..]));
+        let rows: Vec<serde_json::Value> = String::from_utf8(out.stdout)
+            .unwrap()
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
+        assert_eq!(rows.len(), all - of_broken + 1, "a line for every shard and damaged manifest");
+        let unsound = rows.iter().filter(|row| row["sound"] == false);
+        let named = |row: &serde_json::Value, key: &str| row[key].as_str().unwrap().to_owned();
+        let found: Vec<_> =
+            unsound.map(|row| (named(row, "dataset"), named(row, "file"), named(row, "code"))).collect();
+        let expected = damaged.map(|(set, file, code, _)| (set.to_owned(), file.to_owned(), code.to_owned()));
+        assert_eq!(found, expected);
+        assert!(rows.iter().all(|row| (row["sound"] == true) == row["error"].is_null()));
+    }
+}
+
+#[test]
+fn statistics_that_are_not_those_of_the_images() {
+    let dir = shards();
+    let root = dir.path().join("shards");
+    let path = root.join("mtl_monkey_dataset/manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["mean"] = serde_json::json!([0.25]);
+    fs::write(&path, manifest.to_string()).unwrap();
+    succeed(nct(dir.path()).arg("verify"));
+    refused(
+        nct(dir.path()).args(["verify", "--deep"]),
+        &["mtl_monkey_dataset: mean [", "the manifest says [0.25]", "1 of 4 manifests damaged [N101]"],
+    );
+    // Without all images there are no statistics to compare.
+    let stimuli = root.join("mtl_monkey_dataset/stimuli-00000.nct");
+    let mut bytes = fs::read(&stimuli).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 4;
+    fs::write(&stimuli, bytes).unwrap();
+    let told = stderr(&output(nct(dir.path()).args(["verify", "--deep", "--quiet"])));
+    assert!(told.lines().count() == 2 && told.contains("stimuli-00000.nct"), "{told}");
+}
+
+/// Gray pixels of the picture at `path`, and its width.
+fn gray(path: &Path) -> (Vec<u8>, usize) {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(fs::read(path).unwrap())).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    (pixels.chunks_exact(3).map(|rgb| rgb[0]).collect(), reader.info().width as usize)
+}
+
+#[test]
+fn images_that_are_asked_for_by_id_are_drawn_and_others_are_told() {
+    use nct::base::Split;
+    let dir = shards();
+    let root = dir.path().join("shards");
+    let set = nct::shard::ShardSet::open(&root).unwrap();
+    let words = |bytes: Vec<u8>| -> Vec<u32> {
+        bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let read = |shards: Vec<nct::shard::OpenShard>| -> Vec<(u32, Vec<u8>)> {
+        let column = |name: &str| shards[0].read_column(shards[0].field(name).unwrap().0).unwrap();
+        let images = column("image");
+        words(column("id")).into_iter().zip(images.chunks_exact(64 * 64).map(<[u8]>::to_vec)).collect()
+    };
+    let dataset = |name: &str| set.dataset(name).unwrap();
+    let labelled = |split| read(dataset("tiny-imagenet-200").images(split).unwrap());
+    let sheet = |folder: &str, ids: &[u32], more: &[&str]| {
+        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        let mut command = nct(dir.path());
+        command
+            .args(["inspect", folder, "--contact-sheet", "sheet.png", "--images", &ids.join(",")])
+            .args(more);
+        command
+    };
+    let check = |folder: &str, images: &[(u32, Vec<u8>)], more: &[&str]| {
+        let ids: Vec<u32> = images.iter().map(|(id, _)| *id).collect();
+        succeed(&mut sheet(folder, &ids, more));
+        let (pixels, width) = gray(&dir.path().join("sheet.png"));
+        let cell = 10 + 2 * 64 + 2;
+        assert_eq!(pixels.len() / width, 10 + images.len().div_ceil(16) * cell);
+        for (i, (id, image)) in images.iter().enumerate() {
+            let (left, top) = (i % 16 * 64, 20 + i / 16 * cell);
+            let row = |y: usize| &pixels[(top + y) * width + left..][..64];
+            assert!((0..64).all(|y| row(y) == &image[64 * y..][..64]), "image {id} of {folder} {more:?}");
+        }
+    };
+    let one = "shards/tiny-imagenet-200";
+    let (train, test, valid) = (labelled(Split::Train), labelled(Split::Test), labelled(Split::Validation));
+    // More than a row, in another order than they are stored in, one of them twice.
+    let mut some: Vec<_> = train.iter().rev().step_by(2).take(17).cloned().collect();
+    some.push(train[0].clone());
+    some.push(train[0].clone());
+    check(one, &some, &[]);
+    check(one, &test[1..3], &["--split", "test"]);
+    check("shards/mtl_monkey_dataset", &read(dataset("mtl_monkey_dataset").stimuli().unwrap())[5..8], &[]);
+    let (known, held_out) = (train[0].0, valid[0].0);
+    let id = held_out.to_string();
+    refused(
+        &mut sheet(one, &[known, held_out, 9999], &[]),
+        &["tiny-imagenet-200", &id, "--split validation"],
+    );
+    refused(&mut sheet(one, &[known, 9999, held_out], &[]), &["no train image has the id 9999"]);
+    refused(&mut sheet("shards", &[known], &[]), &["one data set", "shards/mtl_monkey_dataset"]);
+    refused(nct(dir.path()).args(["inspect", "--images", "1"]), &["--contact-sheet"]);
+    // Of a neural set, a split has the stimuli that were shown in it.
+    let shown = |split| -> Vec<u32> {
+        let ids = |session: &str| {
+            let shard = &dataset("mtl_monkey_dataset").session(session, split).unwrap()[0];
+            words(shard.read_column(shard.field("id").unwrap().0).unwrap())
+        };
+        dataset("mtl_monkey_dataset").manifest().sessions.iter().flat_map(|s| ids(&s.id)).collect()
+    };
+    let (seen, tested) = (shown(Split::Train), shown(Split::Test));
+    let unseen = *tested.iter().find(|id| !seen.contains(id)).unwrap();
+    let stimuli = "shards/mtl_monkey_dataset";
+    succeed(&mut sheet(stimuli, &[unseen, tested[0]], &["--split", "test"]));
+    refused(&mut sheet(stimuli, &[unseen], &["--split", "train"]), &["no train image", "--split test"]);
+}

@@ -184,6 +184,32 @@ fn shards_of_a_web_server_are_read_whatever_its_connections_do() {
 }
 
 #[test]
+fn all_damage_behind_a_url_is_told_and_what_is_sound_too() {
+    let dir = shards();
+    let root = dir.path().join("shards");
+    fs::write(root.join("mtl_oracle_dataset/manifest.json"), "{").unwrap();
+    let flips = |_, name: &str| {
+        if name == "tiny-imagenet-200/train-00000.nct" { Fault::Flip } else { Fault::None }
+    };
+    let server = Server::start(&root, flips);
+    let unsound = |place: &str| {
+        let out = output(cached(dir.path(), "cache").args(["verify", place, "--json", "--quiet"]));
+        let told = stderr(&out);
+        assert_eq!(out.status.code(), Some(2), "{told}");
+        let rows = String::from_utf8(out.stdout).unwrap();
+        let rows = rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let (sound, unsound): (Vec<_>, Vec<_>) = rows.partition(|row| row["sound"] == true);
+        let names = unsound.iter().map(|row| format!("{}/{}", row["dataset"], row["file"]).replace('"', ""));
+        (sound.len(), names.collect::<Vec<_>>(), told)
+    };
+    let (sound, names, told) = unsound(&server.url);
+    assert_eq!(names, ["mtl_oracle_dataset/manifest.json", "tiny-imagenet-200/train-00000.nct"]);
+    assert!(sound > 10 && told.contains("and 1 of 4 manifests damaged [N202]"), "{sound}: {told}");
+    let (sound, names, _) = unsound(&format!("{}/mtl_oracle_dataset", server.url));
+    assert_eq!((sound, &names[..]), (0, &["mtl_oracle_dataset/manifest.json".to_owned()][..]));
+}
+
+#[test]
 fn what_was_fetched_is_not_fetched_again() {
     let dir = shards();
     let server = Server::start(&dir.path().join("shards"), |_, _| Fault::None);

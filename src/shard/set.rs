@@ -379,15 +379,8 @@ impl ShardSet {
             Err(e @ ShardError::Store(StoreError::Denied { .. })) => Some(e),
             Err(e) => return Err(e),
         };
-        let names = match store.folders() {
-            Ok(Some(names)) => Ok(names),
-            Ok(None) | Err(StoreError::Denied { .. }) => listed(root, store),
-            Err(e) => Err(e.into()),
-        };
         // The first refusal is what the user must hear.
-        let mut names = names.map_err(|e| denied.take().unwrap_or(e))?;
-        names.retain(|name| !name.starts_with('.'));
-        names.sort();
+        let names = names(root, store).map_err(|e| denied.take().unwrap_or(e))?;
         let opened = store.each(&names, |name| Dataset::far(store.below(name)));
         let datasets: Vec<Dataset> =
             opened.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
@@ -408,6 +401,23 @@ impl ShardSet {
             return Ok(());
         }
         write_whole(&path, &text).map_err(ShardError::io(&path, "write"))
+    }
+
+    /// Folders or URLs of the data sets of `root`, in name order, whether or not they can be opened.
+    pub fn places(root: &Path) -> Result<Vec<PathBuf>, ShardError> {
+        let itself = || vec![root.to_path_buf()];
+        let Some(url) = url_of(root) else {
+            return if root.join(MANIFEST).is_file() { Ok(itself()) } else { folders(root) };
+        };
+        let store = Store::open(url)?;
+        // To those who may not list a bucket, S3 denies what is not there too.
+        let is_one =
+            |store: &Store| !matches!(store.read(MANIFEST), Ok(None) | Err(StoreError::Denied { .. }));
+        if is_one(&store) {
+            return Ok(itself());
+        }
+        let names = names(root, &store)?.into_iter().filter(|name| is_one(&store.below(name)));
+        Ok(names.map(|name| root.join(name)).collect())
     }
 
     /// The data sets in name order.
@@ -449,6 +459,19 @@ fn folders(root: &Path) -> Result<Vec<PathBuf>, ShardError> {
     }
     folders.sort();
     Ok(folders)
+}
+
+/// Folders of a store that may be data sets, in name order.
+fn names(root: &Path, store: &Store) -> Result<Vec<String>, ShardError> {
+    let names = match store.folders() {
+        Ok(Some(names)) => Ok(names),
+        Ok(None) | Err(StoreError::Denied { .. }) => listed(root, store),
+        Err(e) => Err(e.into()),
+    };
+    let mut names = names?;
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    Ok(names)
 }
 
 /// The data sets that [`DATASETS`] names.
