@@ -307,24 +307,30 @@ fn report(args: &LoaderArgs, m: &Measured) -> Value {
     };
     let share = |part: Duration, whole: Duration| part.as_secs_f64() / whole.as_secs_f64().max(1e-9);
     let rates = || m.later.iter().map(|(e, _)| e.rate());
+    let peak = peak_memory();
+    // Some figures have two names: the short ones are those of benches of other loaders that it is compared with.
     json!({
         "work": name(&args.work),
         "mix": name(&args.mix),
         "batch": args.batch,
         "threads": args.threads,
         "samples": m.first.samples,
+        "first": m.first.rate(),
         "first_samples_per_s": m.first.rate(),
         "first_batch_ms": m.first.first_batch.as_secs_f64() * 1e3,
+        "median": of(&|e, _| e.rate()),
         "samples_per_s": of(&|e, _| e.rate()),
         "low": rates().fold(f64::INFINITY, f64::min),
         "high": rates().fold(0.0, f64::max),
         "bytes_per_s": of(&|e, _| e.bytes as f64 / e.wall.as_secs_f64()),
         "roofline_samples_per_s": of(&|_, roof| roof),
+        "roofline_share": of(&|e, roof| e.rate() / roof),
         "of_roofline": of(&|e, roof| e.rate() / roof),
         "stall_share": of(&|e, _| share(e.times.waited, e.wall)),
         "worker_idle_share": of(&|e, _| share(e.times.idle, e.times.idle + e.times.filling)),
         "decode_share": of(&|e, _| share(e.times.decoding, e.times.filling)),
-        "peak_memory_bytes": peak_memory(),
+        "rss_mb": peak.map(|bytes| bytes >> 20),
+        "peak_memory_bytes": peak,
         "load": load_average(),
     })
 }

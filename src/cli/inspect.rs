@@ -2,11 +2,12 @@
 
 mod sheet;
 
-use super::show::{bytes, count, out, table};
+use super::show::{SplitArg, bytes, count, out, table};
 use crate::base::Split;
 use crate::shard::layout::Codec;
 use crate::shard::{Content, Dataset, OpenShard, SessionMeta, ShardSet};
 use serde_json::{Value, json};
+use sheet::Choice;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -25,6 +26,12 @@ pub(crate) struct Args {
     /// Write a picture of images of every data set with their labels, as stored and as training shows them
     #[arg(long, value_name = "PNG")]
     contact_sheet: Option<PathBuf>,
+    /// Draw the images with these ids, as a run's failure.json names them, in this order; of one data set
+    #[arg(long, value_name = "ID,…", value_delimiter = ',', requires = "contact_sheet")]
+    images: Vec<u32>,
+    /// Draw images of this split; without it training images, and of a neural set all stimuli
+    #[arg(long, value_enum, requires = "contact_sheet")]
+    split: Option<SplitArg>,
 }
 
 /// What one split of a data set holds, gathered from its shards. Stimuli, which all splits share, count
@@ -55,7 +62,8 @@ struct SessionSummary {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let set = ShardSet::open(&args.shards)?;
     if let Some(path) = &args.contact_sheet {
-        sheet::write(&set, path)?;
+        let choice = Choice { ids: &args.images, split: args.split.map(SplitArg::split) };
+        sheet::write(&set, path, &choice)?;
     }
     let mut found = Vec::new();
     for dataset in set.datasets() {
