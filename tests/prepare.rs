@@ -1,11 +1,14 @@
 //! From raw folders to shards.
 
 use crate::common::{files, nct, python, raw, stderr, succeed};
-use nct::base::Split;
+use nct::base::{Split, Task};
+use nct::load::{Loader, LoaderOptions, Source, Targets, View};
+use nct::schedule::{Mix, Schedule, StreamSpec};
 use nct::shard::ShardSet;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 fn inspect(dir: &Path) -> Vec<Value> {
     let text = succeed(nct(dir).args(["inspect", "shards", "--json"]));
@@ -97,10 +100,9 @@ fn half_precision_is_stated_and_close() {
     let dir = raw();
     let read = |out: &str| {
         let set = ShardSet::open(&dir.path().join(out)).unwrap();
-        let view = nct::load::View::new(vec![0.5], vec![0.2]);
+        let view = View::new(vec![0.5], vec![0.2]);
         let dataset = set.dataset("mtl_monkey_dataset").unwrap();
-        let sources =
-            nct::load::Source::sessions(dataset, nct::base::Task::V1, Split::Train, &view, None).unwrap();
+        let sources = Source::sessions(dataset, Task::V1, Split::Train, &view, None).unwrap();
         crate::loader::responses(sources)
     };
     let told =
@@ -190,6 +192,207 @@ fn a_reader_in_another_language_agrees_on_every_byte() {
     assert_eq!(seen, read.len());
     for codec in ["zstd+lines", "planes"] {
         assert!(read.iter().any(|row| !row["columns"]["image"]["codecs"][codec].is_null()), "{codec}");
+    }
+}
+
+/// What Python sees of the shards in the folders `shards` and `gray` of the folder of its first argument, a line a
+/// stream of training; then the examples on shards in docs/python.md, in the same folder.
+const DATA_SETS: &str = r#"
+import json, os, re, struct, sys, types
+sys.dont_write_bytecode = True
+folder, tools, docs = sys.argv[1:]
+os.chdir(folder)
+sys.path.insert(0, tools)
+import numpy as np
+import read_shard
+
+def bytewise(data, crc):
+    crc ^= 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+data = np.random.default_rng(1).integers(0, 256, (1 << 18) + 9, dtype=np.uint8).tobytes()
+for crc in (read_shard._crc32c, read_shard.crc32c):
+    assert crc(b"123456789") == 0xE3069283
+    for n in range(150):
+        assert crc(data[:n]) == bytewise(data[:n], 0) and crc(data[:n], 7) == bytewise(data[:n], 7), n
+    # Across the pieces that it is computed in.
+    for n in range((1 << 18) - 5, len(data), 7):
+        assert crc(data[n:], crc(data[:n])) == crc(data[n - 99:], crc(data[:n - 99])) == crc(data), n
+whole = bytewise(data, 0)
+assert read_shard._crc32c(data) == read_shard.crc32c(data) == whole
+
+def tell(place, split, source, ids, targets, shown, **more):
+    sums = [read_shard.crc32c(part.tobytes()) for part in (ids, targets, shown)]
+    print(json.dumps({"place": place, "split": split, "source": source, "sums": sums, **more}))
+
+with open("raw/tiny-imagenet-200/val/val_annotations.txt") as f:
+    files = sorted(tuple(reversed(line.split("\t")[:2])) for line in f)
+for place in ("shards", "gray"):
+    for split in ("train", "validation", "test"):
+        path = f"{place}/tiny-imagenet-200"
+        found = read_shard.images(path, split)
+        assert found.images.dtype == np.uint8 and found.images.shape[1:3] == (64, 64)
+        if split == "test":
+            assert [found.classes[label] for label in found.labels] == [files[at][0] for at in found.ids]
+        counts = np.bincount(found.labels, minlength=len(found.classes)).tolist()
+        shown = read_shard.normalise(found.images, found.mean, found.std)
+        tell(place, split, "", found.ids, found.labels, shown, class_samples=counts)
+        neural = read_shard.neural(f"{place}/mtl_monkey_dataset", split, verify=False)
+        for name, session in neural.sessions.items():
+            assert len(session.images) == len(session.ids) == len(session.responses)
+            for image, at in zip(session.images, session.ids):
+                raw = np.load(f"raw/mtl_monkey_dataset/images/{at:06d}.npy")
+                assert np.array_equal(image, raw[:, :, None]), at
+            shown = read_shard.normalise(session.images, neural.mean, neural.std)
+            about = {"id": session.name, "subject": session.subject, "neurons": session.responses.shape[1]}
+            about |= {"samples": len(session.rows), "images": len(set(session.ids.tolist()))}
+            about |= {"mean": session.mean.tolist(), "variance": session.variance.tolist()}
+            tell(place, split, name, session.ids, session.responses, shown, about=about)
+
+def refused(what, read, *args, **more):
+    try:
+        read(*args, **more)
+    except ValueError as error:
+        assert what in str(error), error
+    else:
+        raise AssertionError(f"not refused: {what}")
+
+refused("no split 'val'", read_shard.images, "shards/tiny-imagenet-200", "val")
+refused("no labelled images", read_shard.images, "shards/mtl_monkey_dataset", "train")
+refused("no data set", read_shard.neural, "shards", "train")
+# A bit of the first block's last byte, which is of a plane.
+path = "gray/tiny-imagenet-200/test-00000.nct"
+with open(path, "rb") as f:
+    damaged = bytearray(f.read())
+at, stored = struct.unpack_from("<QI", damaged, struct.unpack_from("<Q", damaged, 32)[0])
+damaged[at + stored - 1] ^= 1
+with open(path, "wb") as f:
+    f.write(damaged)
+refused("damaged block", read_shard.images, "gray/tiny-imagenet-200", "test")
+read_shard.images("gray/tiny-imagenet-200", "test", verify=False)
+os.replace("gray/tiny-imagenet-200/validation-00000.nct", path)
+refused("not the shard that the manifest names", read_shard.images, "gray/tiny-imagenet-200", "test")
+
+try:
+    import torch
+except ImportError:
+    # Just enough to see that the example hands over what PyTorch takes.
+    def from_numpy(array):
+        assert isinstance(array, np.ndarray) and array.flags.writeable
+        return array
+    torch = types.ModuleType("torch")
+    torch.from_numpy = from_numpy
+    data = types.ModuleType("torch.utils.data")
+    data.TensorDataset = lambda *parts: list(zip(*parts))
+    sys.modules |= {"torch": torch, "torch.utils": types.ModuleType("torch.utils"), "torch.utils.data": data}
+with open(docs, encoding="utf-8") as f:
+    (part,) = re.findall("^## Shards\n(.*?)^## ", f.read(), re.M | re.S)
+examples = re.findall("^```python\n(.*?)^```$", part, re.M | re.S)
+names, out = {}, sys.stdout
+sys.stdout = sys.stderr
+for example in examples:
+    exec(compile(example, docs, "exec"), names)
+sys.stdout = out
+assert names["means"].shape == (len(names["ids"]), names["session"].responses.shape[1])
+assert len(names["labelled"]) == len(names["train"].labels)
+assert {name: len(part) for name, part in names["neural"].items()} == \
+    {name: len(session.rows) for name, session in names["v1"].sessions.items()}
+"#;
+
+/// Checksums of ids, targets and normalised pixels of all records of a stream, in file order.
+fn seen(source: Source) -> [u32; 3] {
+    let stream = StreamSpec::new(source.task, source.n_records(), 16);
+    let schedule = Arc::new(Schedule::new(vec![stream], Mix::InOrder, 0).unwrap());
+    let (steps, options) = (0..schedule.steps_per_epoch(), LoaderOptions::default());
+    let [mut ids, mut targets, mut pixels] = [const { Vec::new() }; 3];
+    for step in Loader::start(&Arc::new(vec![source]), &schedule, 0, steps, options).unwrap() {
+        for batch in step.unwrap().batches {
+            ids.extend(batch.ids.iter().flat_map(|v| v.to_le_bytes()));
+            match batch.targets() {
+                Targets::Labels(labels) => targets.extend(labels.iter().flat_map(|v| v.to_le_bytes())),
+                Targets::Responses(all) => targets.extend(all.iter().flat_map(|v| v.to_le_bytes())),
+                Targets::Both { .. } => panic!("labels of stimuli were not asked for"),
+            }
+            pixels.extend(batch.pixels.as_f32().unwrap().iter().flat_map(|v| v.to_le_bytes()));
+        }
+    }
+    [ids, targets, pixels].map(|bytes| nct::base::digest::crc32c(&bytes))
+}
+
+#[test]
+fn python_sees_the_data_sets_that_training_sees() {
+    let dir = tempfile::tempdir().unwrap();
+    // Training images fill several shards.
+    let sizes = "--classes 3 --per-class 80 --val-per-class 6 --neural-images 60 --sessions 2 --neurons 5";
+    succeed(nct(dir.path()).arg("synth").arg("raw").args(sizes.split(' ')));
+    smooth_images(&dir.path().join("raw/tiny-imagenet-200"));
+    for (out, options) in [("shards", vec![]), ("gray", vec!["--color", "gray", "--responses", "f16"])] {
+        let more = ["--quiet", "--shard-mb", "1", "--out", out];
+        succeed(nct(dir.path()).args(["prepare", "raw"]).args(more).args(options));
+    }
+    let mut expected = Vec::new();
+    for place in ["shards", "gray"] {
+        let set = ShardSet::open(&dir.path().join(place)).unwrap();
+        let [images, neural] =
+            ["tiny-imagenet-200", "mtl_monkey_dataset"].map(|name| set.dataset(name).unwrap());
+        let [of_images, of_stimuli] = [images, neural].map(|dataset| {
+            let manifest = dataset.manifest();
+            View::new(manifest.mean.clone(), manifest.std.clone())
+        });
+        assert!(place == "gray" || images.images(Split::Train).unwrap().len() > 1, "one shard says less");
+        for split in Split::ALL {
+            let source = Source::images(images, split, &of_images).unwrap();
+            expected.push((place, split, String::new(), seen(source)));
+            for source in Source::sessions(neural, Task::V1, split, &of_stimuli, None).unwrap() {
+                expected.push((place, split, source.name.clone(), seen(source)));
+            }
+        }
+    }
+    let rows = inspect(dir.path());
+    let script = dir.path().join("data_sets.py");
+    fs::write(&script, DATA_SETS).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let args = [dir.path().to_path_buf(), root.join("tools"), root.join("docs/python.md")];
+    let args = args.each_ref().map(|path| path.to_str().unwrap());
+    let Some(out) = python(script.to_str().unwrap(), "numpy, zstandard", &args) else { return };
+    let found: Vec<Value> = String::from_utf8(out.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(found.len(), expected.len());
+    for (found, (place, split, source, sums)) in found.iter().zip(expected) {
+        assert_eq!(found["source"], source);
+        assert_eq!((&found["place"], &found["split"]), (&place.into(), &split.as_str().into()));
+        assert_eq!(
+            found["sums"],
+            serde_json::json!(sums),
+            "{place} {split} {source}: ids, targets or pixels"
+        );
+        if place == "gray" {
+            continue;
+        }
+        let dataset = if source.is_empty() { "tiny-imagenet-200" } else { "mtl_monkey_dataset" };
+        let row = rows.iter().find(|r| r["dataset"] == dataset && r["split"] == split.as_str()).unwrap();
+        if source.is_empty() {
+            assert_eq!(found["class_samples"], row["class_samples"]);
+            continue;
+        }
+        let sessions = row["sessions"].as_array().unwrap();
+        let session = sessions.iter().find(|s| s["id"] == source.as_str()).unwrap();
+        for key in ["id", "subject", "neurons", "samples", "images"] {
+            assert_eq!(found["about"][key], session[key], "{key} of {source}");
+        }
+        for key in ["mean", "variance"] {
+            let single = |v: &Value| -> Vec<f32> {
+                v[key].as_array().unwrap().iter().map(|n| n.as_f64().unwrap() as f32).collect()
+            };
+            assert_eq!(single(&found["about"]), single(session), "{key} of {source}");
+        }
     }
 }
 
@@ -471,6 +674,12 @@ fn a_bench_of_the_loader_says_what_limits_it() {
         for key in ["samples_per_s", "first_samples_per_s", "roofline_samples_per_s", "bytes_per_s"] {
             assert!(row[key].as_f64().unwrap() > 0.0, "{key} in {row}");
         }
+        for (short, long) in
+            [("first", "first_samples_per_s"), ("median", "samples_per_s"), ("roofline_share", "of_roofline")]
+        {
+            assert!(row[short].is_f64() && row[short] == row[long], "{short} in {row}");
+        }
+        assert_eq!(row["rss_mb"].as_u64(), row["peak_memory_bytes"].as_u64().map(|bytes| bytes >> 20));
         assert!((0.0..=1.0).contains(&row["stall_share"].as_f64().unwrap()), "{row}");
     }
 }
@@ -537,4 +746,155 @@ fn parts_put_together_are_the_same_bytes_and_a_missing_one_is_told() {
     fs::remove_dir_all(out.join(".preparing-mtl_oracle_dataset")).unwrap();
     assert!(files(&out) == parts);
     assert_eq!(prepare("parts", &["--part", "4/3"]).status.code(), Some(2));
+}
+
+/// Sessions with whatever else a laboratory may keep with them, in protocols 2 and 5. Prints those that lack what is needed:
+/// file, key and what is told of it.
+const ODD_SESSIONS: &str = r#"
+import collections, datetime, decimal, pathlib, pickle, sys
+import numpy as np
+
+class Lab:
+    pass
+
+class Slots(dict):
+    pass
+
+folder = pathlib.Path(sys.argv[1])
+lab, kept, looped = Lab(), Slots(a=1), []
+lab.notes, kept.extra = {"by": Lab}, 2
+looped.append(looped)
+date = datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone.utc)
+odd = {
+    "strings": np.array(["a", "bc"]), "bytes": np.array([b"x"]), "objects": np.array([1, None, lab], object),
+    "date": date, "dates": np.array(["2020-01-02"], "M8[D]"), "a_date": np.datetime64("2020-01-02"),
+    "set": {1, 2}, "frozen": frozenset([lab]), "complex": 1j, "complexes": np.array([1j]), "c": np.complex64(1j),
+    "long": 1 << 80, "longer": 1 << 4000, "path": pathlib.PurePosixPath("a/b"), "lab": lab, "class": Lab,
+    "kept": kept, "masked": np.ma.masked_array([1, 2], [0, 1]), "record": np.zeros(2, [("a", "i4"), ("b", "f8")]),
+    "wide": np.longdouble(1), "deque": collections.deque([1]), "decimal": decimal.Decimal("1.5"),
+    "ordered": collections.OrderedDict(a=lab), "counter": collections.Counter("aab"), "matrix": np.matrix([[1]]),
+    "surrogate": "\ud800", "text": np.str_("\ud800"), "array": bytearray(b"a"), "slice": slice(1), "dots": ...,
+    "rng": np.random.default_rng(0), "state": np.random.RandomState(0).get_state(), "looped": looped,
+    "error": ValueError("x"), "type": np.dtype("f4"), "types": np.dtype("O"), "kind": np.float32, 5: {6: 7}, lab: 1,
+    (1, "a"): None, "empty": np.array("a"), "labels": collections.defaultdict(list, a=[1]),
+}
+needed = {
+    "subject_id": 31, "session_id": 7,
+    "training_responses": (np.arange(10) % 5).reshape(2, 1, 5).astype("f4"), "training_image_ids": np.arange(1, 6),
+    "testing_responses": (np.arange(4) % 5).reshape(2, 1, 2).astype("f4"), "testing_image_ids": np.array([1, 1]),
+}
+texts = {"subject_id": np.bytes_("31"), "session_id": np.str_("7")}
+roots = {
+    "plain": needed, "odd": {**odd, **needed}, "odd-texts": {**needed, **odd, **texts},
+    "big-endian": {**needed, "session_id": np.array(["7"], ">U9")[0]},
+    "ordered": collections.OrderedDict({**odd, **needed}), "default": collections.defaultdict(list, needed),
+    "keys": {np.str_(key): value for key, value in needed.items()},
+}
+bad = [
+    ("session_id", date, "datetime.datetime"), ("session_id", 1 << 80, "whole number of 11 bytes"),
+    ("subject_id", {1}, "set"), ("training_responses", np.zeros((2, 1, 5), complex), '"c16"'),
+    ("training_image_ids", np.array(list("12345")), '"U1"'), ("testing_image_ids", np.array([1, None]), '"O8"'),
+    ("training_labels", np.ma.masked_array([1] * 5), "numpy.ma"), ("testing_labels", lab, "__main__.Lab"),
+]
+for protocol in 2, 5:
+    for name, root in roots.items():
+        (folder / f"{name}-{protocol}.pickle").write_bytes(pickle.dumps(root, protocol))
+    for i, (key, value, told) in enumerate(bad):
+        name = f"bad-{i}-{protocol}.pickle"
+        (folder / name).write_bytes(pickle.dumps({**needed, key: value}, protocol))
+        print(name, key, told, sep="\t")
+"#;
+
+#[test]
+fn what_a_session_holds_beside_what_is_needed_is_not_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("raw/mtl_set");
+    neural_set(&root, &[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5]);
+    let session = root.join("neuronal_data/CSRF19_V1_7.pickle");
+    let (script, pickles) = (dir.path().join("odd.py"), dir.path().join("pickles"));
+    fs::write(&script, ODD_SESSIONS).unwrap();
+    fs::create_dir(&pickles).unwrap();
+    let prepare = |out: &str| {
+        let told = crate::common::output(nct(dir.path()).args(["prepare", "raw", "--quiet", "--out", out]));
+        let made = dir.path().join(out).join("mtl_set");
+        let made = if made.is_dir() { files(&made) } else { Vec::new() };
+        let shards = made.into_iter().filter(|(name, _)| name.extension().is_some_and(|e| e == "nct"));
+        (told, shards.collect::<Vec<_>>())
+    };
+    let (_, expected) = prepare("expected");
+    let Some(out) = python(script.to_str().unwrap(), "numpy", &[pickles.to_str().unwrap()]) else { return };
+    let bad = String::from_utf8(out.stdout).unwrap();
+    let all = files(&pickles);
+    assert_eq!((all.len(), bad.lines().count(), expected.len()), (30, 16, 4));
+    for (name, pickle) in all {
+        let name = name.to_str().unwrap();
+        fs::write(&session, pickle).unwrap();
+        let (told, shards) = prepare(&format!("of-{name}"));
+        let said = stderr(&told);
+        let Some(line) = bad.lines().find(|line| line.starts_with(name)) else {
+            assert!(told.status.success(), "{name}: {said}");
+            assert!(shards == expected, "{name}");
+            continue;
+        };
+        assert_eq!(told.status.code(), Some(2), "{name}: {said}");
+        for part in line.split('\t').skip(1).chain(["CSRF19_V1_7.pickle"]) {
+            assert!(said.contains(part), "{name}: no {part} in {said}");
+        }
+    }
+}
+
+#[test]
+fn time_bins_are_chosen_by_number_range_and_list() {
+    use nct::ingest::raw::{RawSession, RawTrials, save_image, save_session};
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("raw/mtl_set");
+    for id in 1..=2 {
+        save_image(&root, id, &[id as u8; 64], 8, 8).unwrap();
+    }
+    // One neuron whose bins have 1, 2, 4 and 8 spikes in the first trial, and 10 times that in the second.
+    let responses = [1.0, 10.0, 2.0, 20.0, 4.0, 40.0, 8.0, 80.0].to_vec();
+    let trials = RawTrials { ids: vec![1, 2], labels: Vec::new(), responses };
+    let (subject_id, session_id) = ("31".to_owned(), "7".to_owned());
+    let (training, testing) = (trials.clone(), trials);
+    save_session(&root, &RawSession { subject_id, session_id, training, testing, shape: [1, 4] }).unwrap();
+    let prepare = |bins: &str| {
+        let args = ["prepare", "raw", "--out", bins, "--time-bins-sum", bins];
+        crate::common::output(nct(dir.path()).args(args))
+    };
+    for (bins, sum) in [("3", 7), ("1..3", 6), ("3..4", 8), ("0,3", 9), ("12", 15)] {
+        let told = prepare(bins);
+        assert!(told.status.success(), "{}", stderr(&told));
+        assert_eq!(stderr(&told).contains("4 time bins instead of 12"), bins == "12");
+        let set = ShardSet::open(&dir.path().join(bins)).unwrap();
+        let dataset = set.dataset("mtl_set").unwrap();
+        assert!(dataset.manifest().settings.contains(&format!("time_bins_sum = {bins}")));
+        let shard = dataset.session("7", Split::Test).unwrap().remove(0);
+        let stored = shard.read_column(shard.field("responses").unwrap().0).unwrap();
+        let stored: Vec<f32> = stored.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        assert_eq!(stored, [sum as f32, 10.0 * sum as f32], "{bins}");
+    }
+    for (bins, what) in [("1..5", "wants bin 4"), ("0,9", "wants bin 9"), ("2..2", "4..12"), ("1,1", "4,5,6")]
+    {
+        let refused = prepare(bins);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains(what), "{}", stderr(&refused));
+        assert_eq!(stderr(&refused).contains("CSRF19_V1_7.pickle"), what.starts_with("wants"));
+    }
+}
+
+#[test]
+fn a_set_that_is_not_asked_for_is_not_in_the_way() {
+    let dir = raw();
+    fs::remove_dir_all(dir.path().join("raw/mtl_oracle_dataset/images")).unwrap();
+    fs::write(dir.path().join("raw/tiny-imagenet-200/wnids.txt"), "n0\n").unwrap();
+    let all = crate::common::output(nct(dir.path()).args(["prepare", "raw", "--dry-run"]));
+    assert_eq!(all.status.code(), Some(2));
+    let only = ["prepare", "raw", "--only", "mtl_monkey_dataset", "--quiet"];
+    succeed(nct(dir.path()).args(only).arg("--dry-run"));
+    succeed(nct(dir.path()).args(only));
+    for (name, what) in [("mtl_oracle_dataset", "images"), ("none", "here are: mtl_monkey_dataset, mtl_or")] {
+        let refused = crate::common::output(nct(dir.path()).args(["prepare", "raw", "--only", name]));
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains(what), "{}", stderr(&refused));
+    }
 }
