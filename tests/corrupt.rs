@@ -106,3 +106,64 @@ fn the_sheet_is_a_picture_and_bad_requests_leave_nothing() {
     }
     assert!(before == files(dir.path()));
 }
+
+#[test]
+fn frost_is_made_of_the_published_pictures_or_of_none() {
+    let dir = images("keep");
+    let (dir, frost) = (dir.path(), "--corruptions frost --severities 3");
+    let small = dir.join("small");
+    fs::create_dir(&small).unwrap();
+    let mut png = Vec::new();
+    let mut encoder = png::Encoder::new(&mut png, 20, 10);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_image_data(&[90; 600]).unwrap();
+    let corrupted = |args: &str, set: &str| {
+        let mut command = nct(dir);
+        command.args(["corrupt", "shards"]).args(args.split(' ')).env("NCT_FROST", set);
+        output(&mut command)
+    };
+    let before = files(&dir.join("shards"));
+    for (args, set, what) in [
+        (format!("--out x {frost}"), "small", "small/frost1.png: No such file"),
+        (format!("--out x --frost small {frost}"), "elsewhere", "small/frost1.png: No such file"),
+        (format!("--out x {frost}"), "small", "small/frost1.png: has SHA-256 "),
+        (
+            "--sheet x.png".to_owned(),
+            "small",
+            "ff9f907860bd7a835d459e32f9d588062b7f61ee267343cc7222b56753a14755",
+        ),
+    ] {
+        if what.contains("SHA") {
+            fs::write(small.join("frost1.png"), &png).unwrap();
+        }
+        let out = corrupted(&args, set);
+        assert_eq!(out.status.code(), Some(2), "{args}: {}", stderr(&out));
+        assert!(
+            stderr(&out).contains(what) && stderr(&out).contains("NCT_FROST"),
+            "{args}: {}",
+            stderr(&out)
+        );
+        assert!(!dir.join("x").exists() && !dir.join("x.png").exists(), "{args}");
+    }
+    // Nothing is read for what has no frost, and an empty name is none.
+    assert!(corrupted("--out fog --corruptions fog --severities 3", "small").status.success());
+    let out = corrupted(&format!("--out textures --json {frost}"), "");
+    assert!(
+        String::from_utf8_lossy(&out.stdout).contains("\"frost_source\":\"synthetic\""),
+        "{}",
+        stderr(&out)
+    );
+    assert!(before == files(&dir.join("shards")));
+
+    let Some(pictures) = std::env::var("NCT_FROST").ok().filter(|folder| !folder.is_empty()) else {
+        return eprintln!("skipped: NCT_FROST names no folder of the published pictures");
+    };
+    for threads in [1, 3] {
+        let args = format!("--out pictures{threads} --threads {threads} --json {frost}");
+        let out = corrupted(&args, &pictures);
+        let told = String::from_utf8_lossy(&out.stdout);
+        assert!(told.contains("\"frost_source\":\"pictures\""), "{}", stderr(&out));
+    }
+    let [one, three, textures] = ["pictures1", "pictures3", "textures"].map(|name| files(&dir.join(name)));
+    assert!(one == three && one != textures);
+}

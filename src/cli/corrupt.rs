@@ -1,11 +1,13 @@
 //! `nct corrupt`: corrupted copies of prepared images.
 
+pub(super) mod frost;
 pub(super) mod raw;
 
 use super::exit::{Usage, stop_flag};
 use super::sheet::{Sheet, TEXT};
 use super::show::{Show, SplitArg, bytes, count, out};
 use crate::base::Split;
+use crate::corruption::frost::source;
 use crate::corruption::{Corruption, Extent, ImageKey, Profile, Scratch, Severity};
 use crate::ingest::{Cell, CorruptOptions, Layout, corrupt};
 use crate::load::{Budget, Column};
@@ -48,6 +50,10 @@ pub(crate) struct Args {
     /// a JPEG of quality 85
     #[arg(long, value_enum, default_value_t = LayoutArg::Folders)]
     layout: LayoutArg,
+    /// Folder of the published pictures of frost, frost1.png to frost6.jpg; NCT_FROST if not given. Without either, frost
+    /// is made of textures
+    #[arg(long, value_name = "DIR")]
+    frost: Option<PathBuf>,
     /// Threads; 0 is one a core. They change no byte
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -66,6 +72,10 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let set = ShardSet::open(&args.shards)?;
     let dataset = labelled(&set)?;
     let split = args.split.split();
+    let corruptions = chosen(&args.corruptions, &Corruption::PAPER);
+    if args.frost.is_some() || corruptions.contains(&Corruption::Frost) {
+        frost::open(args.frost.as_deref())?;
+    }
     if let Some(path) = &args.sheet {
         return draw(dataset, split, args, path);
     }
@@ -74,7 +84,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         out: target.clone(),
         split,
         profile: args.profile,
-        corruptions: chosen(&args.corruptions, &Corruption::PAPER),
+        corruptions,
         severities: chosen(&args.severities, &Severity::ALL),
         seed: args.seed,
         layout: match args.layout {
@@ -97,7 +107,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
 
 fn report(args: &Args, options: &CorruptOptions, cells: &[Cell], show: Show) -> anyhow::Result<()> {
     for cell in cells.iter().filter(|_| args.json) {
-        let line = json!({
+        let mut line = json!({
             "corruption": cell.corruption.as_str(),
             "severity": cell.severity.get(),
             "group": cell.corruption.group().as_str(),
@@ -107,6 +117,9 @@ fn report(args: &Args, options: &CorruptOptions, cells: &[Cell], show: Show) -> 
             "images": cell.images,
             "bytes": cell.bytes,
         });
+        if cell.corruption == Corruption::Frost {
+            line["frost_source"] = json!(source().as_str());
+        }
         out(&line.to_string())?;
     }
     let total = |of: fn(&Cell) -> u64| cells.iter().map(of).sum::<u64>();

@@ -4,12 +4,13 @@
 mod kept;
 mod neural;
 
-use super::corrupt::chosen;
+use super::corrupt::{chosen, frost};
 use super::exit::Usage;
 use super::figures::{write_figure, write_figures};
 use super::files::{TableFile, make_folders, write_tables};
 use super::show::{Show, out, table};
 use crate::base::{Split, Task};
+use crate::corruption::frost::Source;
 use crate::corruption::{Corruption, Group, Profile, Severity};
 use crate::eval::figures::Seeds;
 use crate::eval::robustness::{Grid, Relative, Spread, bootstrap};
@@ -17,8 +18,8 @@ use crate::eval::{CorruptionSuite, Origin};
 use crate::report::prediction;
 use crate::shard::{Dataset, ShardSet};
 use crate::table::{Kind, Table};
-use kept::cut_to_common;
 pub(crate) use kept::{baseline, keep, kept, kept_of, weights_of};
+use kept::{common_source, cut_to_common, kept_with_source};
 use neural::Measure;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -42,6 +43,10 @@ pub(crate) struct SuiteArgs {
     /// Show copies that were corrupted before: the folder of their shards, such as shards/Tiny-ImageNet-C
     #[arg(long, value_name = "DIR", conflicts_with_all = ["profile", "seed"])]
     stored: Option<PathBuf>,
+    /// Folder of the published pictures of frost, frost1.png to frost6.jpg; NCT_FROST if not given. Without either, frost
+    /// is made of textures
+    #[arg(long, value_name = "DIR", conflicts_with = "stored")]
+    frost: Option<PathBuf>,
 }
 
 impl SuiteArgs {
@@ -52,7 +57,7 @@ impl SuiteArgs {
             Origin::Stored(_) => (None, None),
         };
         let (corruptions, severities) = (suite.corruptions.clone(), suite.severities.clone());
-        Self { profile, corruptions, severities, seed, stored: None }
+        Self { profile, corruptions, severities, seed, stored: None, frost: None }
     }
 
     /// The paper's corruptions at these severities.
@@ -65,8 +70,8 @@ impl SuiteArgs {
 
     /// Whether anything was asked for that only the suite of corruptions heeds.
     pub(crate) fn given(&self) -> bool {
-        let Self { profile, corruptions, severities, seed, stored } = self;
-        let made = profile.is_some() || seed.is_some() || stored.is_some();
+        let Self { profile, corruptions, severities, seed, stored, frost } = self;
+        let made = profile.is_some() || seed.is_some() || stored.is_some() || frost.is_some();
         made || !corruptions.is_empty() || !severities.is_empty()
     }
 
@@ -104,6 +109,17 @@ impl SuiteArgs {
         let name = name.as_ref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy());
         let origin = Origin::Stored(name.unwrap_or_default().into_owned());
         Ok(CorruptionSuite { origin, corruptions, severities, split })
+    }
+
+    /// Has frost made of pictures, if a folder of them was named. It comes before anything is evaluated or compared.
+    pub(crate) fn open_frost(&self) -> anyhow::Result<()> {
+        frost::open(self.frost.as_deref())
+    }
+
+    /// Whether frost is made, of whatever.
+    pub(crate) fn makes_frost(&self) -> bool {
+        let asked = self.corruptions.is_empty() || self.corruptions.contains(&Corruption::Frost);
+        self.stored.is_none() && (asked || self.frost.is_some())
     }
 
     /// Whether stored copies are shown.
@@ -162,8 +178,14 @@ pub(crate) struct Args {
     figures: Option<PathBuf>,
 }
 
+/// `grid` without frost, if that is of textures and others are left: published means have another frost.
+fn without_textures(grid: &Grid, source: &str) -> Option<Grid> {
+    let textures = grid.has_frost_in(None) && source == Source::Synthetic.as_str();
+    textures.then(|| grid.clone().without(Corruption::Frost)).filter(|grid| grid.mean().is_some())
+}
+
 /// Accuracy in percent of every cell, means, and what relates them to a baseline.
-pub(crate) fn grid_table(grid: &Grid, baseline: Option<&Grid>) -> String {
+pub(crate) fn grid_table(suite: &CorruptionSuite, grid: &Grid, baseline: Option<&Grid>) -> String {
     let levels: Vec<String> = grid.severities.iter().map(u8::to_string).collect();
     let mut header: Vec<&str> = vec!["corruption"];
     header.extend(levels.iter().map(String::as_str));
@@ -198,6 +220,11 @@ pub(crate) fn grid_table(grid: &Grid, baseline: Option<&Grid>) -> String {
     if let Some(mean) = grid.mean() {
         row("all (mean)".into(), blank(), mean, baseline.and_then(|b| grid.summary(b)));
     }
+    if let Some(grid) = without_textures(grid, suite.frost_source())
+        && let Some(mean) = grid.mean()
+    {
+        row(WITHOUT_FROST.into(), blank(), mean, baseline.and_then(|b| grid.summary(b)));
+    }
     table.to_string()
 }
 
@@ -219,6 +246,9 @@ pub(crate) fn summary_rows(
     }
     let row = |group: Option<Group>, metric: &str, value: f64| {
         let mut row = frame.clone();
+        if grid.has_frost_in(group) && metric != MEAN_WITHOUT_FROST {
+            row["frost_source"] = json!(suite.frost_source());
+        }
         if let Some(group) = group {
             row["group"] = json!(group.as_str());
         }
@@ -236,16 +266,25 @@ pub(crate) fn summary_rows(
         add(Some(group), grid.mean_in(group), baseline.and_then(|b| grid.summary_in(b, group)));
     }
     add(None, grid.mean(), baseline.and_then(|b| grid.summary(b)));
+    let without = without_textures(grid, suite.frost_source()).and_then(|grid| grid.mean());
+    rows.extend(without.map(|mean| row(None, MEAN_WITHOUT_FROST, 100.0 * mean)));
     rows
 }
+
+/// Mean accuracy over the corruptions of the paper but frost, where that is of textures.
+const MEAN_WITHOUT_FROST: &str = "mean_accuracy_without_frost";
+
+/// The same in tables.
+const WITHOUT_FROST: &str = "all but frost (mean)";
 
 /// The baseline's name in figures.
 pub(crate) const BASELINE: &str = "baseline";
 
 /// Keys of the rows of `nct robustness`, as columns of a table.
-const COLUMNS: [(&str, Kind); 13] = [
+const COLUMNS: [(&str, Kind); 14] = [
     ("model", Kind::Text),
     ("seeds", Kind::Whole),
+    ("frost_source", Kind::Text),
     ("group", Kind::Text),
     ("corruption", Kind::Text),
     ("metric", Kind::Text),
@@ -272,8 +311,17 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let split = if args.validation { Split::Validation } else { Split::Test };
     let made = Origin::Made { profile: args.profile, seed: args.seed };
     let origin = args.stored.clone().map_or(made, Origin::Stored);
-    let seeds_of = |name: &str, runs: &[PathBuf]| -> anyhow::Result<Seeds> {
-        let grids = runs.iter().map(|run| kept(run, &origin, split)).collect::<Result<_, _>>()?;
+    let mut sources = Vec::new();
+    let mut seeds_of = |name: &str, runs: &[PathBuf]| -> anyhow::Result<Seeds> {
+        let mut grids = Vec::new();
+        for run in runs {
+            let (grid, source) = kept_with_source(run, &origin, split)?;
+            // What has no frost is of no source.
+            if grid.has_frost_in(None) {
+                sources.push((run.clone(), source));
+            }
+            grids.push(grid);
+        }
         Ok(Seeds { name: name.to_owned(), grids })
     };
     let mut seeds = vec![seeds_of(BASELINE, &args.baseline)?];
@@ -287,9 +335,10 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     if let Some(told) = cut_to_common(&mut seeds).map_err(Usage)? {
         show.line(&told);
     }
+    let source = common_source(&seeds, &sources).map_err(Usage)?;
     let mut rows = Vec::new();
     for model in &seeds[1..] {
-        rows.extend(scores(&model.name, &model.grids, &seeds[0].grids).map_err(Usage)?);
+        rows.extend(scores(&model.name, &model.grids, &seeds[0].grids, source.as_deref()).map_err(Usage)?);
     }
     let neural = args.neural.as_ref();
     let outcomes = neural.map(|measure| measure.outcomes(&seeds, &folders, split)).transpose()?;
@@ -297,6 +346,9 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     if let (Some(measure), Some(outcomes)) = (neural, &outcomes) {
         rows.extend(measure.scores(outcomes));
         fits = neural::coefficients(outcomes);
+        for row in fits.iter_mut().filter(|_| source.is_some()) {
+            row["frost_source"] = json!(source);
+        }
         if fits.is_empty() {
             show.line("too few runs, or too like ones, for a line of robustness over prediction: three or more that differ");
         }
@@ -379,16 +431,26 @@ pub(crate) fn relative_score(
 
 type Of = fn(Relative) -> Option<f64>;
 
-/// Every score of a model: over all, by group, and the robustness score by corruption.
-fn scores(name: &str, models: &[Grid], baselines: &[Grid]) -> Result<Vec<Value>, String> {
+/// Every score of a model: over all, by group, and the robustness score by corruption. `source` is that of frost.
+fn scores(
+    name: &str,
+    models: &[Grid],
+    baselines: &[Grid],
+    source: Option<&str>,
+) -> Result<Vec<Value>, String> {
     let (models, baselines): (Vec<&Grid>, Vec<&Grid>) = (models.iter().collect(), baselines.iter().collect());
     let (model, baseline) = alike(name, &models, &baselines)?;
+    let frost = Corruption::Frost.as_str();
     let mut rows = Vec::new();
     let mut add = |place: (&str, &str), metric: &str, score: &dyn Fn(&Grid, &Grid) -> Option<f64>| {
         let Some(value) = score(&model, &baseline) else { return Ok(()) };
         let mut row = json!({"model": name, "seeds": models.len(), "metric": metric, "value": value});
         if !place.1.is_empty() {
             row[place.0] = json!(place.1);
+        }
+        let frosted = [frost, Group::Weather.as_str(), ""].contains(&place.1) && metric != MEAN_WITHOUT_FROST;
+        if let Some(source) = source.filter(|_| frosted) {
+            row["frost_source"] = json!(source);
         }
         if models.len() + baselines.len() > 2
             && let Some(Spread { mean, std }) = bootstrap(&models, &baselines, score)?
@@ -405,6 +467,8 @@ fn scores(name: &str, models: &[Grid], baselines: &[Grid]) -> Result<Vec<Value>,
         ("relative_mce", |r| r.relative_error),
     ];
     add(("", ""), "mean_accuracy", &|m, _| m.mean().map(|a| 100.0 * a))?;
+    let without = |m: &Grid, _: &Grid| without_textures(m, source.unwrap_or_default())?.mean();
+    add(("", ""), MEAN_WITHOUT_FROST, &|m, b| without(m, b).map(|a| 100.0 * a))?;
     for (metric, of) in metrics {
         add(("", ""), metric, &|m, b| m.summary(b).and_then(of))?;
     }

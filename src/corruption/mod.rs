@@ -5,8 +5,8 @@
 //! Two sets of parameters: those of Tiny-ImageNet-C, which was made for 64 pixels, and those of ImageNet-C,
 //! which the reference applies to 64 pixels on the fly with the Python package `imagecorruptions`.
 //! Definitions are those of spec/reconstruction 3.4 and 3.5: arithmetic in f32 on the scale of 0 to 255, or in
-//! whole numbers where that says the same, then truncation to bytes. The one difference is frost: its photographs are replaced by textures that
-//! `frost/texture.rs` makes.
+//! whole numbers where that says the same, then truncation to bytes. Frost is of the published photographs only where
+//! they were handed in ([`frost::show`], once a process), and else of textures.
 //!
 //! Absent: torch, files, threads, scores. Every draw is keyed, so that neither the number of threads nor the
 //! order of the images changes a byte.
@@ -19,7 +19,7 @@ mod draws;
 mod elastic;
 mod filter;
 mod fog;
-mod frost;
+pub mod frost;
 mod gaussian_blur;
 mod glass_blur;
 mod jpeg;

@@ -5,7 +5,7 @@ use super::forward::Network;
 use super::robustness::Grid;
 use super::{EvalError, Evaluator, TaskScores};
 use crate::base::{Split, Task};
-use crate::corruption::{Corruption, Profile, Severity};
+use crate::corruption::{Corruption, Profile, Severity, frost};
 use crate::load::{AugmentSettings, DistortSettings, Noise, NoiseLevel};
 
 /// Which of the evaluations at the end of training are made; all, if nothing is said.
@@ -102,6 +102,19 @@ impl Shown {
         }
     }
 
+    /// What its frost is made of, if some images are shown under it: of stored copies we do not know.
+    pub fn frost_source(&self) -> Option<&'static str> {
+        match self {
+            Self::Corrupted { corruption: Corruption::Frost, .. } => Some(frost::source().as_str()),
+            Self::Trained { distort, .. } => {
+                let frosted = distort.share > 0.0 && distort.kinds.contains(&Corruption::Frost);
+                frosted.then(|| frost::source().as_str())
+            }
+            Self::Stored { corruption: Corruption::Frost, .. } => Some(STORED),
+            Self::Clean | Self::Noise(_) | Self::Corrupted { .. } | Self::Stored { .. } => None,
+        }
+    }
+
     /// As training images were, without what only moves them: with their noise and their corruptions, if they had any
     /// (spec/data 3).
     pub fn in_domain(training: &AugmentSettings) -> Self {
@@ -123,6 +136,9 @@ impl Shown {
         Self::Noise([0.08, 0.12, 0.18, 0.26, 0.38].map(level).to_vec())
     }
 }
+
+/// Source of the frost of stored copies.
+const STORED: &str = "stored";
 
 /// Where corrupted images come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,6 +200,14 @@ impl CorruptionSuite {
         }
     }
 
+    /// What frost is made of.
+    pub fn frost_source(&self) -> &'static str {
+        match self.origin {
+            Origin::Made { .. } => frost::source().as_str(),
+            Origin::Stored(_) => STORED,
+        }
+    }
+
     /// The accuracies among `scored`, if the suite's evaluations are all there.
     pub fn grid(&self, scored: &[(Evaluation, TaskScores)]) -> Option<Grid> {
         let accuracy = |view: &Shown| {
@@ -192,7 +216,7 @@ impl CorruptionSuite {
         };
         let classes = scored.iter().find_map(|(_, scores)| match &scores.parts {
             Parts::Classes { scores, .. } => Some(scores.names.len()),
-            Parts::Sessions(_) => None,
+            Parts::Sessions { .. } => None,
         });
         let mut grid = Grid::new(classes?, accuracy(&Shown::Clean)?, &self.severities);
         for &corruption in &self.corruptions {
@@ -362,6 +386,24 @@ mod tests {
         assert_eq!(shown(&corrupted, "FinalTestOutDomain"), Shown::Clean);
         let inside = shown(&corrupted, "FinalValidationInDomain").augment();
         assert_eq!(inside, AugmentSettings { distort: Some(distort), ..AugmentSettings::NONE });
+    }
+
+    #[test]
+    fn frost_is_said_where_it_is_shown() {
+        let suite = |origin| CorruptionSuite {
+            origin,
+            corruptions: vec![Corruption::Frost, Corruption::Fog],
+            severities: vec![Severity::ALL[0]],
+            split: Split::Test,
+        };
+        let made = Origin::Made { profile: Profile::Tiny, seed: 0 };
+        for (origin, source) in [(made, "synthetic"), (Origin::Stored("C".to_owned()), "stored")] {
+            let found = suite(origin).evaluations().into_iter().map(|e| e.view.frost_source());
+            assert_eq!(found.collect::<Vec<_>>(), [None, Some(source), None]);
+        }
+        let fixed = |c| DistortSettings::fixed(c, Profile::Tiny, Severity::ALL[0], 0);
+        let trained = |c| Shown::Trained { noise: Vec::new(), distort: fixed(c) }.frost_source();
+        assert_eq!((trained(Corruption::Frost), trained(Corruption::Snow)), (Some("synthetic"), None));
     }
 
     #[test]

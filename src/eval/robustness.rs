@@ -77,6 +77,18 @@ impl Grid {
         self.mean_over(|c| c.group() != Group::Extra)
     }
 
+    /// The same grid without one corruption.
+    pub fn without(mut self, corruption: Corruption) -> Self {
+        self.cells.remove(corruption.as_str());
+        self
+    }
+
+    /// Whether what is averaged in `group`, or over all of the paper without one, has frost in it.
+    pub fn has_frost_in(&self, group: Option<Group>) -> bool {
+        let frost = Corruption::Frost;
+        self.row(frost).is_some() && group.is_none_or(|group| group == frost.group())
+    }
+
     /// Mean over the corruptions of the paper at severity number `i` of [`Self::severities`].
     pub fn mean_at(&self, i: usize) -> Option<f64> {
         let paper = self.corruptions().into_iter().filter(|c| c.group() != Group::Extra);
@@ -240,6 +252,16 @@ mod tests {
         near(all.error, f64::midpoint(fog.error, noise.error));
         near(model.summary_in(&base, Group::Weather).unwrap().score, fog.score);
         near(base.summary(&base).unwrap().score, 100.0);
+    }
+
+    #[test]
+    fn frost_is_in_its_group_and_in_all_and_can_be_left_out() {
+        let all = grid(0.6, &[("fog", [0.4, 0.2]), ("frost", [0.1, 0.1]), ("pixelate", [0.5, 0.5])]);
+        let found = [None, Some(Group::Weather), Some(Group::Digital)].map(|group| all.has_frost_in(group));
+        assert_eq!(found, [true, true, false]);
+        let less = all.without(Corruption::Frost);
+        near(less.mean().unwrap(), f64::midpoint(0.3, 0.5));
+        assert!(!less.has_frost_in(None));
     }
 
     #[test]

@@ -315,3 +315,79 @@ fn prepared_copies_give_a_grid_of_their_own() {
         assert!(stderr(&told).contains(what), "{}", stderr(&told));
     }
 }
+
+#[test]
+fn frost_says_what_it_is_made_of_and_two_kinds_are_not_compared() {
+    let dir = shards();
+    let [run, base] =
+        [("runs", "seed=3"), ("base", "seed=4")].map(|(out, seed)| train(dir.path(), out, &[seed]));
+    let grid = "--suite corruptions --corruptions fog,frost,pixelate --severities 1,5";
+    let grid: Vec<&str> = grid.split(' ').collect();
+    eval(dir.path(), &base, &grid);
+    let rows = eval(dir.path(), &run, &[&grid[..], &["--baseline", &base]].concat());
+    for row in &rows {
+        let cell = row["corruption"] == "frost";
+        let mean = row["corruption"].is_null() && row["mode"].is_null();
+        let mean = mean && (row["group"].is_null() || row["group"] == "weather");
+        let expected = cell || mean && row["metric"] != "mean_accuracy_without_frost";
+        assert_eq!(row["frost_source"] == "synthetic", expected, "{row}");
+    }
+    let value = |metric: &str, corruption: Option<&str>| {
+        let of = |r: &&Value| {
+            r["metric"] == metric && r["group"].is_null() && r["corruption"].as_str() == corruption
+        };
+        let values: Vec<f64> = rows
+            .iter()
+            .filter(of)
+            .filter(|r| r["mode"] != "clean")
+            .map(|r| r["value"].as_f64().unwrap())
+            .collect();
+        values.iter().sum::<f64>() / values.len() as f64
+    };
+    let [fog, frost, pixelate] = ["fog", "frost", "pixelate"].map(|c| value("accuracy", Some(c)));
+    assert!((value("mean_accuracy", None) - (fog + frost + pixelate) / 3.0).abs() < 1e-9);
+    assert!((value("mean_accuracy_without_frost", None) - f64::midpoint(fog, pixelate)).abs() < 1e-9);
+    let shown = succeed(nct(dir.path()).args(["eval", &run, "--device", "cpu"]).args(&grid));
+    assert!(shown.contains("all but frost (mean)"), "{shown}");
+
+    let model = format!("m={run}");
+    let compare = || {
+        let mut command = nct(dir.path());
+        command.args(["robustness", "--model", &model, "--baseline", &base, "--json"]);
+        command
+    };
+    let compared: Vec<Value> =
+        succeed(&mut compare()).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for row in &compared {
+        let place = row["corruption"].as_str().or(row["group"].as_str()).unwrap_or_default();
+        let frosted =
+            ["", "frost", "weather"].contains(&place) && row["metric"] != "mean_accuracy_without_frost";
+        assert_eq!(row["frost_source"] == "synthetic", frosted, "{row}");
+    }
+    assert!(compared.iter().any(|row| row["metric"] == "mean_accuracy_without_frost"));
+
+    // As if the baseline had been evaluated with pictures.
+    let kept = dir.path().join(&base).join("robustness/i-test-0.json");
+    let text = fs::read_to_string(&kept).unwrap();
+    assert!(text.contains("\"frost_source\": \"synthetic\""), "{text}");
+    fs::write(&kept, text.replace("\"synthetic\"", "\"pictures\"")).unwrap();
+    let mut with_base = nct(dir.path());
+    with_base.args(["eval", &run, "--device", "cpu", "--baseline", &base]).args(&grid);
+    for (command, what) in [
+        (&mut compare(), "is pictures, that of"),
+        (&mut with_base, "its frost is pictures, and that of this evaluation synthetic"),
+    ] {
+        let out = output(command);
+        assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+        assert!(stderr(&out).contains(what), "{}", stderr(&out));
+    }
+    // Frost alone is made anew, and the rest is kept.
+    let frost = ["--suite", "corruptions", "--corruptions", "frost", "--severities", "1,5"];
+    eval(dir.path(), &base, &frost);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), text);
+    succeed(&mut compare());
+    let other =
+        output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--frost", "nowhere"]).args(frost));
+    assert_eq!(other.status.code(), Some(2));
+    assert!(stderr(&other).contains("nowhere/frost1.png"), "{}", stderr(&other));
+}

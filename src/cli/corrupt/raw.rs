@@ -43,6 +43,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if extent.is_empty() || !matches!(extent.channels, 1 | 3) || images.len() % extent.len() != 0 {
         return Err(usage(format!("{} bytes are no images of {shape:?}", images.len())).into());
     }
+    if args.corruptions.contains(&Corruption::Frost) {
+        super::frost::open(None)?;
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build()?;
     let mut all = Vec::new();
     for &corruption in &args.corruptions {

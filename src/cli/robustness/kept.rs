@@ -1,8 +1,10 @@
 //! Accuracies under corruptions that are kept in runs, and what of them can be compared.
 
 use crate::base::{Fingerprint, Split};
+use crate::cli::corrupt::frost::asked;
 use crate::cli::exit::Usage;
 use crate::cli::train::word;
+use crate::corruption::frost::Source;
 use crate::corruption::{Corruption, Severity};
 use crate::eval::figures::Seeds;
 use crate::eval::robustness::Grid;
@@ -23,12 +25,29 @@ struct Kept {
     seed: Option<u64>,
     /// Digest of the weights it is of.
     weights: String,
-    /// Frost is made by our generator, not from photographs; that of stored copies is theirs.
+    /// Of all frost here: `synthetic`, `pictures`, or `stored`, which is what the stored copies have.
     frost_source: String,
     grid: Grid,
     /// Cells of the same weights that do not make a whole grid together with these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     others: Vec<Grid>,
+}
+
+impl Kept {
+    fn grids(self) -> Vec<Grid> {
+        [vec![self.grid], self.others].concat()
+    }
+
+    /// What was kept beside new frost of `source`: frost of another goes.
+    fn beside(self, grid: &Grid, source: &str) -> Vec<Grid> {
+        let other = self.frost_source != source && grid.has_frost_in(None);
+        let mut grids = self.grids();
+        if other {
+            grids = grids.into_iter().map(|grid| grid.without(Corruption::Frost)).collect();
+            grids.retain(|grid| !grid.cells.is_empty());
+        }
+        grids
+    }
 }
 
 fn file(run: &Path, origin: &Origin, split: Split) -> PathBuf {
@@ -44,14 +63,19 @@ pub(crate) fn keep(run: &Path, suite: &CorruptionSuite, grid: &Grid) -> anyhow::
     let path = file(run, &suite.origin, suite.split);
     let weights = weights_of(run)?;
     let old = read(&path).ok().filter(|old| old.weights == weights);
-    let old = old.map(|old| [vec![old.grid], old.others].concat()).unwrap_or_default();
+    // Without new frost, the source is that of the frost that is there.
+    let mut frost_source = suite.frost_source().to_owned();
+    if let Some(old) = old.as_ref().filter(|_| !grid.has_frost_in(None)) {
+        frost_source.clone_from(&old.frost_source);
+    }
+    let old = old.map(|old| old.beside(grid, &frost_source)).unwrap_or_default();
     let mut others = joined(old, grid.clone());
     let (grid, others) = (others.remove(0), others);
-    let (profile, seed, frost_source) = match &suite.origin {
-        Origin::Made { profile, seed } => (profile.to_string(), Some(*seed), "synthetic"),
-        Origin::Stored(name) => (name.clone(), None, "stored"),
+    let (profile, seed) = match &suite.origin {
+        Origin::Made { profile, seed } => (profile.to_string(), Some(*seed)),
+        Origin::Stored(name) => (name.clone(), None),
     };
-    let (split, frost_source) = (suite.split.to_string(), frost_source.to_owned());
+    let split = suite.split.to_string();
     let kept = Kept { profile, split, seed, weights, frost_source, grid, others };
     std::fs::create_dir_all(run.join("robustness"))?;
     Ok(write_atomic(&path, format!("{}\n", serde_json::to_string_pretty(&kept)?).as_bytes())?)
@@ -107,62 +131,102 @@ fn cut_of(all: &[Grid], suite: &CorruptionSuite) -> Option<Grid> {
     all.iter().find_map(|grid| cut(grid, &suite.corruptions, &suite.severities))
 }
 
-/// Digest of the best weights, which a run that is gone on with replaces.
+/// Digest of the weights that are the run's result, which a run that is gone on with replaces.
 pub(crate) fn weights_of(run: &Path) -> anyhow::Result<String> {
-    let path = Run::open(run)?.checkpoint("best");
+    let run = Run::open(run)?;
+    let path = run.checkpoint(run.final_weights());
     let bytes = std::fs::read(&path).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
     Ok(Fingerprint::of_large(&bytes).to_string())
 }
 
 /// The grid that was kept in a run, of its present weights.
 pub(crate) fn kept(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<Grid> {
-    all_kept(run, origin, split).map(|mut all| all.remove(0))
+    all_kept(run, origin, split).map(|kept| kept.grid)
+}
+
+/// The same, and what its frost is made of.
+pub(super) fn kept_with_source(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<(Grid, String)> {
+    all_kept(run, origin, split).map(|kept| (kept.grid, kept.frost_source))
 }
 
 /// All that was kept in a run, the largest grid first.
-fn all_kept(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<Vec<Grid>> {
+fn all_kept(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<Kept> {
     let weights = weights_of(run)?;
     let path = file(run, origin, split);
     let found = read(&path).and_then(|kept| {
         let same = kept.weights == weights;
-        let all = || [vec![kept.grid], kept.others].concat();
-        same.then(all).ok_or_else(|| "is of other weights: the run has gone on since".to_owned())
+        same.then_some(kept).ok_or_else(|| "is of other weights: the run has gone on since".to_owned())
     });
     found.map_err(|what| {
-        Usage(format!("{}: {what}; make it with: {}", path.display(), command(run, origin, split))).into()
+        let how = command(run, origin, split, asked());
+        Usage(format!("{}: {what}; make it with: {how}", path.display())).into()
     })
 }
 
-/// What makes grids of a run.
-fn command(run: &Path, origin: &Origin, split: Split) -> String {
-    let flags = match origin {
-        Origin::Made { profile, seed } => format!("--profile {profile} --seed {seed}"),
-        Origin::Stored(name) => format!("--stored shards/{name}"),
+/// What makes grids of a run, with frost of `source`.
+fn command(run: &Path, origin: &Origin, split: Split, source: Source) -> String {
+    let flags = match (origin, source) {
+        (Origin::Made { profile, seed }, Source::Synthetic) => format!("--profile {profile} --seed {seed}"),
+        (Origin::Made { profile, seed }, Source::Pictures) => {
+            format!("--profile {profile} --seed {seed} --frost DIR")
+        }
+        (Origin::Stored(name), _) => format!("--stored shards/{name}"),
     };
     let split = if split == Split::Test { "" } else { " --split validation" };
     format!("nct eval {} --suite corruptions {flags}{split}", word(&run.to_string_lossy()))
 }
 
+/// What frost is made of where `suite` shows some.
+fn source_asked(suite: &CorruptionSuite) -> Option<&'static str> {
+    let shown = suite.corruptions.contains(&Corruption::Frost);
+    shown.then(|| match suite.origin {
+        Origin::Made { .. } => asked().as_str(),
+        Origin::Stored(_) => suite.frost_source(),
+    })
+}
+
 /// What was kept in a run of `suite`, without what it does not ask for; none if something lacks.
 pub(crate) fn kept_of(run: &Path, suite: &CorruptionSuite) -> Option<Grid> {
-    cut_of(&all_kept(run, &suite.origin, suite.split).ok()?, suite)
+    let kept = all_kept(run, &suite.origin, suite.split).ok()?;
+    let same = source_asked(suite).is_none_or(|source| source == kept.frost_source);
+    same.then(|| cut_of(&kept.grids(), suite))?
 }
 
 /// The baseline's grid for `suite`: it must have all of its cells, and is cut to them.
 pub(crate) fn baseline(run: &Path, suite: &CorruptionSuite) -> anyhow::Result<Grid> {
-    let all = all_kept(run, &suite.origin, suite.split)?;
-    if let Some(grid) = cut_of(&all, suite) {
-        return Ok(grid);
-    }
-    let (corruptions, levels) = (listed(&suite.corruptions), listed(&suite.severities));
+    let kept = all_kept(run, &suite.origin, suite.split)?;
+    let own = kept.frost_source.clone();
+    let all = kept.grids();
     let lacks = suite.corruptions.iter().find(|&&c| all.iter().all(|grid| grid.row(c).is_none()));
-    let what = match lacks {
-        Some(corruption) => format!("its grid has no {corruption}"),
-        None => format!("its grid lacks one of the severities {levels}"),
+    let other = source_asked(suite).filter(|source| *source != own);
+    let what = match (lacks, other) {
+        (Some(corruption), _) => format!("its grid has no {corruption}"),
+        (None, Some(source)) => format!("its frost is {own}, and that of this evaluation {source}"),
+        (None, None) => match cut_of(&all, suite) {
+            Some(grid) => return Ok(grid),
+            None => format!("its grid lacks one of the severities {}", listed(&suite.severities)),
+        },
     };
-    let how = command(run, &suite.origin, suite.split);
+    let (corruptions, levels) = (listed(&suite.corruptions), listed(&suite.severities));
+    let how = command(run, &suite.origin, suite.split, asked());
     let how = format!("add that with: {how} --corruptions {corruptions} --severities {levels}");
     Err(Usage(format!("{}: {what}; {how}", run.display())).into())
+}
+
+/// The source of the frost of all of these runs, if `seeds`, which are cut alike, have frost. An error if they differ.
+pub(super) fn common_source(
+    seeds: &[Seeds],
+    sources: &[(PathBuf, String)],
+) -> Result<Option<String>, String> {
+    let frosted = seeds.iter().flat_map(|seeds| &seeds.grids).any(|grid| grid.has_frost_in(None));
+    let (Some((run, source)), true) = (sources.first(), frosted) else { return Ok(None) };
+    if let Some((other, differs)) = sources.iter().find(|(_, other)| other != source) {
+        let (run, other) = (run.display(), other.display());
+        return Err(format!(
+            "frost of {run} is {source}, that of {other} {differs}, and the two do not compare; evaluate frost of all with --frost DIR, or of all without: nct eval RUN --suite corruptions --corruptions frost"
+        ));
+    }
+    Ok(Some(source.clone()))
 }
 
 /// As options take it.
@@ -239,6 +303,38 @@ mod tests {
         assert_eq!(joined(vec![fog.clone()], other).len(), 2, "of other data");
         let other = Grid { clean: 0.6, ..fog.clone() };
         assert_eq!(joined(vec![fog], other.clone()), [other], "evaluated again");
+    }
+
+    #[test]
+    fn frost_of_two_sources_is_not_kept_together() {
+        let kept = || Kept {
+            profile: "i".to_owned(),
+            split: "test".to_owned(),
+            seed: Some(0),
+            weights: String::new(),
+            frost_source: "synthetic".to_owned(),
+            grid: grid(&["fog", "frost"], &[1, 2]),
+            others: vec![grid(&["frost"], &[3])],
+        };
+        let frost = grid(&["frost"], &[1, 2]);
+        assert_eq!(kept().beside(&frost, "synthetic"), kept().grids());
+        assert_eq!(kept().beside(&grid(&["snow"], &[1]), "pictures"), kept().grids());
+        let left = kept().beside(&frost, "pictures");
+        assert_eq!(left, [grid(&["fog"], &[1, 2])]);
+        assert_eq!(joined(left, frost), [grid(&["fog", "frost"], &[1, 2])]);
+    }
+
+    #[test]
+    fn frost_of_two_sources_is_not_compared() {
+        let seeds = |name: &str| [Seeds { name: "a".to_owned(), grids: vec![grid(&["fog", name], &[1])] }];
+        let sources = |second: &str| {
+            [("a", "synthetic"), ("b", second)].map(|(run, source)| (PathBuf::from(run), source.to_owned()))
+        };
+        let told = common_source(&seeds("frost"), &sources("pictures")).unwrap_err();
+        assert!(told.starts_with("frost of a is synthetic, that of b pictures"), "{told}");
+        assert_eq!(common_source(&seeds("snow"), &sources("pictures")), Ok(None));
+        let same = common_source(&seeds("frost"), &sources("synthetic"));
+        assert_eq!(same, Ok(Some("synthetic".to_owned())));
     }
 
     #[test]
