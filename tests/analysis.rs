@@ -1,14 +1,20 @@
 //! Reconstructions, most exciting images and representational similarity, by the real binary on real runs.
 
 use crate::common::{SMALL, nct, only_run, output, python, shards, stderr, succeed};
+use nct::base::Split;
+use nct::corruption::{Corruption, Severity};
+use nct::load::{AugmentSettings, DistortSettings, Loader, LoaderOptions, Pixels, Source, View};
 use nct::model::weights::Weights;
+use nct::schedule::{Mix, Schedule, StreamSpec};
+use nct::shard::ShardSet;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 /// Shards, and a run in each of `a/` and `b/`.
 fn runs() -> tempfile::TempDir {
@@ -63,7 +69,12 @@ fn reconstructions_are_found_measured_compared_and_shown() {
     assert_eq!((metrics.len(), out.lines().count()), (2 * 3 * 2 * 2, 24));
     let trajectory = rows(&root.join("trajectory.jsonl"));
     let images = Weights::read(&root.join("images.safetensors")).unwrap();
-    assert_eq!(images.tensors.len(), 24);
+    assert_eq!(
+        images.tensors.len(),
+        24 + 2 * 3 * 2,
+        "and of each network, each image as it is and with noise"
+    );
+    assert!(!root.join("activity.safetensors").exists());
     for row in &metrics {
         let (norm, budget) = (real(row, "norm"), real(row, "budget"));
         assert!(norm <= budget * 1.0001, "{row}");
@@ -145,6 +156,145 @@ fn corrupted_images_and_supplied_saliency_are_taken() {
     );
     assert_eq!(out.status.code(), Some(2));
     assert!(stderr(&out).contains("2.png"), "{}", stderr(&out));
+}
+
+/// The labelled test images of a data set, as batches of an evaluation have them.
+fn evaluated(dir: &Path, dataset: &str, view: &View) -> Tensor {
+    let shards = ShardSet::open(&dir.join("shards")).unwrap();
+    let source = Source::images(shards.dataset(dataset).unwrap(), Split::Test, view).unwrap();
+    let stream = StreamSpec::new(source.task, source.n_records(), 5);
+    let schedule = Arc::new(Schedule::new(vec![stream], Mix::InOrder, 0).unwrap());
+    let (sources, steps) = (Arc::new(vec![source]), 0..schedule.steps_per_epoch());
+    let mut all = Vec::new();
+    for step in Loader::start(&sources, &schedule, 0, steps, LoaderOptions::default()).unwrap() {
+        for batch in &step.unwrap().batches {
+            let Pixels::F32(pixels) = &batch.pixels else { panic!("no normalised pixels") };
+            let [channels, height, width] = batch.image.map(i64::from);
+            all.push(Tensor::from_slice(pixels).view([-1, channels, height, width]));
+        }
+    }
+    Tensor::cat(&all, 0)
+}
+
+/// How the images of a data set are normalised by its own statistics.
+fn statistics(dir: &Path, dataset: &str) -> View {
+    let shards = ShardSet::open(&dir.join("shards")).unwrap();
+    let manifest = shards.dataset(dataset).unwrap().manifest();
+    View::new(manifest.mean.clone(), manifest.std.clone())
+}
+
+fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
+    Weights::read(path).unwrap().tensors.into_iter().collect()
+}
+
+#[test]
+fn what_is_shown_is_what_evaluations_show_and_is_kept() {
+    let dir = runs();
+    let [a, _] = both(dir.path());
+    let own = statistics(dir.path(), "tiny-imagenet-200");
+    let clean = evaluated(dir.path(), "tiny-imagenet-200", &own);
+    for profile in ["i", "t"] {
+        let args =
+            format!("--corruption gaussian_noise-2 --profile {profile} --seeds 5 --activity --out {profile}");
+        let search = "--layer conv1_1 --images 1,4 --budgets 20 --steps 2 --device cpu --quiet";
+        succeed(nct(dir.path()).args(["reconstruct", &a]).args(args.split(' ')).args(search.split(' ')));
+        let severity = Severity::new(2).unwrap();
+        let distort =
+            DistortSettings::fixed(Corruption::GaussianNoise, profile.parse().unwrap(), severity, 5);
+        let augment = AugmentSettings { distort: Some(distort), ..AugmentSettings::NONE };
+        let worse = evaluated(dir.path(), "tiny-imagenet-200", &View { augment, ..own.clone() });
+        let root = dir.path().join(profile);
+        let images = tensors(&root.join("images.safetensors"));
+        let activity = tensors(&root.join("activity.safetensors"));
+        assert_eq!((images.len(), activity.len()), (6, 4));
+        for row in [1, 4] {
+            assert_eq!(images[&format!("a clean image {row}")], clean.get(row));
+            assert_eq!(images[&format!("a target image {row}")], worse.get(row), "profile {profile}");
+        }
+        for row in rows(&root.join("metrics.jsonl")) {
+            let image = row["image"].as_u64().unwrap();
+            let wanted = &activity[&format!("a target image {image}")];
+            let found = &activity[&format!("a budget 20 seed 5 image {image}")];
+            let squares = |t: Tensor| t.square().sum(Kind::Double).double_value(&[]);
+            let error = squares(found - wanted) / squares(wanted - wanted.mean(Kind::Float));
+            assert!((error / real(&row, "response_error") - 1.0).abs() < 1e-4, "{row}");
+        }
+    }
+    another_set_is_normalised_as_the_runs_own(dir.path(), &a);
+}
+
+/// As `nct eval --images` does.
+fn another_set_is_normalised_as_the_runs_own(dir: &Path, run: &str) {
+    let sizes = "--classes 3 --per-class 8 --val-per-class 2 --neural-images 20 --seed 9";
+    succeed(nct(dir).args(["synth", "new"]).args(sizes.split(' ')));
+    fs::create_dir(dir.join("more")).unwrap();
+    fs::rename(dir.join("new/tiny-imagenet-200"), dir.join("more/other")).unwrap();
+    succeed(nct(dir).args(["prepare", "more", "--color", "gray"]));
+    let trained = statistics(dir, "tiny-imagenet-200");
+    assert_ne!(trained.mean, statistics(dir, "other").mean);
+    let args = "--dataset other --layer conv1_1 --images 0 --budgets 20 --steps 1 --out other-set --quiet --device cpu";
+    succeed(nct(dir).args(["reconstruct", run]).args(args.split(' ')));
+    let images = tensors(&dir.join("other-set/images.safetensors"));
+    assert_eq!(images["a clean image 0"], evaluated(dir, "other", &trained).get(0));
+}
+
+#[test]
+fn a_network_that_sees_one_channel_is_searched_in_one() {
+    let dir = shards();
+    let recipe = r#"
+[data]
+images = ""
+neural = "mtl_monkey_dataset"
+neural_batch_size = 12
+[mix]
+kind = "long"
+[model.se]
+layers = 2
+hidden_channels = 4
+input_kern = 9
+hidden_kern = 3
+se_reduction = 1
+[loss]
+neural = "PoissonLoss"
+loss_weighing = false
+avg_loss = false
+[optimizer]
+kind = "adam"
+lr = 1e-3
+[schedule]
+scheduler = "none"
+max_iter = 1
+to_monitor = ["v1"]
+"#;
+    fs::write(dir.path().join("se.toml"), recipe).unwrap();
+    succeed(nct(dir.path()).args("train --config se.toml --out se --device cpu --quiet".split(' ')));
+    let run = format!("se={}", only_run(dir.path(), "se").display());
+    let search = "--images 3 --layer core.features.layer0 --device cpu --steps 1 --constraint none";
+    // One step along the gradient, so short that the objective changes by the square of its length.
+    let step = "--start zero --blur 0 --lr 1 --json --quiet --out rec";
+    let row =
+        nct(dir.path()).args(["reconstruct", &run]).args(search.split(' ')).args(step.split(' ')).output();
+    let row = row.unwrap();
+    assert!(row.status.success(), "{}", stderr(&row));
+    let row: Value = serde_json::from_slice(&row.stdout).unwrap();
+    let norm = tensors(&dir.path().join("rec/images.safetensors"))["se budget 0 seed 1000 image 3"].norm();
+    assert!((norm.double_value(&[]) / real(&row, "norm") - 1.0).abs() < 1e-5, "{row}");
+    let change = real(&row, "objective") - real(&row, "objective_before_last_step");
+    assert!((change / real(&row, "norm").powi(2) - 1.0).abs() < 0.2, "{row}");
+    for wide in [&["--channels", "free"][..], &["--as-reference"]] {
+        let images = ["--images", "3", "--layer", "core.features.layer0", "--out", "wide", "--device", "cpu"];
+        let out = output(nct(dir.path()).args(["reconstruct", &run]).args(images).args(wide));
+        assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+        assert!(stderr(&out).contains("one gray channel"), "{}", stderr(&out));
+    }
+    let manifest = fs::read(dir.path().join("shards/mtl_monkey_dataset/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let session = manifest["sessions"][0]["id"].as_str().unwrap();
+    let mei = "--neuron 0 --norm 10 --steps 30 --json --quiet --device cpu --out mei";
+    let row = succeed(nct(dir.path()).args(["mei", &run, "--session", session]).args(mei.split(' ')));
+    let row: Value = serde_json::from_str(row.trim()).unwrap();
+    let image = &Weights::read(&dir.path().join("mei/images.safetensors")).unwrap().tensors[0].1;
+    assert!((image.norm().double_value(&[]) / real(&row, "norm") - 1.0).abs() < 1e-5, "{row}");
 }
 
 #[test]
@@ -246,10 +396,29 @@ fn what_excites_most_excites_more_than_images_do() {
     let images = Weights::read(&dir.path().join("own/images.safetensors")).unwrap();
     assert_eq!(images.tensors.len(), 3);
     assert!(images.tensors.iter().all(|(_, t)| t.abs().max().double_value(&[]) <= 2.0));
+    the_image_is_what_the_network_saw(dir.path(), &a, &session);
     fs::write(dir.path().join("walker.toml"), settings.replace("jitter", "jiter")).unwrap();
     let out = output(nct(dir.path()).args(own).args(["--out", "bad", "--quiet"]));
     assert_eq!(out.status.code(), Some(2));
     assert!(stderr(&out).contains("walker.toml") && stderr(&out).contains("jiter"), "{}", stderr(&out));
+}
+
+/// After a transformation that keeps pixels where they are.
+fn the_image_is_what_the_network_saw(dir: &Path, run: &str, session: &str) {
+    let settings = r#"
+        initial = { kind = "normal" }
+        transform = [{ kind = "change_range", low = -0.5, high = 0.5 }]
+        optimizer = { kind = "sgd", lr = 0.01 }
+        stop = { kind = "steps", n = 3 }
+    "#;
+    fs::write(dir.join("range.toml"), settings).unwrap();
+    let args = "--neuron 0 --settings range.toml --norm 500 --out range --quiet --json --device cpu";
+    let row = succeed(nct(dir).args(["mei", run, "--session", session]).args(args.split(' ')));
+    let image = &Weights::read(&dir.join("range/images.safetensors")).unwrap().tensors[0].1;
+    assert!(image.abs().max().double_value(&[]) <= 0.5);
+    let row: Value = serde_json::from_str(row.trim()).unwrap();
+    let own = image.norm().double_value(&[]) * 3f64.sqrt();
+    assert!(real(&row, "norm") > 1.5 * own, "the constraint is on what is searched: {row}");
 }
 
 #[test]

@@ -39,12 +39,25 @@ impl<'a> LayerMatch<'a> {
         self.targets.size()[1]
     }
 
+    /// What is to be matched, `[n, activations]`.
+    pub fn target(&self) -> &Tensor {
+        &self.targets
+    }
+
+    /// What the layer makes of images, `[n, activations]`.
+    ///
+    /// # Errors
+    /// Of torch.
+    pub fn activity(&self, images: &Tensor) -> Result<Tensor, AnalysisError> {
+        tch::no_grad(|| activity(self.net, &self.layer, images))
+    }
+
     /// |f(x) - r|² / |r - mean r|² of each image: the share of the target's activity that is missed.
     ///
     /// # Errors
     /// Of torch.
     pub fn relative_error(&self, images: &Tensor) -> Result<Vec<f64>, AnalysisError> {
-        let seen = tch::no_grad(|| activity(self.net, &self.layer, images))?;
+        let seen = self.activity(images)?;
         let squares = |t: Tensor| t.square().sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
         let mean = self.targets.mean_dim([1i64].as_slice(), true, Kind::Float);
         let share = squares(&seen - &self.targets) / squares(&self.targets - mean);

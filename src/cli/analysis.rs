@@ -6,13 +6,14 @@ pub(super) mod search;
 
 use super::exit::{Usage, stop_flag};
 use super::robustness::weights_of;
-use crate::base::{Fingerprint, Split, Task};
+use crate::analysis::ascent::{Settings, TransformSettings};
+use crate::base::{DType, Fingerprint, Split, Task};
 use crate::config::{Data, Experiment};
 use crate::load::View;
-use crate::model::{DataInfo, Network, device};
+use crate::model::{DataInfo, Network};
 use crate::report::{Plot, analysis_plots_of};
 use crate::runs::{Run, write_atomic};
-use crate::shard::ShardSet;
+use crate::shard::{Dataset, ShardSet};
 use crate::table::{Format, Table};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -31,10 +32,32 @@ pub(super) struct Model {
     pub(super) info: DataInfo,
     /// How the images of the data set are shown to it.
     pub(super) view: View,
+    /// How what it is shown is in pictures: as in `view`, and of floating-point images, which are on no fixed scale, three
+    /// standard deviations to either side of the mean.
+    pub(super) pictured: View,
     /// Channels, rows and columns that it is shown.
     pub(super) extent: [usize; 3],
+    /// Whether its first kernel has one channel: that of an SE network that learned from gray images. A VGG has three,
+    /// which see the same of one.
+    pub(super) one_channel: bool,
     /// The area of the data set, if it is a neural set of the run's own.
     pub(super) area: Option<Task>,
+}
+
+impl Model {
+    /// How many channels of the network see the same of one that is searched, among so many.
+    pub(super) fn copies(&self, channels: usize) -> f64 {
+        if channels == 1 && !self.one_channel { 3.0 } else { 1.0 }
+    }
+
+    /// Whether the network can see images that a search makes three channels of.
+    pub(super) fn check(&self, settings: &Settings) -> anyhow::Result<()> {
+        if self.one_channel && settings.transform.contains(&TransformSettings::GrayscaleToRgb) {
+            let what = "its first layer sees one gray channel; leave grayscale_to_rgb out of the transforms";
+            return Err(Usage(format!("{}: {what}", self.root.display())).into());
+        }
+        Ok(())
+    }
 }
 
 /// A run as it is named on the command line: `RUN`, or `NAME=RUN`.
@@ -76,21 +99,52 @@ pub(super) fn models(
         let area = area.into_iter().find(|(name, _)| **name == set).map(|(_, task)| task);
         shown = Some(set);
         let view = data.raw_view(dataset, !dataset.manifest().sessions.is_empty())?;
+        let extent = extent(dataset, &view)?;
         let info = data.info(&data.sources(Split::Train)?)?;
         let net = Network::new(&experiment.model, &info, device, experiment.runtime())?;
-        crate::train::load_weights(&run, "best", &net)?;
+        crate::train::load_weights(&run, run.final_weights(), &net)?;
         for param in net.params().iter() {
             let _ = param.tensor.shallow_clone().set_requires_grad(false);
         }
         let name = name.unwrap_or(&experiment.name).to_owned();
         let weights = weights_of(root)?;
-        let [_, height, width] = dataset.manifest().image;
-        let [height, width] = view.size.unwrap_or([height, width]).map(|side| side as usize);
-        let extent = [view.mean.len(), height, width];
-        models.push(Model { name, root: root.to_path_buf(), weights, net, info, view, extent, area });
+        let one_channel = experiment.model.se.is_some() && extent[0] == 1;
+        let (root, pictured) = (root.to_path_buf(), pictured(dataset, &view));
+        models.push(Model { name, root, weights, net, info, view, pictured, extent, one_channel, area });
     }
     distinguish(&mut models)?;
     Ok((models, shown.unwrap_or_default()))
+}
+
+/// Channels, rows and columns that `view` shows of a data set's images.
+///
+/// # Errors
+/// Images of which it cannot.
+fn extent(dataset: &Dataset, view: &View) -> Result<[usize; 3], Usage> {
+    let manifest = dataset.manifest();
+    let ([channels, height, width], name) = (manifest.image, &manifest.dataset);
+    let [shown, rows, columns] = view.extent(manifest.image);
+    let turns_gray = shown == 1 && channels == 3 && manifest.pixels == DType::U8;
+    if shown != channels && !turns_gray {
+        let what = format!("images have {channels} channels, and the network learned from {shown}");
+        return Err(Usage(format!(
+            "{name}: {what}; name another data set, or prepare it with the other --color"
+        )));
+    }
+    if rows > height || columns > width {
+        let what = format!("images of {height} x {width}, of which {rows} x {columns} cannot be shown");
+        return Err(Usage(format!("{name}: {what}; prepare them with --resize of at least that")));
+    }
+    Ok([shown, rows, columns].map(|n| n as usize))
+}
+
+/// See [`Model::pictured`].
+fn pictured(dataset: &Dataset, view: &View) -> View {
+    if dataset.manifest().pixels == DType::U8 {
+        return view.clone();
+    }
+    let of_each = |value: f64| vec![value; view.mean.len()];
+    View { mean: of_each(0.5), std: of_each(1.0 / 6.0), ..view.clone() }
 }
 
 /// Gives models of one name the names of their folders too, and refuses those that are one nevertheless.
@@ -109,13 +163,6 @@ fn distinguish(models: &mut [Model]) -> anyhow::Result<()> {
         }
         None => Ok(()),
     }
-}
-
-/// The device, told to the user.
-pub(super) fn selected(name: &str, show: super::show::Show) -> anyhow::Result<Device> {
-    let selected = device::select(name)?;
-    show.line(&format!("device: {}", selected.note));
-    Ok(selected.device)
 }
 
 /// Folder of an analysis: begun with its settings, and done once its metrics are there.

@@ -1,10 +1,11 @@
 //! `nct mei`: images that excite single neurons most (Walker et al. 2019, "Inception loops"; spec/reconstruction 2).
 
 use super::analysis::images::choose;
-use super::analysis::{Folder, Model, models, search, selected};
+use super::analysis::{Folder, Model, models, search};
 use super::exit::Usage;
 use super::reconstruct::{How, distinct, picture, read_settings, slug};
 use super::show::{Show, out, table};
+use super::torch::selected;
 use crate::analysis::Responses;
 use crate::analysis::ascent::{
     ChangeNorm, Initial, Operation, OperationSettings, OptimizerSettings, Pad, PenaltySettings, Search,
@@ -111,6 +112,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     distinct("--seeds", &args.seeds)?;
     let settings = settings(args)?;
     models.iter().try_for_each(|model| settings.check(model.extent.map(|n| n as i64)))?;
+    models.iter().try_for_each(|model| model.check(&settings))?;
     models.iter().try_for_each(|model| readout(model, &session, &neurons).map(drop))?;
     let told = json!({
         "dataset": dataset.manifest().dataset, "data": dataset.manifest().fingerprint().as_str(), "session": session,
@@ -236,8 +238,8 @@ impl Work<'_> {
             let evoked = self.evoked(model, dataset)?;
             for (chunk, samples) in chunks.iter().enumerate() {
                 let path = self.folder.searches()?.join(format!("{number}-{chunk}.safetensors"));
-                let search = self.search(model, samples, &path, &bar)?;
-                self.measure(model, samples, &search, &evoked, &mut found)?;
+                let searched = self.search(model, samples, &path, &bar)?;
+                self.measure(model, samples, &searched, &evoked, &mut found)?;
             }
         }
         bar.clear();
@@ -281,7 +283,7 @@ impl Work<'_> {
         samples: &[Sample],
         path: &std::path::Path,
         bar: &super::show::Bar,
-    ) -> anyhow::Result<(Search, Vec<f64>)> {
+    ) -> anyhow::Result<(Search, Tensor, Vec<f64>)> {
         let neurons = samples.iter().map(|sample| sample.neuron).collect();
         let objective =
             Responses { net: &model.net, session: readout(model, self.session, self.neurons)?, neurons };
@@ -300,22 +302,23 @@ impl Work<'_> {
         &self,
         model: &Model,
         samples: &[Sample],
-        (search, responses): &(Search, Vec<f64>),
+        (search, images, responses): &(Search, Tensor, Vec<f64>),
         evoked: &Evoked,
         found: &mut Found,
     ) -> anyhow::Result<()> {
-        let images = search.images.to_device(Device::Cpu);
+        let [images, searched] = [images, &search.images].map(|images| images.to_device(Device::Cpu));
         for (i, sample) in samples.iter().enumerate() {
             let image = images.get(i as i64);
             let name =
                 format!("{} {} neuron {} seed {}", model.name, self.session, sample.neuron, sample.seed);
             let file = format!("pictures/{}.png", slug(&name));
-            self.folder.write(&file, &picture(&image, &model.view).png(1)?)?;
+            self.folder.write(&file, &picture(&image, &model.pictured).png(1)?)?;
             let steps = search.ended[i].map_or(search.step, |step| step + 1);
+            let norm = searched.get(i as i64).norm().double_value(&[]) * scale(model);
             let (best, mean) = (evoked.best[sample.neuron as usize], evoked.mean[sample.neuron as usize]);
             found.rows.push(json!({
                 "model": model.name, "session": self.session, "neuron": sample.neuron, "seed": sample.seed,
-                "norm": image.norm().double_value(&[]) * scale(model), "steps": steps, "response": responses[i],
+                "norm": norm, "steps": steps, "response": responses[i],
                 "best_response": best.0, "best_image": best.1, "mean_response": mean, "picture": file,
             }));
             found.tensors.push((name, image));
@@ -326,7 +329,7 @@ impl Work<'_> {
 
 /// Three equal channels have the root of 3 times the norm of one.
 fn scale(model: &Model) -> f64 {
-    if model.extent[0] == 1 { 3f64.sqrt() } else { 1.0 }
+    model.copies(model.extent[0]).sqrt()
 }
 
 fn print(args: &Args, folder: &Folder) -> anyhow::Result<()> {

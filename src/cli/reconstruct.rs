@@ -3,15 +3,18 @@
 mod measure;
 
 use super::analysis::images::{Chosen, Disturbance, Strength, choose};
-use super::analysis::{Folder, Model, images_first, models, search, selected};
+use super::analysis::{Folder, Model, images_first, models, search};
+use super::corrupt::frost;
 use super::exit::Usage;
 use super::show::{Show, SplitArg, out, table};
+use super::torch::selected;
 use crate::analysis::ascent::{
     ChangeNorm, Initial, Operation, OperationSettings, OptimizerSettings, Pad, Search, Settings, Start, Stop,
     Stopper,
 };
 use crate::analysis::{LayerMatch, Match};
-use crate::corruption::Profile;
+use crate::corruption::frost::Source;
+use crate::corruption::{Corruption, Profile};
 use crate::shard::ShardSet;
 use measure::{Measured, Measures};
 pub(super) use measure::{picture, slug};
@@ -76,6 +79,9 @@ pub(crate) struct Args {
     /// Without it, spectral residuals stand in
     #[arg(long, value_name = "FILE")]
     saliency: Option<PathBuf>,
+    /// Write the layer's activity too, as activity.safetensors: what was to be matched, and what was found
+    #[arg(long)]
+    activity: bool,
     #[command(flatten)]
     how: How,
 }
@@ -175,10 +181,11 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let plan = plan(args, gray)?;
     let [_, height, width] = chosen.extent(&models[0].view).map(|n| n as i64);
     plan.settings.check([if plan.tied { 1 } else { 3 }, height, width])?;
+    models.iter().try_for_each(|model| sees(model, &plan))?;
     let paths =
         models.iter().map(|model| model.net.layer(&args.layer)).collect::<Result<Vec<String>, _>>()?;
     let saliency = measure::saliency(args.saliency.as_deref(), &chosen)?;
-    let told = json!({
+    let mut told = json!({
         "layer": args.layer, "paths": paths, "dataset": dataset, "split": args.which.split.split().as_str(),
         "data": shards.dataset(&dataset)?.manifest().fingerprint().as_str(), "images": args.which.images,
         "disturbance": disturbance(args).map(Disturbance::name), "profile": args.profile.as_str(),
@@ -186,6 +193,15 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         "from_target": plan.from_target, "rate": plan.rate, "seeds": plan.seeds, "search": plan.settings,
         "batch": args.how.batch(device), "saliency": saliency.digest,
     });
+    if args.activity {
+        told["activity"] = json!(true);
+    }
+    if let Some(Disturbance::Corruption(Corruption::Frost, ..)) = disturbance(args) {
+        frost::open(None)?;
+        if frost::asked() == Source::Pictures {
+            told["frost_source"] = json!(Source::Pictures.as_str());
+        }
+    }
     let mut folder = Folder::open(&args.how.out, "reconstruction", &told, &models)?;
     if folder.is_done() {
         show.line(&format!("{}: was done before", args.how.out.display()));
@@ -231,6 +247,16 @@ fn check(args: &Args) -> anyhow::Result<()> {
         return Err(Usage("--lr is above 0, and --blur is 0 or more".to_owned()).into());
     }
     Ok(())
+}
+
+/// Whether the network can see what is searched.
+fn sees(model: &Model, plan: &Plan) -> anyhow::Result<()> {
+    if model.one_channel && !plan.tied {
+        let what = "its first layer sees one gray channel, and three are searched with --channels free, --as-reference or \
+                    beside networks that see colour; leave these out";
+        return Err(Usage(format!("{}: {what}", model.root.display())).into());
+    }
+    model.check(&plan.settings)
 }
 
 /// The norms; 0 where none is kept.
@@ -289,6 +315,19 @@ pub(super) fn read_settings(path: &std::path::Path) -> anyhow::Result<Settings> 
     toml::from_str(&text).map_err(|e| Usage(format!("{}: {e}", path.display())).into())
 }
 
+/// What a search came to. Tensors have a row a sample, on the CPU.
+struct Searched {
+    search: Search,
+    /// What was found.
+    images: Tensor,
+    /// Objectives.
+    values: Vec<f64>,
+    /// Relative errors.
+    errors: Vec<f64>,
+    /// Of the layer: what was to be matched, and what was found.
+    activity: Option<[Tensor; 2]>,
+}
+
 struct Work<'a> {
     args: &'a Args,
     plan: &'a Plan,
@@ -329,17 +368,20 @@ impl Work<'_> {
             let of = |images: &Tensor| images.index_select(0, &rows);
             let (clean, targets) = (of(&clean), of(&targets));
             let path = self.folder.searches()?.join(format!("{number}-{chunk}.safetensors"));
-            let (search, values, errors) = self.search(model, &targets, samples, &path, bar)?;
+            let Searched { search, images, values, errors, activity } =
+                self.search(model, &targets, samples, &path, bar)?;
+            let pixels = &model.pictured;
             let found = Measured {
                 model: &model.name,
-                scale: [&model.view.mean, &model.view.std].map(|of| of.iter().sum::<f64>() / of.len() as f64),
-                view: &model.view,
+                scale: [&pixels.mean, &pixels.std].map(|of| of.iter().sum::<f64>() / of.len() as f64),
+                view: pixels,
                 chosen: self.chosen,
-                tied: self.plan.tied,
+                root: self.copies(model).sqrt(),
                 samples,
                 clean,
                 targets,
-                images: search.images.to_device(Device::Cpu),
+                images,
+                activity,
                 gradients: of(&first),
                 values,
                 errors,
@@ -350,7 +392,12 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The search of a batch; objective and relative error of each image.
+    /// Channels that the network shows each searched one to.
+    fn copies(&self, model: &Model) -> f64 {
+        model.copies(if self.plan.tied { 1 } else { 3 })
+    }
+
+    /// The search of a batch.
     fn search(
         &self,
         model: &Model,
@@ -358,22 +405,23 @@ impl Work<'_> {
         samples: &[Sample],
         path: &std::path::Path,
         bar: &super::show::Bar,
-    ) -> anyhow::Result<(Search, Vec<f64>, Vec<f64>)> {
+    ) -> anyhow::Result<Searched> {
         let images = self.widened(targets);
         let objective = LayerMatch::new(&model.net, &self.args.layer, &images, Match::Mean)?;
         let mut settings = self.plan.settings.clone();
         if let (Some(rate), OptimizerSettings::Sgd { lr, .. }) = (self.plan.rate, &mut settings.optimizer) {
             *lr = rate * objective.n_activations() as f64;
         }
-        if self.plan.tied {
+        let copies = self.copies(model);
+        if copies > 1.0 {
             // One channel's gradient is the sum of those of three equal ones: their mean moves as it would move them. First,
             // so that what else is done to gradients gets what it would get of three.
             settings
                 .precondition
-                .insert(0, OperationSettings::MultiplyBy { constant: 1.0 / 3.0, decay: 0.0 });
+                .insert(0, OperationSettings::MultiplyBy { constant: copies.recip(), decay: 0.0 });
         }
         // Three equal channels have the root of 3 times the norm of one.
-        let scale = if self.plan.tied { 3f64.sqrt() } else { 1.0 };
+        let scale = copies.sqrt();
         let norms: Vec<f64> = samples.iter().map(|sample| sample.budget / scale).collect();
         let constraint: Option<Box<dyn Operation>> = match self.plan.constraint {
             Constraint::None => None,
@@ -389,9 +437,15 @@ impl Work<'_> {
             Tensor::cat(&starts, 0).to_device(self.device)
         };
         let ascent = settings.ascent(&objective, &seeds, constraint);
-        let (search, values) = search::run(&ascent, &start, path, &self.folder.identity, bar, scale)?;
-        let errors = objective.relative_error(&search.images)?;
-        Ok((search, values, errors))
+        let (search, found, values) = search::run(&ascent, &start, path, &self.folder.identity, bar, scale)?;
+        let errors = objective.relative_error(&found)?;
+        let on_cpu = |t: &Tensor| t.to_device(Device::Cpu);
+        let activity = if self.args.activity {
+            Some([on_cpu(objective.target()), on_cpu(&objective.activity(&found)?)])
+        } else {
+            None
+        };
+        Ok(Searched { search, images: on_cpu(&found), values, errors, activity })
     }
 
     /// Images as the search has them: three channels unless they are tied, on the device.

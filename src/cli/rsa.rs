@@ -3,15 +3,16 @@
 mod stability;
 
 use super::analysis::images::{Chosen, choose};
-use super::analysis::{Folder, Model, models, selected};
+use super::analysis::{Folder, Model, models};
 use super::exit::{Interrupted, Usage, stop_flag};
 use super::reconstruct::{distinct, slug};
 use super::show::{Bar, Show, SplitArg, out, table};
+use super::torch::selected;
 use crate::analysis::AnalysisError;
 use crate::analysis::representation::{Alike, Comparison, Dissimilarity, Geometry, Pair, compare};
 use crate::analysis::statistics::{mean, spearman};
 use crate::figure::Picture;
-use crate::load::Source;
+use crate::load::{PixelType, Source, View};
 use crate::model::Mode;
 use crate::model::weights::encode;
 use crate::shard::{Dataset, ShardSet};
@@ -222,7 +223,9 @@ fn recorded(args: &Args, dataset: &Dataset, model: &Model) -> anyhow::Result<Rec
         .into());
     }
     let task = model.info.sessions.first().map_or(crate::base::Task::V1, |session| session.task);
-    let sources = Source::sessions(dataset, task, args.split.split(), &model.view, None)?;
+    // Only trials are taken, whatever the stimuli are made of.
+    let view = View { pixels: PixelType::F32, ..model.view.clone() };
+    let sources = Source::sessions(dataset, task, args.split.split(), &view, None)?;
     // Trials of each session, by the row of their stimulus.
     let by_row = |source: &Source| {
         let mut found: BTreeMap<u64, Vec<Vec<f32>>> = BTreeMap::new();

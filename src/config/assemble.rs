@@ -118,7 +118,7 @@ impl<'a> Data<'a> {
         }
         if let Some(dataset) = self.images {
             let matching = self.experiment.modules.representation_matching.as_ref();
-            let second = matching.filter(|_| split == Split::Train).map(|m| m.second_view.clone());
+            let second = matching.filter(|_| split == Split::Train).map(|m| m.second_view(&images));
             let view = View { second, ..self.image_view(dataset, images, &self.budget)? };
             views.push((Task::Classification, dataset, view));
         }
@@ -165,17 +165,26 @@ impl<'a> Data<'a> {
         Ok(View { size: data.input_size.map(|side| [side; 2]), budget: budget.clone(), ..view })
     }
 
-    /// How `dataset` is shown as stimuli (with `neural`) or as labelled images, unchanged and as bytes; mean and
-    /// standard deviation are what the network's input is normalised with.
+    /// How `dataset` is shown as stimuli (with `neural`) or as labelled images, unchanged and as bytes. Mean and standard
+    /// deviation are what the network's input is normalised with: labelled images are shown by those of the set that
+    /// was trained on, as in [`Self::evaluator_of`], and stimuli by those of their own set.
     pub fn raw_view(&self, dataset: &Dataset, neural: bool) -> Result<View, DataError> {
         let data = &self.experiment.data;
-        let (mean, std, prefix) = if neural {
+        let labelled = dataset.manifest().sessions.is_empty();
+        let stimuli = self.neural.first().map(|(_, set)| *set);
+        // A network that learned from no labelled images sees them as it saw stimuli.
+        let as_stimuli = neural || (labelled && self.images.is_none() && stimuli.is_some());
+        let trained = if as_stimuli { stimuli } else { self.images };
+        // Statistics of bytes say nothing of values on another scale.
+        let fits = |set: &&Dataset| labelled && set.manifest().pixels == dataset.manifest().pixels;
+        let normalised_as = trained.filter(fits).unwrap_or(dataset);
+        let (mean, std, prefix) = if as_stimuli {
             (&data.neural_mean, &data.neural_std, "neural_")
         } else {
             (&data.mean, &data.std, "")
         };
-        let view = self.view(dataset, mean, std, AugmentSettings::NONE, prefix)?;
-        let size = data.input_size.filter(|_| !neural).map(|side| [side; 2]);
+        let view = self.view(normalised_as, mean, std, AugmentSettings::NONE, prefix)?;
+        let size = data.input_size.filter(|_| !as_stimuli).map(|side| [side; 2]);
         Ok(View { size, pixels: PixelType::U8, budget: Budget::new(READ_ONCE_BYTES), ..view })
     }
 

@@ -1,7 +1,7 @@
 //! Corruption of images on their way into a batch: at random in training, always the same in evaluation.
 
 use super::error::LoadError;
-use crate::base::Rng;
+use crate::base::{Purpose, Rng, RngKey};
 use crate::corruption::words::{all_severities, imagenet, name, names};
 use crate::corruption::{Corruption, Extent, ImageKey, Jpeg, Profile, Scratch, Severity};
 use schemars::JsonSchema;
@@ -41,6 +41,26 @@ impl DistortSettings {
     pub fn fixed(corruption: Corruption, profile: Profile, severity: Severity, seed: u64) -> Self {
         let (kinds, severities) = (vec![corruption], vec![severity]);
         Self { share: 1.0, kinds, severities, profile, fixed_seed: Some(seed) }
+    }
+
+    /// Image number `image` of bytes, planes of `height` and `width`, as an evaluation by [`Self::fixed`] settings shows
+    /// it before gray: three planes.
+    ///
+    /// # Errors
+    /// Of the JPEG that images of Tiny-ImageNet-C have been.
+    pub fn evaluated(
+        &self,
+        pixels: &[u8],
+        [height, width]: [usize; 2],
+        image: u64,
+    ) -> Result<Vec<u8>, LoadError> {
+        let mut memory = DistortMemory { pixels: pixels.to_vec(), ..DistortMemory::default() };
+        // What is fixed does not depend on it.
+        let mut rng = RngKey::new(0, Purpose::Augment, 0).stream(0, image);
+        if let Some(how) = self.draw(&mut rng, image) {
+            memory.apply(how, height, width)?;
+        }
+        Ok(memory.pixels)
     }
 
     /// Whether the settings make sense.
@@ -110,7 +130,6 @@ impl DistortMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Purpose, RngKey};
 
     fn settings(text: &str) -> Result<DistortSettings, toml::de::Error> {
         toml::from_str(text)

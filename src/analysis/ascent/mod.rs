@@ -203,12 +203,23 @@ impl Ascent<'_> {
         Ok(state)
     }
 
-    /// The objective of a search's images as they are, without transformations, one an image.
+    /// What was found: a search's images after those transformations that [change pixels where they
+    /// are](Transform::is_pointwise).
+    pub fn found(&self, search: &Search) -> Tensor {
+        let pointwise = self.transforms.iter().filter(|transform| transform.is_pointwise());
+        tch::no_grad(|| {
+            pointwise
+                .fold(search.images.shallow_clone(), |x, transform| transform.apply(&x, search.step))
+                .contiguous()
+        })
+    }
+
+    /// The objective of what was [found](Self::found), one an image.
     ///
     /// # Errors
     /// Those of the objective; a value that is no number.
     pub fn value(&self, search: &Search) -> Result<Vec<f64>, AnalysisError> {
-        let values = tch::no_grad(|| self.objective.values(&search.images))?;
+        let values = tch::no_grad(|| self.objective.values(&self.found(search)))?;
         finite(&values, search.step)
     }
 

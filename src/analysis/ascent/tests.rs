@@ -503,3 +503,23 @@ fn the_example_in_the_documents_is_a_search() {
     let again: Settings = serde_json::from_value(serde_json::to_value(&settings).unwrap()).unwrap();
     assert_eq!(settings, again);
 }
+
+/// spec/reconstruction 1.4, 2.3: the objective is of the transformed image. What is drawn or cut is of the search only.
+#[test]
+fn what_is_found_is_what_the_objective_saw_without_shifts() {
+    let objective = Quadratic(target());
+    let mut settings = settings(0.1, Stop::Steps { n: 40 });
+    settings.transform = vec![
+        TransformSettings::ChangeRange { low: -2.0, high: 2.0 },
+        TransformSettings::Jitter { max: [1, 1] },
+    ];
+    let ascent = settings.ascent(&objective, &[7], None);
+    let (search, _) = run(&ascent, &image(&[0.5, 1.0, -1.0, 3.0], [1, 1, 2, 2]));
+    let shown = search.images.sigmoid() * 4.0 - 2.0;
+    assert!(close(&ascent.found(&search), &shown, 1e-6));
+    let expected = objective.values(&shown).unwrap().double_value(&[0]);
+    assert!((ascent.value(&search).unwrap()[0] - expected).abs() < 1e-6);
+    settings.transform = vec![TransformSettings::GrayscaleToRgb];
+    let ascent = settings.ascent(&objective, &[7], None);
+    assert_eq!(ascent.found(&search).size(), [1, 3, 2, 2]);
+}

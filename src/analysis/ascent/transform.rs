@@ -9,6 +9,12 @@ pub trait Transform {
     /// Images `[n, channels, height, width]` at step number `step`. Images may change their size, and each may become
     /// several, which then stand after each other.
     fn apply(&self, images: &Tensor, step: u32) -> Tensor;
+
+    /// Whether it changes pixels where they are, and always in the same way. Then it says what the image is that the
+    /// network sees; others say how it is looked at, and are of the search only.
+    fn is_pointwise(&self) -> bool {
+        false
+    }
 }
 
 /// How images are enlarged.
@@ -136,6 +142,10 @@ impl Transform for Built {
             TransformSettings::Resize { scale, method } => resized(images, scale, method),
             TransformSettings::GrayscaleToRgb => images.expand([-1, 3, -1, -1], false),
         }
+    }
+
+    fn is_pointwise(&self) -> bool {
+        matches!(self.settings, TransformSettings::ChangeRange { .. } | TransformSettings::GrayscaleToRgb)
     }
 }
 

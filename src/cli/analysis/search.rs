@@ -13,8 +13,8 @@ use tch::Tensor;
 /// Seconds of work that a kill may cost.
 const KEPT_EVERY: Duration = Duration::from_secs(20);
 
-/// Runs a search to its end, from `start` or from what `path` has of it, and gives it with the objective of each image.
-/// `identity` is what it is of; norms are told times `scale`.
+/// Runs a search to its end, from `start` or from what `path` has of it, and gives it with what was found and the
+/// objective of each image. `identity` is what it is of; norms are told times `scale`.
 pub(in crate::cli) fn run(
     ascent: &Ascent<'_>,
     start: &Tensor,
@@ -22,7 +22,7 @@ pub(in crate::cli) fn run(
     identity: &str,
     bar: &Bar,
     scale: f64,
-) -> anyhow::Result<(Search, Vec<f64>)> {
+) -> anyhow::Result<(Search, Tensor, Vec<f64>)> {
     let mut search = match kept(path, identity, start)? {
         Some(search) => search,
         None => Search::new(start),
@@ -46,7 +46,8 @@ pub(in crate::cli) fn run(
     bar.advance(u64::from(planned.saturating_sub(search.step)));
     let values = ascent.value(&search)?;
     keep(&search, path, identity)?;
-    Ok((search, values))
+    let found = ascent.found(&search);
+    Ok((search, found, values))
 }
 
 /// Means over the batch.

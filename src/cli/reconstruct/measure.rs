@@ -155,11 +155,14 @@ pub(super) struct Measured<'a> {
     pub(super) scale: [f64; 2],
     pub(super) view: &'a View,
     pub(super) chosen: &'a Chosen,
-    pub(super) tied: bool,
+    /// Root of the channels that the network shows each searched one to: what norms are times of all that it sees.
+    pub(super) root: f64,
     pub(super) samples: &'a [Sample],
     pub(super) clean: Tensor,
     pub(super) targets: Tensor,
     pub(super) images: Tensor,
+    /// Of the layer: what was to be matched, and what was found; if it is written.
+    pub(super) activity: Option<[Tensor; 2]>,
     pub(super) gradients: Tensor,
     pub(super) values: Vec<f64>,
     pub(super) errors: Vec<f64>,
@@ -173,7 +176,9 @@ pub(super) struct Measures {
     saliency: Saliency,
     rows: Vec<Value>,
     trajectory: Vec<Value>,
-    tensors: Vec<(String, Tensor)>,
+    /// By the names that they are written under.
+    tensors: BTreeMap<String, Tensor>,
+    activity: BTreeMap<String, Tensor>,
     pictures: BTreeMap<String, Picture>,
     /// The first network, and where its images have their energy, by what they are of.
     first: Option<(String, BTreeMap<Place, Vec<f64>>)>,
@@ -190,7 +195,8 @@ impl Measures {
             saliency,
             rows: Vec::new(),
             trajectory: Vec::new(),
-            tensors: Vec::new(),
+            tensors: BTreeMap::new(),
+            activity: BTreeMap::new(),
             pictures: BTreeMap::new(),
             first: None,
         }
@@ -203,11 +209,10 @@ impl Measures {
         }
         for logged in &found.search.log {
             for (i, sample) in found.samples.iter().enumerate() {
-                let scale = if found.tied { 3f64.sqrt() } else { 1.0 };
                 self.trajectory.push(json!({
                     "model": found.model, "image": found.chosen.rows[sample.image], "budget": sample.budget,
                     "seed": sample.seed, "step": logged.step, "objective": logged.values[i],
-                    "norm": logged.norms[i] * scale,
+                    "norm": logged.norms[i] * found.root,
                 }));
             }
         }
@@ -220,7 +225,8 @@ impl Measures {
         let image = found.images.get(at);
         let [x, clean, target] =
             [Plane::of(&image)?, Plane::of(&found.clean.get(at))?, Plane::of(&found.targets.get(at))?];
-        let norm = image.norm().double_value(&[]) * if found.tied { 3f64.sqrt() } else { 1.0 };
+        // Of what the constraint is on: before a transformation, if there is one.
+        let norm = found.search.images.get(at).norm().double_value(&[]) * found.root;
         let near = fidelity(&x, &clean, found.scale);
         let last = found.search.log.last().and_then(|logged| logged.values.get(i)).copied();
         let steps = found.search.ended[i].map_or(found.search.step, |step| step + 1);
@@ -258,8 +264,22 @@ impl Measures {
         }
         let name = format!("{} budget {} seed {} image {number}", found.model, sample.budget, sample.seed);
         row["picture"] = json!(self.pictures(found, i, &name, &x, &clean));
-        self.tensors.push((name, image));
+        self.keep(found, i, name);
         Ok(row)
+    }
+
+    /// Keeps a reconstruction by its name and, once a network, what it is to be like: images, and the layer's activity.
+    fn keep(&mut self, found: &Measured<'_>, i: usize, name: String) {
+        let (at, number) = (i as i64, found.chosen.rows[found.samples[i].image]);
+        let [clean, target] =
+            ["clean", "target"].map(|which| format!("{} {which} image {number}", found.model));
+        if let Some([targets, seen]) = &found.activity {
+            let _ = self.activity.entry(target.clone()).or_insert_with(|| targets.get(at).copy());
+            self.activity.insert(name.clone(), seen.get(at));
+        }
+        let _ = self.tensors.entry(clean).or_insert_with(|| found.clean.get(at).copy());
+        let _ = self.tensors.entry(target).or_insert_with(|| found.targets.get(at).copy());
+        self.tensors.insert(name, found.images.get(at));
     }
 
     /// Keeps the first network's energies, and sets those of others beside them; none of those that are not the first's
@@ -308,7 +328,12 @@ impl Measures {
         for (name, picture) in &self.pictures {
             folder.write(name, &picture.png(1)?)?;
         }
-        folder.write("images.safetensors", &encode(&self.tensors, &[])?)?;
+        let named =
+            |tensors: BTreeMap<String, Tensor>| tensors.into_iter().collect::<Vec<(String, Tensor)>>();
+        folder.write("images.safetensors", &encode(&named(self.tensors), &[])?)?;
+        if !self.activity.is_empty() {
+            folder.write("activity.safetensors", &encode(&named(self.activity), &[])?)?;
+        }
         folder.table("trajectory", &Table::of(&TRAJECTORY, &self.trajectory)?)?;
         let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
         folder.table("comparison", &Table::of(&COMPARISON, &comparisons(&self.rows, &names))?)?;

@@ -14,7 +14,7 @@ use tch::{Device, Tensor};
 /// Strengths of noise, and how often each is drawn.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct NoiseArgs {
-    /// Also how alike each layer is to itself under white noise of these standard deviations, pixels being 0 to 1
+    /// Also how alike each layer is to itself under noise of these standard deviations, that of `nct eval --suite noise`
     #[arg(long, value_delimiter = ',', value_name = "STDS")]
     noise: Vec<f64>,
     /// Draws of the noise of each
@@ -80,7 +80,7 @@ impl NoiseArgs {
                 }
                 // Without noise all are the same.
                 for repeat in 0..if std > 0.0 { self.repeats } else { 1 } {
-                    let noise = (std > 0.0).then_some(Disturbance::Noise(std));
+                    let noise = (std > 0.0).then_some(Disturbance::OfSuite(std));
                     let images = chosen.shown(&model.view, noise, seed(args.seed, repeat))?;
                     let images = images.index_select(0, &order);
                     let found = activity(model, layers, &images, device, &bar)?;
