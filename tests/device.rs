@@ -32,6 +32,54 @@ pub(crate) fn stand_in() -> &'static Path {
     })
 }
 
+/// A stand-in for NVIDIA's driver, in a folder of its own: one GPU of compute capability 9.0, of a driver that runs the
+/// CUDA of `NCT_DRIVER_CUDA`.
+fn driver() -> &'static Path {
+    static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in/driver.c");
+        let mut compiler = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".to_owned()));
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("libcuda.so.1")).arg(source);
+        succeed(&mut compiler);
+        folder
+    });
+    folder.path()
+}
+
+#[test]
+fn a_driver_that_is_too_old_is_named_and_a_gpu_is_not_passed_over_in_silence() {
+    let dir = shards();
+    let with = |cuda: &str, args: &[&str]| {
+        let mut command = on_device(dir.path());
+        command.env("LD_LIBRARY_PATH", driver()).env("NCT_DRIVER_CUDA", cuda).args(args);
+        output(&mut command)
+    };
+    fs::write(dir.path().join("small.toml"), SMALL).unwrap();
+    let plan = ["train", "--config", "small.toml", "--dry-run", "--quiet", "--device"];
+    let asked = |cuda: &str, device: &str| with(cuda, &[&plan[..], &[device]].concat());
+
+    let told = asked("12040", "cuda");
+    let old = "driver runs CUDA up to 12.4, and libtorch needs 13.0; install NVIDIA's driver 580 or newer";
+    assert!(told.status.code() == Some(2) && stderr(&told).contains(old), "{}", stderr(&told));
+    let told = asked("12040", "auto");
+    assert!(told.status.success(), "{}", stderr(&told));
+    assert!(stderr(&told).contains("warning: there is a GPU, and it is not used: "), "{}", stderr(&told));
+    let told = asked("13000", "auto");
+    assert!(told.status.success() && stderr(&told).is_empty(), "{}", stderr(&told));
+
+    let doctor = |cuda: &str| -> serde_json::Value {
+        serde_json::from_slice(&with(cuda, &["doctor", "--json"]).stdout).unwrap()
+    };
+    let (new, old) = (doctor("13000"), doctor("12040"));
+    assert_eq!(new["cards"]["state"], "NVIDIA Pretend, 16 GiB, compute capability 9.0");
+    assert_eq!(
+        (&new["GPU"]["state"], &new["GPU"]["fix"]),
+        (&"cuda:0 of 1, NVIDIA Pretend".into(), &serde_json::Value::Null)
+    );
+    assert!(old["GPU"]["fix"].as_str().unwrap().contains("driver 580"), "{old}");
+}
+
 /// The program with a GPU of its own.
 fn on_device(dir: &Path) -> Command {
     let mut command = nct(dir);
@@ -287,7 +335,8 @@ fn gpus_are_checked_by_a_script() {
         let mut command = Command::new(&python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/check_gpu.py"));
         command.args(["--small", "--work", "work", "--only", only, "--nct", env!("CARGO_BIN_EXE_nct")]);
-        output(command.env("NCT_CUDA_LIBRARY", library).current_dir(dir.path()))
+        command.env("NCT_CUDA_LIBRARY", library).env("LD_LIBRARY_PATH", driver());
+        output(command.current_dir(dir.path()))
     };
     let said = |out: &Output| String::from_utf8(out.stdout.clone()).unwrap();
     let out = check("same,resume,graphs,cpu,epoch,neural,several", stand_in());

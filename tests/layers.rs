@@ -19,12 +19,13 @@ const RANKS: [&[&str]; 13] = [
     &["config", "report"],
     &["datajoint"],
 ];
-const FENCES: [&str; 7] = [
+const FENCES: [&str; 8] = [
     "src/base/avx512.rs",
     "src/shard/mmap.rs",
     "src/load/arena.rs",
     "src/corruption/jpeg/avx2.rs",
     "src/model/device.rs",
+    "src/model/device/driver.rs",
     "src/torch_ext/graph.rs",
     "src/torch_ext/mod.rs",
 ];

@@ -78,24 +78,45 @@ fn torch() -> Vec<Finding> {
     let place = device::libtorch();
     let version = device::libtorch_version().unwrap_or_else(|| "of unknown version".into());
     let mut findings = vec![fine("libtorch", format!("{version}, in {}", place.display()))];
-    let cuda = device::cuda_library();
-    findings.push(match (device::gpu_present(), cuda.exists()) {
-        (false, _) => fine("GPU", "no NVIDIA GPU or driver: training runs on the CPU"),
-        (true, false) => Finding {
-            what: "GPU",
-            state: format!("there is one, and {} is missing", cuda.display()),
-            fix: Some(device::cuda_way_out().into()),
-        },
-        (true, true) => match device::select("cuda") {
-            Ok(selected) => fine("GPU", selected.note),
-            Err(e) => Finding { what: "GPU", state: e.to_string(), fix: Some(device::cuda_way_out().into()) },
-        },
-    });
+    findings.extend(gpus());
     findings.push(match device::select("auto") {
         Ok(selected) => fine("device", selected.note),
         Err(e) => {
             Finding { what: "device", state: e.to_string(), fix: Some("nct train --device cpu".into()) }
         }
+    });
+    findings
+}
+
+/// The driver, its GPUs, and whether libtorch can use them.
+#[cfg(feature = "torch")]
+fn gpus() -> Vec<Finding> {
+    use crate::model::device::{self, Driver, Gpu};
+    if !device::gpu_present() {
+        return vec![fine("GPU", "no NVIDIA GPU or driver: training runs on the CPU")];
+    }
+    let missing = |state: String, fix: &str| Finding { what: "GPU", state, fix: Some(fix.into()) };
+    let driver = Driver::ask();
+    let mut findings = Vec::new();
+    if let Some(driver) = &driver {
+        let version = driver.version.as_deref().unwrap_or("of unknown version");
+        findings.push(fine("driver", format!("{version}, CUDA up to {}", driver.newest_cuda())));
+        if let Some((state, fix)) = driver.obstacle() {
+            findings.push(missing(state, fix));
+            return findings;
+        }
+        let cards: Vec<String> = driver.gpus.iter().flatten().map(Gpu::told).collect();
+        findings.push(fine("cards", cards.join("; ")));
+    }
+    let cuda = device::cuda_library();
+    findings.push(if cuda.exists() {
+        match device::select("cuda") {
+            Ok(selected) => fine("GPU", selected.note),
+            // Which has its own way out in it.
+            Err(e) => missing(e.to_string(), "nct explain N503"),
+        }
+    } else {
+        missing(format!("there is one, and {} is missing", cuda.display()), device::cuda_way_out())
     });
     findings
 }

@@ -2,15 +2,18 @@
 //! starts, so they are a program of their own, `nct-torch`, which lies beside `nct` and which `nct` becomes for them.
 
 use super::Torch;
+use super::codes;
 use super::exit::Usage;
-use super::show::Show;
+use super::show::{Show, tell};
 use super::{
     bench, datajoint, demo, doctor, eval, launch, mei, reconstruct, respond, rsa, run, train, weights,
 };
-use crate::model::device;
+use crate::model::device::{self, Selected};
 use crate::runs::{Listed, Store};
+use crate::train::{guarded, out_of_memory};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use tch::Device;
 
 /// File name of the program with libtorch.
 const PROGRAM: &str = "nct-torch";
@@ -46,6 +49,21 @@ pub(super) enum Command {
 /// By this program, which is linked with libtorch.
 pub(super) struct Here;
 
+/// The device, told to the user.
+pub(super) fn selected(name: &str, show: Show) -> anyhow::Result<Device> {
+    let selected = device::select(name)?;
+    show.line(&format!("device: {}", selected.note));
+    warn_of_unused(&selected);
+    Ok(selected.device)
+}
+
+/// Says, even to those who asked for quiet, that a GPU is here and not used: what was to take minutes takes hours.
+pub(super) fn warn_of_unused(selected: &Selected) {
+    if let Some(why) = &selected.unused {
+        tell(&format!("warning: there is a GPU, and it is not used: {why}"));
+    }
+}
+
 impl Torch for Here {
     fn command(command: Command, show: Show) -> anyhow::Result<()> {
         run(command, show)
@@ -69,7 +87,15 @@ impl Torch for Elsewhere {
     }
 }
 
+/// Memory that runs out ends any command with the same words and code, wherever in it that happens.
 fn run(command: Command, show: Show) -> anyhow::Result<()> {
+    guarded(|| Ok(dispatch(command, show)))?.map_err(|e| match out_of_memory(&format!("{e:#}")) {
+        Some(memory) if codes::of(&e).name == "N801" => memory.into(),
+        _ => e,
+    })
+}
+
+fn dispatch(command: Command, show: Show) -> anyhow::Result<()> {
     match command {
         Command::Bench(args) => bench::run(&args, show),
         Command::Train(args) => train::run(&args, show),

@@ -2,8 +2,11 @@
 //! activations is kept.
 #![expect(unsafe_code, reason = "opening a shared library is unsafe by nature; this is its only place")]
 
+mod driver;
+
 use super::ModelError;
 use crate::torch_ext::use_gpu;
+pub use driver::{Driver, Gpu};
 use std::path::{Path, PathBuf};
 use tch::{Cuda, Device};
 
@@ -14,6 +17,8 @@ pub struct Selected {
     pub device: Device,
     /// For the user.
     pub note: String,
+    /// Why a GPU that is here is not used, though none was told not to.
+    pub unused: Option<String>,
 }
 
 /// Selects `auto`, `cpu`, `cuda` or `cuda:N`. To be called before the first tensor operation.
@@ -27,11 +32,12 @@ pub fn select(name: &str) -> Result<Selected, ModelError> {
 /// As [`select`], for process `rank` of `here` on this machine, each of which has a GPU of its own.
 pub fn select_own(name: &str, rank: u32, here: u32) -> Result<Selected, ModelError> {
     let own = |n: usize| own_of(n, rank as usize, here as usize);
-    let cpu = |why: &str| Selected { device: Device::Cpu, note: format!("cpu ({why})") };
+    let cpu = |why: &str| Selected { device: Device::Cpu, note: format!("cpu ({why})"), unused: None };
+    let instead = |e: ModelError| Selected { unused: Some(e.to_string()), ..cpu(&e.to_string()) };
     let selected = match name {
         "cpu" => Ok(cpu("as asked")),
         "auto" if !gpu_present() => Ok(cpu("no NVIDIA GPU here")),
-        "auto" if here == 1 => Ok(gpu(own).unwrap_or_else(|e| cpu(&e.to_string()))),
+        "auto" if here == 1 => Ok(gpu(own).unwrap_or_else(instead)),
         // Several processes that each chose for themselves would wait for each other.
         "auto" | "cuda" => gpu(own),
         _ => match name.strip_prefix("cuda:").map(str::parse) {
@@ -82,15 +88,25 @@ fn gpu(choose: impl Fn(usize) -> Result<usize, ModelError>) -> Result<Selected, 
             "cuda: this machine has no NVIDIA GPU or driver; use --device cpu".into(),
         ));
     }
+    // Before libtorch's half, which takes seconds to load, and of an obstacle says but that it finds no GPU.
+    let driver = Driver::ask();
+    if let Some((state, way_out)) = driver.as_ref().and_then(Driver::obstacle) {
+        return Err(ModelError::Device(format!("cuda: {state}; {way_out}")));
+    }
     open_cuda()?;
     let n = usize::try_from(Cuda::device_count()).unwrap_or(0);
     let index = choose(n)?;
+    let known = driver.as_ref().and_then(|driver| driver.gpus.as_ref().ok()?.get(index));
+    if let Some(why) = known.and_then(Gpu::obstacle) {
+        return Err(ModelError::Device(format!("cuda:{index}: {why}; take another GPU, or --device cpu")));
+    }
     if !Cuda::is_available() || index >= n {
-        let what = format!("cuda:{index}: libtorch finds {n} usable GPUs; `nct doctor` says more");
+        let what = format!("cuda:{index}: libtorch finds {n} usable GPUs, which are counted from cuda:0");
         return Err(ModelError::Device(what));
     }
     use_gpu(index).map_err(ModelError::Device)?;
-    Ok(Selected { device: Device::Cuda(index), note: format!("cuda:{index} of {n}") })
+    let name = known.map(|gpu| format!(", {}", gpu.name)).unwrap_or_default();
+    Ok(Selected { device: Device::Cuda(index), note: format!("cuda:{index} of {n}{name}"), unused: None })
 }
 
 /// Whether the NVIDIA driver is there, or a CUDA half of libtorch was named, which then must know.

@@ -4,7 +4,9 @@
 #include "cuda.h"
 #include "guard.h"
 
+#include <ATen/Context.h>
 #include <c10/core/Allocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Stream.h>
 
 #include <cstddef>
@@ -52,6 +54,8 @@ struct NctGraph {
     if (--live == 0) pool.reset();
   }
 
+  static bool alone() { return live == 1; }
+
   // Graphs are replayed one after another, and results are taken before the next: they share their memory. What no graph
   // has any more the allocator takes no graph into.
   static c10::MempoolId_t shared() {
@@ -79,6 +83,9 @@ int nct_graph_begin(int index, NctGraph** out) {
     const auto& graphs = Class::get();
     auto graph = std::make_unique<NctGraph>();
     gpu().synchronizeDevice(device.index());
+    // What passes before left in the allocator's pool is not given back while one records, which then would need as much
+    // again (PyTorch's torch.cuda.graph does the same). Later recordings share the first one's pool.
+    if (NctGraph::alone()) at::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache({0, 0});
     // The default stream can not record. One other is enough, and so is one workspace of each library.
     thread_local std::optional<c10::Stream> recorder;
     if (!recorder || recorder->device() != device) recorder = gpu().getStreamFromGlobalPool(device);

@@ -2,6 +2,7 @@
 //! refusals into panics in most places.
 
 use super::TrainError;
+use crate::eval::EvalError;
 use crate::model::ModelError;
 use crate::torch_ext::GroupError;
 use std::any::Any;
@@ -14,7 +15,10 @@ thread_local! {
 }
 
 /// Runs `work`; where torch panics, gives [`TrainError::Memory`] if there was none left, else [`TrainError::Refused`].
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
+///
+/// # Errors
+/// Those, and those of `work`, of which torch's are told apart in the same way.
+pub fn guarded<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let before = panic::take_hook();
@@ -29,9 +33,11 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(outer);
     match result {
-        Ok(Err(TrainError::Torch(e) | TrainError::Model(ModelError::Torch(e)))) => {
-            Err(error(first_line(&e.to_string())))
-        }
+        Ok(Err(
+            TrainError::Torch(e)
+            | TrainError::Model(ModelError::Torch(e))
+            | TrainError::Eval(EvalError::Torch(e) | EvalError::Model(ModelError::Torch(e))),
+        )) => Err(error(first_line(&e.to_string()))),
         Ok(Err(TrainError::Refused(said))) => Err(error(first_line(&said))),
         Ok(result) => result,
         Err(payload) => match refusal(payload.as_ref()) {
@@ -47,17 +53,27 @@ fn refusal(payload: &(dyn Any + Send)) -> Option<String> {
     text.contains("Torch(\"").then(|| first_line(text))
 }
 
+/// [`TrainError::Memory`] if torch's words `said` are of memory that ran out.
+pub fn out_of_memory(said: &str) -> Option<TrainError> {
+    let said = first_line(said);
+    // A convolution for whose workspace there is none is one that cuDNN has no engine for; handles of its libraries are
+    // not allocated.
+    let words = [
+        "out of memory",
+        "not enough memory",
+        "can't allocate memory",
+        "unable to find an engine",
+        "ALLOC_FAILED",
+    ];
+    words.iter().any(|words| said.contains(words)).then_some(TrainError::Memory(said))
+}
+
 fn error(said: String) -> TrainError {
     // Gradients are exchanged within backward passes.
     if ["gloo", "Gloo", "NCCL", "Connection closed by peer"].iter().any(|words| said.contains(words)) {
         return GroupError::Lost(said).into();
     }
-    let memory = ["out of memory", "not enough memory", "can't allocate memory"];
-    if memory.iter().any(|words| said.contains(words)) {
-        TrainError::Memory(said)
-    } else {
-        TrainError::Refused(said)
-    }
+    out_of_memory(&said).unwrap_or(TrainError::Refused(said))
 }
 
 /// Torch's own words, without the list of C++ frames.
@@ -84,6 +100,11 @@ mod tests {
         assert!(!message.contains("frame #"), "{message}");
         let tried = || Ok(Tensor::f_zeros([1 << 50], (Kind::Float, Device::Cpu))?);
         assert!(matches!(guarded(tried), Err(TrainError::Memory(_))));
+        let evaluated = || -> Result<(), TrainError> {
+            let refused = Tensor::f_zeros([1 << 50], (Kind::Float, Device::Cpu)).unwrap_err();
+            Err(EvalError::Model(ModelError::Torch(refused)).into())
+        };
+        assert!(matches!(guarded(evaluated), Err(TrainError::Memory(_))));
         let how = SgdUpdate {
             lr: 0.1,
             weight_decay: 0.1,

@@ -91,7 +91,7 @@ def torch_network(nn, torch, config, sessions, classes):
         def forward(self, x):
             n = self.mu.shape[1]
             if self.training:
-                noise = torch.randn(x.shape[0], n, 1, 2)
+                noise = torch.randn(x.shape[0], n, 1, 2, device=x.device)
                 grid = (noise * self.sigma + self.mu).clamp(-1, 1)
             else:
                 grid = self.mu.clamp(-1, 1).expand(x.shape[0], n, 1, 2)
