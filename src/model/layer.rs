@@ -49,7 +49,7 @@ pub(super) struct BatchNorm {
 pub(super) struct Layer {
     /// Its dotted name, the prefix of its weights' names.
     pub(super) path: String,
-    /// Its number among its block's children.
+    /// Its number among the `features` of an uncut VGG without dropout; in other networks, among its block's children.
     pub(super) index: usize,
     pub(super) op: Op,
 }

@@ -7,9 +7,8 @@ use tch::Tensor;
 pub struct Mode {
     /// Batch statistics, dropout and random readout positions; otherwise none of them.
     pub train: bool,
-    /// In training, batch normalisations with a child index below this in a shared block (`features` of a
-    /// plain VGG) use their running statistics and leave them alone; their weights still learn. Inserted
-    /// dropout layers count as children.
+    /// In training, batch normalisations of shared blocks (`features` of a plain VGG) below this number use their running
+    /// statistics and leave them alone; their weights still learn. Layers are counted as in an uncut VGG without dropout.
     pub frozen_norms: usize,
     /// In training, which part of a batch the images are; none if they are all of it.
     pub share: Option<Share>,

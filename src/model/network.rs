@@ -6,7 +6,9 @@ use super::readout::{Kernel, Readout};
 use super::se::SeCore;
 use super::se_settings::SeSettings;
 use super::settings::{DropoutPlace, check};
-use super::{DataInfo, LayerRow, Mode, ModelError, ModelSettings, Params, Part, Runtime, head, vgg};
+use super::{
+    DataInfo, LayerRow, Mode, ModelError, ModelSettings, Params, Part, Runtime, SessionData, head, vgg,
+};
 use crate::base::Task;
 use crate::torch_ext::Group;
 use std::sync::Arc;
@@ -336,11 +338,16 @@ fn se_parts(
     let readouts = data.sessions.iter().map(|session| {
         let (path, kernel) = (format!("readout.{}", session.id), settings.readout());
         let (gamma, bias) = (settings.gamma_readout, settings.readout_bias);
-        let mean = &session.mean_response;
-        (0, Readout::new(builder.params, &path, kernel, gamma, bias, channels, mean))
+        let start = first_bias(session, settings.elu_offset);
+        (0, Readout::new(builder.params, &path, kernel, gamma, bias, channels, &start))
     });
     let readouts = readouts.collect();
     (vec![Stage { task: None, core: Core::Se(core), extra: None }], readouts)
+}
+
+/// Biases from which predictions, elu(x + offset) + 1, start at the mean response (spec/models 7, 11).
+fn first_bias(session: &SessionData, offset: f64) -> Vec<f32> {
+    session.mean_response.iter().map(|mean| mean - (1.0 + offset) as f32).collect()
 }
 
 /// Shared stages, tower and readouts, their weights in the reference's order.
@@ -361,7 +368,7 @@ fn vgg_parts(
     let (mut stages, mut start) = (Vec::new(), 0);
     for (task, end, path) in &cuts {
         let dropout = settings.dropout_at(DropoutPlace::SharedBlock);
-        let block = vgg::block(builder, path, &layers[start..*end], dropout);
+        let block = vgg::block(builder, path, (start, &layers[start..*end]), dropout);
         stages.push(Stage { task: *task, core: Core::Vgg(block), extra: None });
         start = *end;
     }
@@ -374,7 +381,7 @@ fn vgg_parts(
     let mut tower = Vec::new();
     if neural && data.classes.is_some() {
         let dropout = settings.dropout_at(DropoutPlace::UnsharedBlock);
-        tower.push(vgg::block(builder, "mtl_vgg_core.unshared_block", &layers[start..], dropout));
+        tower.push(vgg::block(builder, "mtl_vgg_core.unshared_block", (start, &layers[start..]), dropout));
     }
     let kernel = Kernel::Gaussian { mu: settings.v1_init_mu_range, sigma: settings.v1_init_sigma_range };
     let mut readouts: Vec<Option<(usize, Readout)>> = data.sessions.iter().map(|_| None).collect();
@@ -383,8 +390,8 @@ fn vgg_parts(
         {
             let path = format!("{}_readout.{}", session.task, session.id);
             let (gamma, bias) = (settings.v1_gamma_readout, settings.v1_readout_bias);
-            let mean = &session.mean_response;
-            let readout = Readout::new(builder.params, &path, kernel, gamma, bias, channels(*end), mean);
+            let start = first_bias(session, settings.v1_elu_offset);
+            let readout = Readout::new(builder.params, &path, kernel, gamma, bias, channels(*end), &start);
             *slot = Some((i, readout));
         }
     }

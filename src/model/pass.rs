@@ -79,7 +79,7 @@ impl<'a> Pass<'a> {
         self
     }
 
-    /// Whether the batch normalisation with this child index uses batch statistics.
+    /// Whether the batch normalisation with this number uses batch statistics.
     pub(super) fn trains_norm(&self, index: usize) -> bool {
         self.mode.train && !(self.part == Part::Shared && index < self.mode.frozen_norms)
     }

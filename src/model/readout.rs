@@ -51,9 +51,9 @@ impl Readout {
         gamma: f64,
         bias: bool,
         channels: i64,
-        mean_response: &[f32],
+        first_bias: &[f32],
     ) -> Self {
-        let n = mean_response.len() as i64;
+        let n = first_bias.len() as i64;
         let uniform = || Tensor::rand([1, n, 1, 2], (Kind::Float, Device::Cpu));
         let symmetric = |range: f64| (uniform() * 2.0 - 1.0) * range;
         let name = |leaf: &str| format!("{path}.{leaf}");
@@ -69,7 +69,7 @@ impl Readout {
         let features = constant(&[1, channels * maps, 1, n], 1.0 / channels as f64);
         Self {
             features: params.parameter(name("features"), &features),
-            bias: bias.then(|| params.parameter(name("bias"), &Tensor::from_slice(mean_response))),
+            bias: bias.then(|| params.parameter(name("bias"), &Tensor::from_slice(first_bias))),
             path: path.to_owned(),
             kernel,
             position,

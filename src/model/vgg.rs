@@ -134,18 +134,18 @@ impl VggPlan {
     }
 }
 
-/// The layers `specs`, named `<path>.<position>`, with dropout of the given rate after every rectification.
+/// The layers `specs`, the first of them number `start` of the VGG, named `<path>.<position>`, with dropout of the given
+/// rate after every rectification.
 /// Convolutions start from N(0, 2 / fan out), bias 0.
 pub(super) fn block(
     builder: &mut Builder<'_>,
     path: &str,
-    specs: &[LayerSpec],
+    (start, specs): (usize, &[LayerSpec]),
     dropout: Option<f64>,
 ) -> Block {
     let mut layers = Vec::new();
-    for spec in specs {
-        let index = layers.len();
-        let name = format!("{path}.{index}");
+    for (index, spec) in (start..).zip(specs) {
+        let name = format!("{path}.{}", layers.len());
         let op = match *spec {
             LayerSpec::Conv(from, to) => {
                 let weight = normal(&[to, from, 3, 3], (2.0 / (to * 9) as f64).sqrt());
@@ -157,8 +157,7 @@ pub(super) fn block(
         };
         layers.push(Layer { path: name, index, op });
         if let (LayerSpec::Relu, Some(rate)) = (spec, dropout) {
-            let index = index + 1;
-            layers.push(Layer { path: format!("{path}.{index}"), index, op: Op::Dropout(rate) });
+            layers.push(Layer { path: format!("{path}.{}", layers.len()), index, op: Op::Dropout(rate) });
         }
     }
     Block { path: path.to_owned(), layers }

@@ -69,6 +69,43 @@ fn frozen_layers_get_no_gradient_and_frozen_norms_keep_their_statistics() {
     assert!(error.contains("features.90") && error.contains("unshared_block.1"), "{error}");
 }
 
+#[test]
+fn frozen_norms_are_counted_through_cuts_and_without_dropout() {
+    // Number 5 of the VGG: beyond a cut it is its block's second, after added dropout the sixth of its block.
+    for v4 in [true, false] {
+        let (mut settings, info) = small(v4);
+        let norm = if v4 {
+            "mtl_vgg_core.v4_block.2"
+        } else {
+            settings.v1_model_layer = 7;
+            settings.add_dropout.insert(DropoutPlace::SharedBlock, 0.5);
+            "mtl_vgg_core.v1_block.6"
+        };
+        for (frozen_norms, batches) in [(5, 1), (6, 0)] {
+            let model = Network::new(&settings, &info, Device::Cpu, Runtime::default()).unwrap();
+            let _ = model.classify(&input(), Mode { frozen_norms, ..Mode::TRAIN }).unwrap();
+            let seen = named(&model, &format!("{norm}.num_batches_tracked")).int64_value(&[]);
+            assert_eq!(seen, batches, "{norm}, {frozen_norms}");
+        }
+    }
+}
+
+#[test]
+fn predictions_start_about_the_mean_response_whatever_the_offset() {
+    let (mut settings, info) = small(false);
+    for offset in [-1.0, 0.0, 0.5] {
+        settings.v1_elu_offset = offset;
+        let model = Network::new(&settings, &info, Device::Cpu, Runtime::default()).unwrap();
+        let bias = named(&model, "v1_readout.a.bias").double_value(&[0]);
+        let first = bias + offset;
+        let predicted = if first > 0.0 { first } else { first.exp() - 1.0 } + 1.0;
+        assert!(
+            (predicted - f64::from(info.sessions[0].mean_response[0])).abs() < 1e-6,
+            "{offset}: {predicted}"
+        );
+    }
+}
+
 fn names(model: &Network) -> Vec<String> {
     model.params().iter().map(|p| p.name.clone()).collect()
 }
