@@ -113,7 +113,8 @@ impl Source {
     /// The labelled images of `split`.
     pub fn images(dataset: &Dataset, split: Split, view: &View) -> Result<Self, LoadError> {
         let manifest = dataset.manifest();
-        let shards = || some(dataset.images(split)?, dataset, split, "labelled images");
+        let shards =
+            || some(dataset.images(split)?, dataset, split, "labelled images; choose another data set");
         let labels = labels(&shards()?, manifest.classes.len(), &manifest.dataset)?;
         Ok(Self {
             name: manifest.dataset.clone(),
@@ -141,7 +142,10 @@ impl Source {
         let manifest = dataset.manifest();
         let images = Arc::new(image_column(dataset, dataset.stimuli()?, view)?);
         let session = |id: &str| {
-            let shards = some(dataset.session(id, split)?, dataset, split, "responses")?;
+            let lacks = format!(
+                "responses of session {id}; leave its file out of the raw set, or divide its trials otherwise (nct prepare --split-seed, --train-frac)"
+            );
+            let shards = some(dataset.session(id, split)?, dataset, split, &lacks)?;
             let rows = u32_column(&shards, "row")?;
             if rows.iter().any(|&row| u64::from(row) >= images.n_rows()) {
                 let what = format!("{}: session {id} names an image that is not there", manifest.dataset);
@@ -447,13 +451,11 @@ fn some(
     shards: Vec<OpenShard>,
     dataset: &Dataset,
     split: Split,
-    what: &str,
+    lacks: &str,
 ) -> Result<Vec<OpenShard>, LoadError> {
     if shards.iter().all(|shard| shard.n_rows() == 0) {
         let root = dataset.root().display();
-        return Err(LoadError::Data(format!(
-            "{root}: no {what} in the {split} split; choose another data set"
-        )));
+        return Err(LoadError::Data(format!("{root}: the {split} split has no {lacks}")));
     }
     Ok(shards)
 }

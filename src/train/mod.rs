@@ -35,7 +35,7 @@ use crate::torch_ext::{GroupError, Reducer};
 pub use record::Recorder;
 pub use resident::Resident;
 
-use guard::guarded;
+pub use guard::{guarded, out_of_memory};
 use modules::Modules;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -314,7 +314,8 @@ impl Trainer<'_> {
             self.keep(state, objectives[0]);
             decision.restore_best
         } else {
-            state.anneal.pass()
+            state.anneal.pass();
+            false
         };
         // Of the epoch's own weights.
         self.record(state, lr, Some(tally), &scores, clock, watch)?;

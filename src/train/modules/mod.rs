@@ -55,9 +55,9 @@ pub struct MatchingSettings {
     /// Weight.
     #[serde(default = "one")]
     pub lambda: f64,
-    /// Augmentation of the second view.
-    #[serde(default = "second_view")]
-    pub second_view: AugmentSettings,
+    /// Augmentation of the second view; without it, see [`Self::second_view`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_view: Option<AugmentSettings>,
 }
 
 /// Prediction of another network's similarities.
@@ -105,13 +105,19 @@ fn one() -> f64 {
     1.0
 }
 
-/// The reference's: as the first view, with one of five levels of noise.
-fn second_view() -> AugmentSettings {
-    use crate::load::{Noise, NoiseLevel};
-    let level = |std| NoiseLevel { noise: Noise::Std(std), share: 0.2 };
-    AugmentSettings {
-        noise: [0.08, 0.12, 0.18, 0.26, 0.38].map(level).to_vec(),
-        ..AugmentSettings::default()
+impl MatchingSettings {
+    /// How the second view is made of images whose first one is made as `first` says. If nothing else was asked for, it is
+    /// the reference's: the same, but always disturbed, by one of five levels of noise and by `distort`, if there is any
+    /// (spec/data 3, spec/trainer 3.8).
+    pub fn second_view(&self, first: &AugmentSettings) -> AugmentSettings {
+        use crate::load::{DistortSettings, Noise, NoiseLevel};
+        let level = |std| NoiseLevel { noise: Noise::Std(std), share: 0.2 };
+        let always = |distort: &DistortSettings| DistortSettings { share: 1.0, ..distort.clone() };
+        self.second_view.clone().unwrap_or_else(|| AugmentSettings {
+            noise: [0.08, 0.12, 0.18, 0.26, 0.38].map(level).to_vec(),
+            distort: first.distort.as_ref().map(always),
+            ..first.clone()
+        })
     }
 }
 
@@ -131,7 +137,7 @@ impl ModuleSettings {
         };
         if let Some(matching) = &self.representation_matching {
             weight("representation_matching", matching.lambda)?;
-            matching.second_view.check()?;
+            matching.second_view.iter().try_for_each(AugmentSettings::check)?;
         }
         self.rdm_prediction.as_ref().map_or(Ok(()), |rdm| weight("rdm_prediction", rdm.lambda))?;
         self.lottery_ticket.as_ref().map_or(Ok(()), |lottery| lottery.check(max_iter))?;
@@ -297,5 +303,36 @@ impl Modules {
 
     pub(super) fn load(&mut self, state: &[(String, Tensor)], file: &str) -> Result<(), TrainError> {
         self.lottery.as_mut().map_or(Ok(()), |lottery| lottery.load(state, file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::DistortSettings;
+
+    #[test]
+    fn the_second_view_is_the_first_and_always_disturbed() {
+        let matching = |more: &str| -> MatchingSettings {
+            toml::from_str(&format!("representation = \"x\"\n{more}")).unwrap()
+        };
+        let distort: DistortSettings = toml::from_str("share = 0.25\nkinds = [\"fog\"]").unwrap();
+        let first = AugmentSettings {
+            flip: false,
+            crop_padding: 0,
+            rotation_degrees: 0.0,
+            noise: Vec::new(),
+            distort: Some(distort.clone()),
+            ..AugmentSettings::default()
+        };
+        let second = matching("").second_view(&first);
+        assert!((second.noise.iter().map(|level| level.share).sum::<f64>() - 1.0).abs() < 1e-12);
+        let always = DistortSettings { share: 1.0, ..distort };
+        assert_eq!(
+            second,
+            AugmentSettings { noise: second.noise.clone(), distort: Some(always), ..first.clone() }
+        );
+        let asked = matching("second_view = { flip = true, crop_padding = 2 }").second_view(&first);
+        assert!(asked.flip && asked.crop_padding == 2 && asked.distort.is_none());
     }
 }

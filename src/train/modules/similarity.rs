@@ -13,18 +13,22 @@ pub(super) fn squared_difference(a: &Tensor, b: &Tensor) -> Tensor {
     (a - b).square().mean(a.kind())
 }
 
-/// Mean squared difference of the Fisher-transformed cosines between all pairs of images, of representations
-/// `[batch, ...]` (spec/trainer 3.8, RDMPrediction). 0 where there is no pair.
+/// Squared differences of the Fisher-transformed cosines between all pairs of images, each pair once, of representations
+/// `[batch, ...]` that are centred over the images; their sum over the square of the batch size, a mean over the matrix
+/// whose other half and diagonal are zero (spec/reconstruction 4.5, RDM prediction). 0 where there is no pair.
 pub(super) fn rdm_distance(found: &Tensor, target: &Tensor) -> Tensor {
-    if found.size()[0] < 2 {
+    let n = found.size()[0];
+    if n < 2 {
         return found.sum(found.kind()) * 0.0;
     }
-    squared_difference(&pairs(found), &pairs(target))
+    (pairs(found) - pairs(target)).square().sum(found.kind()) / (n * n)
 }
 
-/// atanh of the cosines of all pairs, each pair once.
+/// atanh of the cosines of all pairs, each pair once. Without its mean over images, which rectified maps share, what is
+/// compared is where images differ, not how much they have in common.
 fn pairs(representation: &Tensor) -> Tensor {
     let flat = representation.flatten(1, -1);
+    let flat = &flat - flat.mean_dim([0i64].as_slice(), true, flat.kind());
     let norms = flat.norm_scalaropt_dim(2.0, [1i64].as_slice(), true).clamp_min(1e-8);
     let unit = flat / norms;
     let cosines = unit.matmul(&unit.tr());
@@ -53,18 +57,19 @@ mod tests {
     }
 
     #[test]
-    fn rdms_compare_every_pair_once() {
-        let found = map(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], &[3, 2]);
-        let target = map(&[1.0, 0.0, 1.0, 0.0, 1.0, 1.0], &[3, 2]);
-        let half = (0.5f64).sqrt().atanh();
-        // Pairs (1,2), (1,3), (2,3): cosines 0, h, h against 1 (clamped), h, h.
-        let expected = (0.0 - (1.0f64 - 1e-6).atanh()).powi(2) / 3.0;
+    fn rdms_compare_every_pair_once_and_not_what_images_have_in_common() {
+        // Centred: (-1, 0), (0, -1), (1, 1), and (-1, 0), (1, 0), (0, 0).
+        let found = map(&[0.0, 1.0, 1.0, 0.0, 2.0, 2.0], &[3, 2]);
+        let target = map(&[0.0, 5.0, 2.0, 5.0, 1.0, 5.0], &[3, 2]);
+        let (half, one) = ((0.5f64).sqrt().atanh(), (1.0f64 - 1e-6).atanh());
+        // Pairs (1,2), (1,3), (2,3): cosines 0, -h, -h against -1 (clamped), 0, 0; nine entries.
+        let expected = (one.powi(2) + 2.0 * half.powi(2)) / 9.0;
         let loss = rdm_distance(&found, &target).double_value(&[]);
-        assert!((loss - expected).abs() < 0.05 * expected, "{loss}, expected {expected}; {half}");
+        assert!((loss - expected).abs() < 0.02 * expected, "{loss}, expected {expected}");
         assert_eq!(rdm_distance(&found, &found).double_value(&[]), 0.0);
-        assert_eq!(
-            rdm_distance(&map(&[1.0, 2.0], &[1, 2]), &map(&[1.0, 2.0], &[1, 2])).double_value(&[]),
-            0.0
-        );
+        let moved = rdm_distance(&(&found + 10.0), &target).double_value(&[]);
+        assert!((moved - loss).abs() < 1e-5, "{moved}, {loss}");
+        let one = map(&[1.0, 2.0], &[1, 2]);
+        assert_eq!(rdm_distance(&one, &one).double_value(&[]), 0.0);
     }
 }
