@@ -232,6 +232,55 @@ fn repeats_are_scored_where_there_are_any_and_tables_hold_every_neuron_and_class
     assert_eq!(sum, 12);
 }
 
+#[test]
+fn responses_are_written_trial_by_trial() {
+    let dir = shards();
+    let run = train(dir.path(), "runs", &[]);
+    let rows = eval(dir.path(), &run, &["--responses", "responses", "--per-neuron"]);
+    let mut names: Vec<String> = fs::read_dir(dir.path().join("responses"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert!(
+        names.len() == 4 && names[0].starts_with("test-") && names[2].starts_with("validation-"),
+        "{names:?}"
+    );
+    for name in &names {
+        let bytes = fs::read(dir.path().join("responses").join(name)).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let table = |name: &str| -> Vec<f64> {
+            let tensor = file.tensor(name).unwrap();
+            let value = |bytes: &[u8]| f64::from(f32::from_le_bytes(bytes.try_into().unwrap()));
+            tensor.data().chunks(4).map(value).collect()
+        };
+        let shape = file.tensor("predicted").unwrap().shape().to_vec();
+        assert_eq!((shape[1], file.tensor("image_ids").unwrap().shape()), (5, &shape[..1]));
+        // What the rows say of a neuron follows from its columns.
+        let (predicted, recorded) = (table("predicted"), table("recorded"));
+        let (mode, session) = name.strip_suffix(".safetensors").unwrap().split_once('-').unwrap();
+        for neuron in 0..5 {
+            let pairs = predicted.iter().zip(&recorded).skip(neuron).step_by(5);
+            let mse = pairs.map(|(p, r)| (p - r).powi(2)).sum::<f64>() / shape[0] as f64;
+            let of = |row: &&Value| {
+                row["mode"] == mode
+                    && row["session"] == session
+                    && row["neuron"] == neuron
+                    && row["metric"] == "mse"
+            };
+            let told = rows.iter().find(of).unwrap()["value"].as_f64().unwrap();
+            assert!((told - mse).abs() < 1e-9 * (1.0 + mse), "{name}, {neuron}: {told} {mse}");
+        }
+    }
+    let images = train(dir.path(), "images", &["--set", "data.neural=\"\""]);
+    let refused = output(nct(dir.path()).args(["eval", &images, "--responses", "none"]));
+    assert!(
+        refused.status.code() == Some(2) && stderr(&refused).contains("--responses"),
+        "{}",
+        stderr(&refused)
+    );
+}
+
 /// An image set with the first two of the three classes, which has another one before them.
 fn other_images(raw: &Path) {
     let (own, other) = (raw.join("tiny-imagenet-200"), raw.join("other"));

@@ -109,6 +109,38 @@ fn runs_are_filtered_sorted_and_shown() {
 }
 
 #[test]
+fn runs_that_differ_in_some_settings_alone_are_one_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    for (name, lr, score) in [
+        ("baseline", 0.1, Some(50.0)),
+        ("mtl", 0.05, Some(60.0)),
+        ("mtl", 0.2, Some(63.0)),
+        ("mtl", 0.4, None),
+    ] {
+        make(&root, name, lr, score);
+    }
+    let rows = |args: &[&str]| succeed(nct(dir.path()).args(["runs", "ls", "--over"]).args(args));
+    let told = rows(&["lr", "--json"]);
+    let groups: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let sizes: Vec<(&str, usize)> =
+        groups.iter().map(|g| (g["name"].as_str().unwrap(), g["runs"].as_array().unwrap().len())).collect();
+    assert_eq!(sizes, [("baseline", 1), ("mtl", 3)]);
+    // Shown without being asked for.
+    let score = &groups[1]["values"]["img_classification.FinalTestInDomain.accuracy"];
+    assert_eq!(
+        (&score["n"], &score["mean"], &score["each"]),
+        (&json!(2), &json!(61.5), &json!([60.0, 63.0]))
+    );
+    assert!((score["sd"].as_f64().unwrap() - 4.5f64.sqrt()).abs() < 1e-12);
+    assert!(rows(&["lr"]).contains("61.5 ± 2.12 (2)"), "{}", rows(&["lr"]));
+    let apart = rows(&["seed", "--show", "epoch"]);
+    assert!(apart.contains("mtl, lr = 0.05") && apart.contains("mtl, lr = 0.2"), "{apart}");
+    let unknown = output(nct(dir.path()).args(["runs", "ls", "--over", "sed"]));
+    assert!(unknown.status.code() == Some(2) && stderr(&unknown).contains("no run has such a setting"));
+}
+
+#[test]
 fn the_index_follows_the_folders_and_can_be_lost() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("runs");

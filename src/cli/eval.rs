@@ -5,15 +5,16 @@ use super::figures::write_figures;
 use super::files::{TableFile, make_folders, write_tables as write_table_files};
 use super::robustness::{self, SuiteArgs};
 use super::show::{Show, SplitArg, out, table};
+use super::torch::selected;
 use crate::base::{Split, Task};
 use crate::config::{Data, Experiment, Labelled};
 use crate::eval::figures::Seeds;
 use crate::eval::robustness::Grid;
 use crate::eval::{
     COLUMNS, Detail, Evaluation, FinalSettings, Shown, Suite, TaskScores, evaluate as run_evaluations, rows,
-    write_tables,
+    write_responses, write_tables,
 };
-use crate::model::{Network, device};
+use crate::model::Network;
 use crate::runs::Run;
 use crate::shard::ShardSet;
 use crate::table::Table;
@@ -72,6 +73,9 @@ pub(crate) struct Args {
     /// Write neurons.csv, classes.csv, confusion.csv and predictions.csv to this folder
     #[arg(long, value_name = "DIR")]
     tables: Option<PathBuf>,
+    /// Write predicted and recorded responses, trial by trial, to this folder: a safetensors file a split and session
+    #[arg(long, value_name = "DIR")]
+    responses: Option<PathBuf>,
     /// Write all that --json prints to a file, .csv, .jsonl or .parquet (may be repeated)
     #[arg(long, value_name = "FILE")]
     table: Vec<TableFile>,
@@ -114,6 +118,7 @@ impl Args {
             per_neuron: false,
             per_class: false,
             tables: None,
+            responses: None,
             table: Vec::new(),
             figures: None,
         }
@@ -124,7 +129,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let tell = |e: &Evaluation| show.line(&format!("{}, {} ({})", e.mode, e.task, e.suite.as_str()));
     let corrupts = matches!(args.suite, SuiteArg::Corruptions | SuiteArg::All);
     if !corrupts && (args.baseline.is_some() || args.figures.is_some() || args.corrupted.given()) {
-        let what = "--baseline, --profile, --corruptions, --severities, --seed, --stored and --figures belong to --suite corruptions";
+        let what = "--baseline, --profile, --corruptions, --severities, --seed, --stored, --frost and --figures belong to --suite corruptions";
         return Err(Usage(what.to_owned()).into());
     }
     if args.corrupted.shows_stored() && (args.images.is_some() || args.classes.is_some()) {
@@ -135,16 +140,25 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         return Err(Usage("--figures shows one split: give one --split".to_owned()).into());
     }
     make_folders(&args.table, args.figures.as_deref())?;
+    if corrupts && args.corrupted.makes_frost() {
+        args.corrupted.open_frost()?;
+    }
     if let Some(run) = &args.baseline {
         // Better known before the evaluation than after it.
         for split in corrupted_splits(&args.split) {
             robustness::baseline(run, &args.corrupted.suite(split)?)?;
         }
     }
-    let scored = evaluate_run(args, &tell)?;
+    let scored = evaluate_run(args, &tell, show)?;
     let run = args.run.display().to_string();
     if let Some(folder) = &args.tables {
         write_tables(folder, &run, &scored)?;
+    }
+    if let Some(folder) = &args.responses {
+        if write_responses(folder, &scored)? == 0 {
+            return Err(Usage(format!("{run}: --responses is for runs with sessions of neurons")).into());
+        }
+        show.line(&format!("{}: responses, trial by trial", folder.display()));
     }
     let detail = Detail { sessions: args.per_session, neurons: args.per_neuron, classes: args.per_class };
     let mut found: Vec<Value> = scored.iter().flat_map(|(e, scores)| rows(&run, e, scores, detail)).collect();
@@ -175,7 +189,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
 pub(crate) fn evaluate(root: &Path, shards: &Path, device: &str) -> anyhow::Result<Vec<Value>> {
     let args = Args::plain(root, shards, device);
     let run = root.display().to_string();
-    let scored = evaluate_run(&args, &|_| ())?;
+    let scored = evaluate_run(&args, &|_| (), Show::new(true))?;
     Ok(scored.iter().flat_map(|(e, scores)| rows(&run, e, scores, Detail::default())).collect())
 }
 
@@ -188,7 +202,7 @@ pub(crate) fn robustness_of(
 ) -> anyhow::Result<Option<Grid>> {
     let plain = Args::plain(root, shards, device);
     let args = Args { suite: SuiteArg::Corruptions, corrupted, ..plain };
-    let scored = evaluate_run(&args, &|_| ())?;
+    let scored = evaluate_run(&args, &|_| (), Show::new(true))?;
     let suite = args.corrupted.suite(Split::Test)?;
     let grid = suite.grid(&scored);
     if let Some(grid) = &grid {
@@ -204,17 +218,21 @@ pub(crate) fn load(root: &Path, shards: &ShardSet, device: Device) -> anyhow::Re
     let data = Data::open(&experiment, shards)?;
     let info = data.info(&data.sources(Split::Train)?)?;
     let net = Network::new(&experiment.model, &info, device, experiment.runtime())?;
-    load_weights(&run, "best", &net)?;
+    load_weights(&run, run.final_weights(), &net)?;
     Ok(net)
 }
 
-fn evaluate_run(args: &Args, tell: &dyn Fn(&Evaluation)) -> anyhow::Result<Vec<(Evaluation, TaskScores)>> {
+fn evaluate_run(
+    args: &Args,
+    tell: &dyn Fn(&Evaluation),
+    show: Show,
+) -> anyhow::Result<Vec<(Evaluation, TaskScores)>> {
     let run = Run::open(&args.run)?;
     let origin = args.run.join("config.toml").display().to_string();
     let mut experiment = Experiment::parse(&run.config()?, &origin, &[])?;
     experiment.data.batch_size = args.batch_size.unwrap_or(experiment.data.batch_size);
     experiment.loader.threads = args.threads.map_or(experiment.loader.threads, usize::from);
-    let selected = device::select(&args.device)?;
+    let device = selected(&args.device, show)?;
     let shards = ShardSet::open(&args.shards)?;
     let data = Data::open(&experiment, &shards)?;
     let labelled = match (&args.images, args.classes) {
@@ -223,9 +241,13 @@ fn evaluate_run(args: &Args, tell: &dyn Fn(&Evaluation)) -> anyhow::Result<Vec<(
         (None, None) => experiment.labelled(),
     };
     let evaluations = evaluations(args, &data)?;
+    let makes = |e: &Evaluation| !matches!(e.view, Shown::Stored { .. }) && e.view.frost_source().is_some();
+    if evaluations.iter().any(makes) {
+        args.corrupted.open_frost()?;
+    }
     let info = data.info(&data.sources(Split::Train)?)?;
-    let net = Network::new(&experiment.model, &info, selected.device, experiment.runtime())?;
-    load_weights(&run, "best", &net)?;
+    let net = Network::new(&experiment.model, &info, device, experiment.runtime())?;
+    load_weights(&run, run.final_weights(), &net)?;
     let stored = args.corrupted.stored()?;
     let open = |e: &Evaluation| {
         let copies = match (&e.view, &stored) {
@@ -298,7 +320,7 @@ fn corrupted(
         let baseline = args.baseline.as_ref().map(|run| robustness::baseline(run, &suite)).transpose()?;
         let run = args.run.display().to_string();
         found.extend(robustness::summary_rows(&run, &suite, &grid, baseline.as_ref()));
-        tables.push(robustness::grid_table(&grid, baseline.as_ref()));
+        tables.push(robustness::grid_table(&suite, &grid, baseline.as_ref()));
         if let Some(folder) = &args.figures {
             let name = args.run.canonicalize()?.file_name().map(|n| n.to_string_lossy().into_owned());
             let seeds = |name: String, grid: Grid| Seeds { name, grids: vec![grid] };

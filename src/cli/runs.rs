@@ -1,5 +1,7 @@
 //! `nct runs`: which runs there are, what they reached, and tidying them up.
 
+mod over;
+
 use super::exit::Usage;
 use super::files::{TableFile, make_folders, write_tables};
 use super::show::{Show, bytes, count, out, table};
@@ -70,7 +72,7 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
-    /// Remove what finished runs do not need, all checkpoints but the best, and what kills left of runs that were being
+    /// Remove what finished runs do not need, all checkpoints but that of the result, and what kills left of runs that were being
     /// made or removed and of data that studies were making. A run with the tag `keep` is left alone, and so is one that
     /// a process trains into
     Gc {
@@ -109,7 +111,7 @@ struct List {
     /// Only runs that pass, such as optimizer.lr>=0.05, state=done, tag=paper, model.vgg_type~vgg19 (may be repeated)
     #[arg(long = "where", value_name = "FILTER")]
     filters: Vec<Filter>,
-    /// Settings and metrics to show, by commas; the end of a key's name will do
+    /// Settings and metrics to show, by commas; the end of a key's name will do. Without it, final scores on the test data
     #[arg(long, value_delimiter = ',', value_name = "KEYS")]
     show: Vec<String>,
     /// Sort by a key, largest first
@@ -118,7 +120,10 @@ struct List {
     /// Sort by a key, smallest first
     #[arg(long, value_name = "KEY")]
     sort: Option<String>,
-    /// Only so many
+    /// One row for runs that differ in these settings alone, such as seed, with means and deviations of what is shown
+    #[arg(long, value_delimiter = ',', value_name = "KEYS")]
+    over: Vec<String>,
+    /// Only so many runs
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Print one JSON object a line and run
@@ -185,12 +190,16 @@ pub(super) fn run<T: super::Torch>(args: &Args, show: Show) -> anyhow::Result<()
 fn list(store: &Store, args: &List) -> anyhow::Result<()> {
     let order = args.top.as_ref().map(|key| Order { key: key.clone(), descending: true });
     let order = order.or_else(|| args.sort.as_ref().map(|key| Order { key: key.clone(), descending: false }));
-    let mut runs = store.list(&args.filters, &args.show, order.as_ref())?;
+    let shown = if args.show.is_empty() { scores(store)? } else { args.show.clone() };
+    let mut runs = store.list(&args.filters, &shown, order.as_ref())?;
     runs.truncate(args.limit.unwrap_or(usize::MAX));
-    if args.json {
-        return runs.iter().try_for_each(|run| out(&object(run, &args.show).to_string()));
+    if !args.over.is_empty() {
+        return over::list(store, &runs, &args.over, &shown, args.json);
     }
-    let ends = args.show.iter().map(|key| key.rsplit('.').next().unwrap_or(key));
+    if args.json {
+        return runs.iter().try_for_each(|run| out(&object(run, &shown).to_string()));
+    }
+    let ends = shown.iter().map(|key| key.rsplit('.').next().unwrap_or(key));
     let header: Vec<&str> = ["run", "state", "epochs", "time", "tags"].into_iter().chain(ends).collect();
     let mut table = table(&header);
     for run in &runs {
@@ -201,6 +210,17 @@ fn list(store: &Store, args: &List) -> anyhow::Result<()> {
         table.add_row(row);
     }
     out(&table.to_string())
+}
+
+/// The final scores that there are, for those who do not say what to show.
+fn scores(store: &Store) -> Result<Vec<String>, RunError> {
+    const SCORES: [&str; 3] = [
+        "img_classification.FinalTestInDomain.accuracy",
+        "v1.FinalTest.correlation",
+        "v4.FinalTest.correlation",
+    ];
+    let keys = store.keys(false)?;
+    Ok(SCORES.into_iter().filter(|score| keys.iter().any(|key| key == score)).map(str::to_owned).collect())
 }
 
 fn object(run: &Listed, keys: &[String]) -> Value {
@@ -425,12 +445,12 @@ fn collect(store: &Store, yes: bool, show: Show) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes the checkpoints of a run but for the best, or with `yes` not given says which those are; their bytes.
+/// Removes the checkpoints of a run but for its result, or with `yes` not given says which those are; their bytes.
 fn spare(run: &Run, yes: bool, show: Show) -> anyhow::Result<u64> {
-    let checkpoints = run.root().join("checkpoints");
+    let (checkpoints, result) = (run.root().join("checkpoints"), run.checkpoint(run.final_weights()));
     let files = std::fs::read_dir(&checkpoints).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut freed = 0;
-    for path in files.filter(|path| path.is_file() && *path != run.checkpoint("best")) {
+    for path in files.filter(|path| path.is_file() && *path != result) {
         freed += path.metadata().map_or(0, |m| m.len());
         if yes {
             std::fs::remove_file(&path).map_err(|e| Usage(format!("{}: remove: {e}", path.display())))?;

@@ -8,6 +8,7 @@ mod forward;
 mod heads;
 mod pass;
 pub mod regression;
+mod responses;
 pub mod robustness;
 mod rows;
 mod tables;
@@ -18,13 +19,14 @@ pub use finals::{
     final_evaluations, noise_evaluations,
 };
 pub use heads::ClassMap;
+pub use responses::write_responses;
 pub use rows::{COLUMNS, Detail, rows};
 pub use tables::write_tables;
 
 use crate::base::Task;
 use crate::load::{Batch, LoadError, LoaderOptions, Pixels, Source};
 use crate::objective::Objective;
-use crate::objective::score::{ClassScores, Guesses, SessionScores, summary};
+use crate::objective::score::{ClassScores, Guesses, Predictions, SessionScores, summary};
 use crate::schedule::{Mix, Schedule, ScheduleError, StreamSpec};
 use crate::torch_ext::{GroupError, send};
 use forward::Network;
@@ -38,6 +40,9 @@ pub enum EvalError {
     /// Data.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A file of results.
+    #[error(transparent)]
+    Write(#[from] crate::runs::RunError),
     /// Nothing to evaluate on.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -79,8 +84,13 @@ pub struct TaskScores {
 /// Scores by session and neuron, or by class.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Parts {
-    /// Each session's name and scores.
-    Sessions(Vec<(String, SessionScores)>),
+    /// Of neurons.
+    Sessions {
+        /// Each session's name and scores.
+        scores: Vec<(String, SessionScores)>,
+        /// The same sessions, trial by trial.
+        responses: Vec<Predictions>,
+    },
     /// Of labelled images.
     Classes {
         /// Counts.
@@ -151,15 +161,19 @@ impl Evaluator {
     fn weighed_scores(&self, net: &Network, log_variance: Option<f64>) -> Result<Vec<TaskScores>, EvalError> {
         let Pass { guesses, sessions, .. } = tch::no_grad(|| self.collect(net))?;
         let neural = self.sources.iter().filter(|s| s.task.is_neural());
-        let sessions: Vec<_> =
-            neural.zip(sessions).map(|(s, p)| (s.task, (s.name.clone(), p.scores()))).collect();
+        let sessions: Vec<_> = neural.zip(sessions).collect();
         let mut scores = Vec::new();
         for task in [Task::V1, Task::V4] {
-            let of_task = sessions.iter().filter(|(of, _)| *of == task);
-            let of_task: Vec<_> = of_task.map(|(_, session)| session.clone()).collect();
+            let of_task = sessions.iter().filter(|(source, _)| source.task == task);
+            let (of_task, responses): (Vec<_>, Vec<_>) =
+                of_task.map(|(source, p)| ((source.name.clone(), p.scores()), p.clone())).unzip();
             if !of_task.is_empty() {
                 let metrics = summary(&of_task.iter().map(|(_, s)| s).collect::<Vec<_>>());
-                scores.push(TaskScores { task, metrics, parts: Parts::Sessions(of_task) });
+                scores.push(TaskScores {
+                    task,
+                    metrics,
+                    parts: Parts::Sessions { scores: of_task, responses },
+                });
             }
         }
         if self.sources.iter().any(|s| s.task == Task::Classification) {

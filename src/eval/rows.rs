@@ -1,7 +1,6 @@
 //! Scores as rows with the stable JSON keys.
 
 use super::{Evaluation, Parts, Shown, Suite, TaskScores};
-use crate::corruption::Corruption;
 use crate::load::Noise;
 use crate::objective::score::{NeuronScores, summary};
 use crate::table::Kind;
@@ -56,7 +55,7 @@ pub fn rows(run: &str, evaluation: &Evaluation, scores: &TaskScores, detail: Det
     let mut rows: Vec<Value> =
         scores.metrics.iter().map(|&(metric, value)| row(&[], metric, number(metric, value))).collect();
     match &scores.parts {
-        Parts::Sessions(sessions) => {
+        Parts::Sessions { scores: sessions, .. } => {
             for (name, session) in sessions {
                 let place = ("session", json!(name));
                 if detail.sessions {
@@ -121,9 +120,9 @@ fn frame(run: &str, evaluation: &Evaluation, scores: &TaskScores) -> Value {
         frame["severity"] = json!(severity.get());
         frame["profile"] = json!(profile.as_str());
         frame["seed"] = json!(seed);
-        if corruption == Corruption::Frost {
-            frame["frost_source"] = json!("synthetic");
-        }
+    }
+    if let Some(source) = evaluation.view.frost_source() {
+        frame["frost_source"] = json!(source);
     }
     if let Shown::Stored { corruption, severity } = evaluation.view {
         frame["corruption"] = json!(corruption.as_str());

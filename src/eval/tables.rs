@@ -28,7 +28,7 @@ pub fn write_tables(folder: &Path, run: &str, scored: &[(Evaluation, TaskScores)
     for (evaluation, scores) in scored {
         let head = format!("{},{}", cell(run), cell(&evaluation.mode));
         match &scores.parts {
-            Parts::Sessions(_) => add_neurons(neurons, &head, scores),
+            Parts::Sessions { .. } => add_neurons(neurons, &head, scores),
             Parts::Classes { .. } => {
                 add_classes(classes, confusion, &head, scores);
                 if evaluation.split == Split::Test && evaluation.suite != Suite::Corruptions {
@@ -46,7 +46,7 @@ pub fn write_tables(folder: &Path, run: &str, scored: &[(Evaluation, TaskScores)
 }
 
 fn add_neurons(out: &mut String, head: &str, scores: &TaskScores) {
-    let Parts::Sessions(sessions) = &scores.parts else { return };
+    let Parts::Sessions { scores: sessions, .. } = &scores.parts else { return };
     for (session, of_session) in sessions {
         for (n, neuron) in of_session.neurons.iter().enumerate() {
             let values: Vec<String> = neuron.values().into_iter().map(number).collect();
@@ -98,11 +98,11 @@ mod tests {
             predicted: vec![1.0, 2.0, 3.0, 2.0],
             recorded: vec![1.0, 0.0, 3.0, 0.0],
         };
-        let session = session.scores();
+        let (responses, session) = (vec![session.clone()], session.scores());
         let neural = TaskScores {
             task: Task::V4,
             metrics: summary(&[&session]),
-            parts: Parts::Sessions(vec![("s1".to_owned(), session)]),
+            parts: Parts::Sessions { scores: vec![("s1".to_owned(), session)], responses },
         };
         let guesses = Guesses {
             images: vec![0, 7],
