@@ -322,9 +322,22 @@ fn a_dry_run_says_what_it_would_cost_and_writes_nothing() {
     for key in ["updates_per_epoch", "state_bytes", "activation_bytes"] {
         assert!(summary[key].as_u64().unwrap() > 0, "{key}");
     }
+    let streams = summary["streams"].as_array().unwrap();
+    let of = |key: &str| streams.iter().map(|stream| stream[key].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(
+        streams.iter().map(|s| s["task"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["v1", "v1", "img_classification"]
+    );
+    for (records, (batches, size)) in
+        of("records_per_epoch").iter().zip(of("batches_per_epoch").iter().zip(of("batch_size")))
+    {
+        assert!(*batches > 0 && *records > size * (batches - 1) && *records <= size * batches, "{streams:?}");
+    }
+    assert!(streams[2]["passes_per_epoch"].as_f64().unwrap() >= 1.0 && of("records").iter().all(|n| *n > 0));
     assert!(summary["flops_per_epoch"].as_f64().unwrap() > 1e6 && !dir.path().join("none").exists());
     let table = succeed(command(dir.path(), "none", &[]).arg("--dry-run"));
     assert!(table.contains("updates per epoch") && table.contains("classification_readout.6"));
+    assert!(table.contains("passes per epoch"), "{table}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Training, resuming and evaluating as a user does.
 
-use crate::common::{metrics, nct, only_run, output, python, shards, stderr, succeed};
+use crate::common::{files, metrics, nct, only_run, output, python, shards, stderr, succeed};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -159,6 +159,87 @@ fn interrupted_within_an_epoch_saves_and_goes_on_exactly_there() {
     assert_same_end(dir.path(), &only_run(dir.path(), "whole"), &run);
 }
 
+#[test]
+fn the_same_command_begins_a_run_goes_on_with_it_and_leaves_it_when_it_is_done() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--out", "whole"]));
+    let asked = ["--continue", "--out", "again"];
+    let mut child = start_until(dir.path(), &asked, 1);
+    a_moment();
+    succeed(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // Another run of the folder, of other settings.
+    succeed(&mut train(dir.path(), &[&asked[..], &["--epochs", "1"]].concat()));
+    let runs = || {
+        fs::read_dir(dir.path().join("again"))
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().path().join("config.toml").is_file())
+            .count()
+    };
+    assert_eq!(runs(), 2);
+    let told = output(&mut train(dir.path(), &asked));
+    assert!(told.status.success() && stderr(&told).contains(": going on"), "{}", stderr(&told));
+    assert_eq!(runs(), 2);
+    let run = fs::read_dir(dir.path().join("again"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|path| path.join("config.toml").is_file() && metrics(path).len() > 2 * 2);
+    let run = run.unwrap();
+    assert_same_end(dir.path(), &only_run(dir.path(), "whole"), &run);
+
+    let before = files(&run);
+    let told = output(&mut train(dir.path(), &asked));
+    assert!(told.status.success() && stderr(&told).contains(": is done"), "{}", stderr(&told));
+    assert!(runs() == 2 && files(&run) == before);
+    fs::remove_file(run.join("results.json")).unwrap();
+    fs::write(run.join("failure.json"), "{}").unwrap();
+    let told = output(&mut train(dir.path(), &asked));
+    assert!(told.status.code() == Some(2) && stderr(&told).contains("failure.json"), "{}", stderr(&told));
+}
+
+#[test]
+fn a_run_says_where_it_was_computed_and_what_is_other_there_when_it_goes_on() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--out", "runs", "--epochs", "1"]));
+    let run = only_run(dir.path(), "runs");
+    let path = run.join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(manifest["host"], host.trim());
+    let go_on = || {
+        let told = output(&mut train(dir.path(), &["--resume", run.to_str().unwrap(), "--epochs", "2"]));
+        assert!(told.status.success(), "{}", stderr(&told));
+        stderr(&told)
+    };
+    assert!(!go_on().contains("rounded otherwise"));
+    manifest["cpu"] = "Another CPU, AVX-512".into();
+    fs::write(&path, manifest.to_string()).unwrap();
+    let told = go_on();
+    assert!(
+        told.contains("rounded otherwise") && told.contains("cpu was Another CPU, AVX-512, is "),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_run_that_keeps_its_last_weights_is_scored_with_them() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--out", "runs", "--set", "schedule.restore_best=false"]));
+    let run = only_run(dir.path(), "runs");
+    let told: Vec<Value> =
+        serde_json::from_str(&fs::read_to_string(run.join("results.json")).unwrap()).unwrap();
+    let last = metrics(&run).into_iter().rev().find(|line| line["task"] == "v1").unwrap();
+    fs::remove_file(run.join("checkpoints/best.safetensors")).unwrap();
+    let rows = succeed(nct(dir.path()).args(["eval", run.to_str().unwrap(), "--json", "--device", "cpu"]));
+    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let score = |rows: &[Value], mode: &str| {
+        let is = |row: &&Value| row["mode"] == mode && row["task"] == "v1" && row["metric"] == "correlation";
+        rows.iter().find(is).unwrap()["value"].as_f64().unwrap()
+    };
+    assert_eq!(score(&rows, "validation"), last["validation_correlation"].as_f64().unwrap());
+    assert_eq!(score(&rows, "test"), score(&told, "FinalTest"));
+}
+
 /// Scores of suites, by epoch, name and metric.
 fn suites(run: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run.join("suites.jsonl")).unwrap();
@@ -249,11 +330,11 @@ fn a_finished_run_without_its_last_checkpoint_is_left_as_it_is() {
     let mut runs = fs::read_dir(dir.path().join("runs")).unwrap().map(|entry| entry.unwrap().path());
     let run = runs.find(|path| path.is_dir()).unwrap();
     assert!(!run.join("checkpoints/last.safetensors").exists());
-    let before = crate::common::files(&run);
+    let before = files(&run);
     let refused = output(&mut train(dir.path(), &["--resume", run.to_str().unwrap()]));
     assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
     assert!(stderr(&refused).contains(&format!("--set init.from={}", run.display())), "{}", stderr(&refused));
-    let after = crate::common::files(&run);
+    let after = files(&run);
     let lasting = |files: &[(std::path::PathBuf, Vec<u8>)]| {
         files.iter().filter(|(name, _)| !name.ends_with(".lock")).cloned().collect::<Vec<_>>()
     };
@@ -479,7 +560,7 @@ fn progress_is_a_bar_on_a_terminal_and_lines_elsewhere() {
 fn a_bench_of_updates_tells_their_parts_and_keeps_nothing() {
     let dir = shards();
     fs::write(dir.path().join("small.toml"), crate::common::SMALL).unwrap();
-    let before = crate::common::files(dir.path());
+    let before = files(dir.path());
     let args =
         ["bench", "train", "--config", "small.toml", "--updates", "4", "--warm-up", "1", "--device", "cpu"];
     let told: Value = serde_json::from_str(&succeed(nct(dir.path()).args(args).arg("--json"))).unwrap();
@@ -495,6 +576,6 @@ fn a_bench_of_updates_tells_their_parts_and_keeps_nothing() {
             assert!(positive(&task[key]), "{key}: {task}");
         }
     }
-    assert!(before == crate::common::files(dir.path()), "a bench left something");
+    assert!(before == files(dir.path()), "a bench left something");
     assert!(succeed(nct(dir.path()).args(args)).contains("of the matrix product"));
 }

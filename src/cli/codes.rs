@@ -85,7 +85,8 @@ keys; `nct config schema` is a schema with which editors check and complete reci
 the others is refused too: take it out, or change the setting it belongs to."
     N302 2 "batches that cannot be mixed as asked"
 "The [mix] section asks for something that the streams do not give: no batches at all, a ratio of nothing, weights of
-streams that are not there. `nct train --dry-run` shows the streams and their batches."
+streams that are not there. `nct inspect shards/` says what the streams have, and `nct train --dry-run`, with settings that
+work, what an epoch shows of each."
     N401 2 "a run's folder that is not as it should be"
 "Not a run (no config.toml in it), in use by another process, or damaged. `nct runs ls` lists the runs of a folder. A run
 in use is one that a process trains into right now; when that process has ended, it is free, nothing needs clearing."
@@ -94,19 +95,21 @@ in use is one that a process trains into right now; when that process has ended,
 go) and go on with `nct train --resume RUN`; the last checkpoint is whole."
     N501 2 "a network that cannot be built"
 "The [model] section contradicts itself or the data: a layer that is not there, images too small for so many poolings,
-sessions of other sizes. `nct train --dry-run` shows the network layer by layer."
+sessions of other sizes. `nct inspect shards/` says how large images are, and `nct train --dry-run`, with settings that work,
+shows the network layer by layer."
     N502 2 "a weights file that does not fit"
 "The message names the file and what is missing, unexpected, or of another shape. `nct weights FILE` lists what is in it,
 and `nct weights FILE --diff RUN` what differs. Without `init.strict` what fits is taken. Files of torch.save are read
 without running anything; one that holds more than tensors in plain containers is refused."
     N503 2 "a device that is not there"
-"No such GPU, or libtorch's CUDA half is missing. `nct doctor` says which, and the command that brings it. `--device cpu`
-works everywhere."
+"No such GPU, a driver or GPU that is too old for the libtorch in place, or libtorch's CUDA half is missing. `nct doctor`
+shows driver and GPUs, what is missing, and what brings it. `--device cpu` works everywhere."
     N601 1 "a loss that is no number"
 "An update gave NaN or infinity. checkpoints/failed.safetensors is the state before it, failure.json names the update and
 its images. Most often the learning rate is too large: lower optimizer.lr, or warm it up with schedule.lr_warmup. If the
-same images come back, look at them with `nct inspect --contact-sheet`. numerics.on_nonfinite = \"skip\" leaves such updates
-out and counts them."
+same images come back, look at them: `nct inspect shards/SET --contact-sheet sheet.png --images 12,40,7`, with the ids of
+failure.json, and as SET its source or, if that is a session, the session's data set. numerics.on_nonfinite = \"skip\" leaves
+such updates out and counts them."
     N602 1 "no memory left"
 "The network, its gradients and the batch did not fit. Reduce data.batch_size and data.neural_batch_size, and set
 mix.batches_per_step to add gradients up to the batch you wanted; on a GPU numerics.precision = \"bf16\" halves the activations. `nct
@@ -276,6 +279,7 @@ fn of_eval(error: &EvalError) -> Code {
     match error {
         EvalError::Load(error) => of_load(error),
         EvalError::Schedule(_) => N302,
+        EvalError::Write(error) => of_run(error),
         EvalError::Classes(_) => N701,
         EvalError::Model(error) => of_model(error),
         EvalError::Network(_) => N702,

@@ -92,7 +92,7 @@ fn finished(root: &Path) -> anyhow::Result<Option<Finished>> {
         dictionaries: dictionaries(&experiment),
         seed: experiment.seed,
         results: Value::from(subject.results.clone()),
-        weights: run.checkpoint("best"),
+        weights: run.checkpoint(run.final_weights()),
         folder: subject.folder,
     }))
 }

@@ -3,12 +3,13 @@
 
 use super::exit::{Interrupted, Usage, stop_flag};
 use super::show::{Bar, Show, count};
+use super::torch::selected;
 use crate::base::{Purpose, RngKey, Split, Task};
 use crate::config::{Data, Experiment};
 use crate::files::temporary;
 use crate::ingest::raw::{RawSession, RawTrials, save_image, save_session};
 use crate::load::{Batch, Loader, LoaderOptions, Pixels, Source, Targets, View};
-use crate::model::{Mode, Network, SessionData, device};
+use crate::model::{Mode, Network, SessionData};
 use crate::runs::Run;
 use crate::schedule::{Mix, Schedule, StreamSpec};
 use crate::shard::{Dataset, ShardSet};
@@ -74,12 +75,12 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let run = Run::open(&args.run)?;
     let origin = args.run.join("config.toml").display().to_string();
     let experiment = Experiment::parse(&run.config()?, &origin, &[])?;
-    let selected = device::select(&args.device)?;
+    let device = selected(&args.device, show)?;
     let shards = ShardSet::open(&args.shards)?;
     let data = Data::open(&experiment, &shards)?;
     let info = data.info(&data.sources(Split::Train)?)?;
-    let net = Network::new(&experiment.model, &info, selected.device, experiment.runtime())?;
-    load_weights(&run, "best", &net)?;
+    let net = Network::new(&experiment.model, &info, device, experiment.runtime())?;
+    load_weights(&run, run.final_weights(), &net)?;
     if args.layer.is_none() && info.sessions.is_empty() {
         let what = "the network has no readouts; name a layer with --layer and how many of its --units";
         return Err(Usage(format!("{}: {what}", args.run.display())).into());
@@ -89,7 +90,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(parent)?;
     let staging = temporary(0o777).prefix(".respond-").tempdir_in(parent)?;
-    let reader = Reader { args, net: &net, device: selected.device, view: &view, root: staging.path() };
+    let reader = Reader { args, net: &net, device, view: &view, root: staging.path() };
     let sessions = names(&info.sessions);
     let (shown, answers) = reader.all(dataset, &sessions, show)?;
     for answers in &answers {

@@ -14,9 +14,9 @@ use crate::base::{Split, Task};
 use crate::config::{ConfigError, Data, Experiment};
 use crate::eval::{Detail, Evaluation, FinalSettings, evaluate, rows, write_tables};
 use crate::load::Source;
-use crate::model::{DataInfo, Mode, Network, device};
+use crate::model::{DataInfo, Mode, Network, Precision, device};
 use crate::objective::Objective;
-use crate::runs::{EventFile, Run, now_seconds};
+use crate::runs::{EventFile, Run, State, final_weights, now_seconds};
 use crate::schedule::Schedule;
 use crate::shard::{Dataset, ShardSet};
 use crate::train::modules::Modules;
@@ -24,7 +24,7 @@ use crate::train::{
     Graphs, Optimizer, Outcome, Periodic, Recorder, SoFar, TrainState, Trainer, Watch, load_weights,
 };
 pub(super) use resume::word;
-use resume::{has_state, interrupted, resumable, take_up};
+use resume::{begun_before, has_state, interrupted, other_rounding, resumable, take_up};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +53,10 @@ pub(crate) struct Args {
     /// Go on with this run, exactly where it stopped
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "set", "out"])]
     pub(crate) resume: Option<PathBuf>,
+    /// Go on with the run of the same settings and data in --out if there is one, and begin it else: for jobs that a
+    /// cluster stops and starts again with the same command
+    #[arg(long = "continue", conflicts_with_all = ["resume", "dry_run", "record"])]
+    pub(crate) go_on: bool,
     /// Train so many epochs at most, over all phases
     #[arg(long)]
     pub(crate) epochs: Option<u32>,
@@ -77,9 +81,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let together = Together::join(args)?;
     let show = if together.leads() { show } else { Show::new(true) };
-    let begun = if together.leads() { Some(begin(args)?) } else { None };
+    let begun = if together.leads() { begin(args, show)? } else { None };
     let text =
         together.share(|| begun.as_ref().map(|(experiment, _)| experiment.to_toml()).unwrap_or_default())?;
+    if text.is_empty() {
+        // What was asked for is done.
+        return together.part();
+    }
     let (experiment, resumed) = match begun {
         Some(begun) => begun,
         None => (Experiment::parse(&text, "the settings of process 0", &[])?, None),
@@ -88,16 +96,37 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         return Ok(());
     };
     together.part()?;
-    show.line(&format!("test scores of the best weights, {}:", run.root().display()));
+    show.line(&format!(
+        "test scores of the {} weights, {}:",
+        final_weights(experiment.schedule.restore_best),
+        run.root().display()
+    ));
     if args.json || !together.leads() { Ok(()) } else { out(&score_table(&rows)) }
 }
 
-/// The settings, and the run that is gone on with.
-fn begin(args: &Args) -> anyhow::Result<(Experiment, Option<Run>)> {
-    let Some(root) = &args.resume else { return Ok((recipe(args)?, None)) };
-    let run = Run::resume(root)?;
-    let file = root.join("config.toml").display().to_string();
-    Ok((Experiment::parse(&run.config()?, &file, &overrides(args))?, Some(run)))
+/// The settings, and the run that is gone on with; nothing if what was asked for is done.
+fn begin(args: &Args, show: Show) -> anyhow::Result<Option<(Experiment, Option<Run>)>> {
+    let take_up = |root: &Path, overrides: &[String]| {
+        let run = Run::resume(root)?;
+        let file = root.join("config.toml").display().to_string();
+        anyhow::Ok((Experiment::parse(&run.config()?, &file, overrides)?, Some(run)))
+    };
+    if let Some(root) = &args.resume {
+        return take_up(root, &overrides(args)).map(Some);
+    }
+    let experiment = recipe(args)?;
+    match args.go_on.then(|| begun_before(&experiment, args)).transpose()?.flatten() {
+        None => Ok(Some((experiment, None))),
+        Some((root, State::Done)) => {
+            show.line(&format!("{}: is done", root.display()));
+            Ok(None)
+        }
+        Some((root, _)) => {
+            show.line(&format!("{}: going on", root.display()));
+            // Its settings are these, fitted to the machine that it began on.
+            take_up(&root, &[]).map(Some)
+        }
+    }
 }
 
 /// The paper's co-training, for a user who names no other.
@@ -160,6 +189,7 @@ fn train_together(
     show: Show,
 ) -> anyhow::Result<Option<(Run, Vec<Value>)>> {
     let selected = together.device(&args.device)?;
+    super::corrupt::frost::open(None)?;
     let shards = ShardSet::open(&args.shards)?;
     let (asked, processes) = (experiment, together.here());
     let experiment = &together.settings(&fitted(asked, &shards, processes, resumed.is_some(), show)?)?;
@@ -183,12 +213,13 @@ fn train_together(
         return Ok(None);
     }
     let teacher = start::teacher(experiment, &shards, selected.device)?;
-    let made = || place(args, asked, experiment, resumed, begun, (&selected.note, together), &data);
+    let made = || place(args, asked, experiment, resumed, begun, (&selected.note, together, show), &data);
     let (run, state) = together.place(made)?;
     let graphs = graphs(experiment, selected.device, show);
     // Which gradients there are is not the same in every pass, so that recorded ones leave their exchange to the end.
     let reducer = together.connect(&mut net, &objective, graphs.is_none())?;
     announce(&run, &net, &schedule, &together.note(&selected.note), show)?;
+    advise(experiment, selected.device, show);
     let recorder = recorder(args, &net, &objective, &sources, (&data, &info))?;
     let periodic = periodic(experiment, &data)?;
     let mut params = net.params().trainable();
@@ -223,7 +254,7 @@ fn train_together(
         return Err(interrupted(&run, args));
     }
     drop((watch, trainer));
-    load_weights(&run, "best", &net)?;
+    load_weights(&run, final_weights(experiment.schedule.restore_best), &net)?;
     let rows = evaluate_at_end(experiment, &data, &finals, (&net, &run), args, show)?;
     Ok(Some((run, rows)))
 }
@@ -239,6 +270,16 @@ fn recorder(
     let Some(folder) = &args.record else { return Ok(None) };
     let (validation, classes) = (data.sources(Split::Validation)?, info.classes.unwrap_or(0) as usize);
     Ok(Some(Recorder::start(folder, net, objective, sources, validation, classes)?))
+}
+
+/// What makes a GPU fast and is not asked for.
+fn advise(experiment: &Experiment, device: Device, show: Show) {
+    let numerics = &experiment.numerics;
+    let slow = numerics.precision == Precision::F32
+        || numerics.precision == Precision::Bf16 && !numerics.channels_last;
+    if matches!(device, Device::Cuda(_)) && slow {
+        show.line("GPUs multiply fastest with numerics.precision = \"bf16\" and numerics.channels_last = true (configs/gpu.toml)");
+    }
 }
 
 /// Recordings of passes, if they were asked for and the device can make them.
@@ -310,12 +351,16 @@ fn place(
     experiment: &Experiment,
     resumed: Option<Run>,
     begun: bool,
-    (device, together): (&str, &Together),
+    (device, together, show): (&str, &Together, Show),
     data: &Data<'_>,
 ) -> anyhow::Result<(Run, Option<TrainState>)> {
     let provenance = provenance(asked, device, data, !begun, together.world())?;
     match resumed {
         Some(run) => {
+            if let Some(told) = other_rounding(&run, &provenance)? {
+                show.line(&told);
+                run.log(&told)?;
+            }
             let state = resumable(&run, &provenance, begun)?;
             take_up(&run, (asked, data), &provenance, state.as_ref())?;
             Ok((run, state))
@@ -370,12 +415,15 @@ fn provenance(
         "nct": env!("CARGO_PKG_VERSION"),
         "libtorch": device::libtorch_version(),
         "seed": asked.seed,
+        "host": crate::runs::host(),
         "device": device,
+        "driver": device::Driver::version(),
         "processes": processes,
         "torch_threads": tch::get_num_threads(),
-        "cpu": std::env::consts::ARCH,
+        "cpu": crate::runs::cpu(),
         "rounding_depends_on": ["libtorch", "device", "processes", "torch_threads", "cpu"],
         "datasets": datasets,
+        "frost_source": start::trains_with_frost(asked).then(|| crate::corruption::frost::source().as_str()),
         "init_blake3": if fresh { start::digest(asked)? } else { None },
     }))
 }

@@ -52,7 +52,7 @@ impl File {
 }
 
 fn of_run(run: &Run) -> Result<PathBuf, Usage> {
-    let paths = ["best", "last"].map(|name| run.checkpoint(name));
+    let paths = [run.final_weights(), "best", "last"].map(|name| run.checkpoint(name));
     paths.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         let root = run.root().display();
         Usage(format!("{root}: the run has no weights yet; go on with `nct train --resume {root}`"))

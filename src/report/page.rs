@@ -86,7 +86,7 @@ impl Page<'_> {
         };
         let rows: Vec<Vec<String>> = self.groups.iter().zip(rows).map(row).collect();
         let mut text = "<p>Means over the runs of a group, which differ in nothing but the seed, and standard deviations. \
-                        Scores are of the best weights on the test data.</p>\n"
+                        Scores are of the run's result on the test data: its best weights, or with schedule.restore_best = false its last.</p>\n"
             .to_owned();
         text += &table(&header, &rows, "Results");
         for note in &self.notes {
@@ -148,7 +148,9 @@ impl Page<'_> {
             "best epoch",
             "nct",
             "libtorch",
+            "host",
             "device",
+            "CPU",
             "threads",
             "data sets",
         ];
@@ -181,7 +183,9 @@ fn of_run(group: &Group, run: &Subject) -> Vec<String> {
         text(best),
         manifest("nct"),
         manifest("libtorch"),
+        manifest("host"),
         manifest("device"),
+        manifest("cpu"),
         manifest("torch_threads"),
         datasets.join(", "),
     ]

@@ -2,12 +2,14 @@
 //!
 //! Absent: training.
 
+mod machine;
 mod queue;
 mod reference;
 mod store;
 mod tensorboard;
 mod tidy;
 
+pub use machine::{cpu, host};
 pub use queue::{Claim, Failure, Identities, Queue};
 pub use reference::reference_hash;
 pub use store::{Entry, Filter, INDEX, Listed, Order, Store};
@@ -207,6 +209,14 @@ impl Run {
         fs::read_to_string(&path).map_err(RunError::io(&path, "read"))
     }
 
+    /// The checkpoint that is the run's result: `last` if its settings keep the weights that training ends with
+    /// (`schedule.restore_best = false`), else `best`.
+    pub fn final_weights(&self) -> &'static str {
+        let settings = self.config().ok().and_then(|text| toml::from_str::<toml::Table>(&text).ok());
+        let restores = settings.and_then(|all| all.get("schedule")?.get("restore_best")?.as_bool());
+        final_weights(restores.unwrap_or(true))
+    }
+
     /// Path of the checkpoint called `name`.
     pub fn checkpoint(&self, name: &str) -> PathBuf {
         self.root.join("checkpoints").join(format!("{name}.safetensors"))
@@ -346,6 +356,11 @@ impl Run {
         let written = opened.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
         written.map_err(RunError::io(&path, "write"))
     }
+}
+
+/// The checkpoint that is the result of a run that goes back to its best weights, or does not.
+pub const fn final_weights(restores_best: bool) -> &'static str {
+    if restores_best { "best" } else { "last" }
 }
 
 /// The values of a configuration by their full names, such as `optimizer.lr`, in the order they are written. A ratio

@@ -46,8 +46,7 @@ pub struct Failure {
 impl Failure {
     /// A failure of this process, now.
     pub fn here(what: &str, error: String) -> Self {
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-        let time = super::now_seconds();
+        let (host, time) = (super::host(), super::now_seconds());
         Self { what: what.to_owned(), error, host, pid: std::process::id(), time }
     }
 }

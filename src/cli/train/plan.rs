@@ -1,6 +1,6 @@
 //! `nct train --dry-run`: what would be trained, and what it costs.
 
-use super::super::show::{bytes, count, out, table};
+use super::super::show::{bytes, count, out, table, tell};
 use crate::base::Task;
 use crate::config::Experiment;
 use crate::load::Source;
@@ -33,6 +33,7 @@ pub(super) fn show(
         layers.add_row([row.name, output.join(" x "), count(row.parameters), count(row.macs)]);
     }
     out(&layers.to_string())?;
+    show_streams(&summary)?;
     let mut costs = table(&["", ""]);
     let number = |key: &str| summary[key].as_u64().unwrap_or(0);
     costs.add_row(["parameters", &count(number("parameters"))]);
@@ -45,6 +46,34 @@ pub(super) fn show(
     costs
         .add_row(["memory for the maps of the largest batch (estimate)", &bytes(number("activation_bytes"))]);
     out(&costs.to_string())
+}
+
+/// What an epoch shows of each stream.
+fn show_streams(summary: &Value) -> anyhow::Result<()> {
+    let header = [
+        "stream",
+        "task",
+        "records",
+        "batch size",
+        "batches per epoch",
+        "records per epoch",
+        "passes per epoch",
+    ];
+    let mut streams = table(&header);
+    let rows: Vec<&Value> = summary["streams"].as_array().into_iter().flatten().collect();
+    for stream in &rows {
+        let number = |key: &str| count(stream[key].as_u64().unwrap_or(0));
+        let text = |key: &str| stream[key].as_str().unwrap_or_default().to_owned();
+        let passes = format!("{:.2}", stream["passes_per_epoch"].as_f64().unwrap_or(0.0));
+        let numbers = ["records", "batch_size", "batches_per_epoch", "records_per_epoch"].map(number);
+        streams.add_row(["stream", "task"].map(text).into_iter().chain(numbers).chain([passes]));
+    }
+    out(&streams.to_string())?;
+    let unseen = rows.iter().filter(|stream| stream["batches_per_epoch"] == 0);
+    for name in unseen.filter_map(|stream| stream["stream"].as_str()) {
+        tell(&format!("warning: the first epoch shows nothing of {name}: see [mix]"));
+    }
+    Ok(())
 }
 
 /// MACs and bytes of the layers that one image of a stream passes.
@@ -61,6 +90,34 @@ pub(super) fn cost(rows: &[LayerRow], source: &Source) -> (u64, u64) {
     rows.iter().filter(passes).fold((0, 0), add)
 }
 
+/// What an epoch shows of a stream.
+#[derive(Clone, Copy, Default)]
+struct Shown {
+    batches: u64,
+    records: u64,
+    largest: u32,
+}
+
+impl Shown {
+    fn add(&mut self, len: u32) {
+        self.batches += 1;
+        self.records += u64::from(len);
+        self.largest = self.largest.max(len);
+    }
+
+    fn row(self, source: &Source) -> Value {
+        json!({
+            "stream": source.name,
+            "task": source.task.to_string(),
+            "records": source.n_records(),
+            "batch_size": self.largest,
+            "batches_per_epoch": self.batches,
+            "records_per_epoch": self.records,
+            "passes_per_epoch": self.records as f64 / source.n_records().max(1) as f64,
+        })
+    }
+}
+
 fn summary(
     experiment: &Experiment,
     net: &Network,
@@ -72,9 +129,11 @@ fn summary(
     // The first epoch; a ratio may change later. Backward costs twice as much as forward; a MAC is two FLOPs.
     let mut flops = 0.0;
     let mut largest = 0;
+    let mut shown = vec![Shown::default(); sources.len()];
     for k in 0..schedule.steps_per_epoch() {
         for batch in schedule.step(crate::base::StepIndex(k)).batches {
             let (macs, bytes) = costs[batch.stream.0 as usize];
+            shown[batch.stream.0 as usize].add(batch.len);
             let images = if sources[batch.stream.0 as usize].task == Task::Classification {
                 experiment.views()
             } else {
@@ -100,6 +159,7 @@ fn summary(
     let parameters = net.params().n_trainable();
     let width = experiment.numerics.precision.wide().elt_size_in_bytes() as u64;
     json!({
+        "streams": sources.iter().zip(&shown).map(|(source, shown)| shown.row(source)).collect::<Vec<_>>(),
         "parameters": parameters,
         "trained": trained,
         "updates_per_epoch": schedule.steps_per_epoch(),

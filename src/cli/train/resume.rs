@@ -3,10 +3,11 @@
 use super::super::exit::{Interrupted, Usage};
 use super::{Args, identity_from};
 use crate::config::{Data, Experiment};
-use crate::runs::{Run, write_atomic};
+use crate::runs::{Identities, Run, State, write_atomic};
+use crate::shard::ShardSet;
 use crate::train::{Scheduler, TrainState};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whether there is a state to go on from. A run that was killed before its first checkpoint has none, and begins anew in
 /// its folder; one that has lost its last checkpoint is refused, because its weights would be lost as well.
@@ -29,6 +30,50 @@ pub(super) fn has_state(run: &Run) -> anyhow::Result<bool> {
     Ok(false)
 }
 
+/// The run of these settings and data among those of `out` that can be gone on with, or is done.
+pub(super) fn begun_before(experiment: &Experiment, args: &Args) -> anyhow::Result<Option<(PathBuf, State)>> {
+    let shards = ShardSet::open(&args.shards)?;
+    let id = super::identity(experiment, &Data::open(experiment, &shards)?)?;
+    let Some((root, state)) = Identities::new(&args.out).runs(&id).into_iter().next() else {
+        return Ok(None);
+    };
+    let why = match state {
+        State::Done | State::Stopped => return Ok(Some((root, state))),
+        State::Running => "another process trains it now",
+        State::Failed => {
+            "it ended on a loss that is no number (failure.json); `nct train --resume` tries once more"
+        }
+    };
+    Err(Usage(format!("{}: --continue would go on with this run, and {why}", root.display())).into())
+}
+
+/// What rounding depends on and is not as it was, in words.
+pub(super) fn other_rounding(run: &Run, provenance: &Value) -> anyhow::Result<Option<String>> {
+    let manifest = manifest(run)?;
+    let keys = manifest["rounding_depends_on"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    // Threads become what they were.
+    let mut changed = keys.filter(|key| *key != "torch_threads").filter_map(|key| {
+        let [was, is] = [&manifest, provenance].map(|of| kind(&of[key]));
+        (was != is).then(|| format!("{key} was {was}, is {is}"))
+    });
+    let Some(first) = changed.next() else { return Ok(None) };
+    let all = changed.fold(first, |all, next| all + "; " + &next);
+    Ok(Some(format!(
+        "the run goes on where it stopped, and may be rounded otherwise than undisturbed: {all}"
+    )))
+}
+
+/// Of a device what it is, not which of several or why: `cuda:1 of 4, NVIDIA H200`, `cpu (as asked)`.
+fn kind(value: &Value) -> String {
+    let Some(text) = value.as_str() else { return value.to_string() };
+    let text = text.split(" (").next().unwrap_or(text);
+    match text.strip_prefix("cuda:").map(|of| of.split_once(", ")) {
+        Some(Some((_, name))) => name.to_owned(),
+        Some(None) => "cuda".to_owned(),
+        None => text.to_owned(),
+    }
+}
+
 /// The saved state, if there is one; the shards must still be the same, and so must the weights of a run that
 /// has yet to begin.
 pub(super) fn resumable(run: &Run, provenance: &Value, begun: bool) -> anyhow::Result<Option<TrainState>> {
@@ -37,6 +82,12 @@ pub(super) fn resumable(run: &Run, provenance: &Value, begun: bool) -> anyhow::R
         let what =
             format!("{}: the run was trained on other shards; give those with --shards", path.display());
         return Err(Usage(what).into());
+    }
+    // Runs of before the pictures could be given had textures.
+    let frost = |of: &Value| of["frost_source"].as_str().unwrap_or("synthetic") == "pictures";
+    if !provenance["frost_source"].is_null() && frost(&manifest) != frost(provenance) {
+        let what = "the run was trained on frost of another source (frost_source); set NCT_FROST as it was, or unset it";
+        return Err(Usage(format!("{}: {what}", path.display())).into());
     }
     // How threads share a sum decides how it is rounded; with other processes it is another sum anyway.
     let as_before =
@@ -145,6 +196,23 @@ pub(crate) fn word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_the_same_whichever_of_several_it_is_and_why() {
+        let kinds = [
+            "cpu (as asked)",
+            "cpu (no NVIDIA GPU here)",
+            "cuda:0 of 1, NVIDIA H200",
+            "cuda:3 of 4, NVIDIA H200",
+            "cuda:0 of 1",
+        ];
+        assert_eq!(
+            kinds.map(|text| kind(&json!(text))),
+            ["cpu", "cpu", "NVIDIA H200", "NVIDIA H200", "cuda"]
+        );
+        assert_eq!([json!(2), Value::Null].map(|value| kind(&value)), ["2", "null"]);
+        assert_eq!(kind(&json!("AMD EPYC, AVX2")), "AMD EPYC, AVX2");
+    }
 
     #[test]
     fn words_are_quoted_where_a_shell_would_split_or_change_them() {

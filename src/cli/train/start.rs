@@ -1,10 +1,13 @@
 //! What a run starts from: a network with fresh, given or partly fresh weights.
 
+use super::super::corrupt::frost;
 use super::super::eval::load;
 use super::super::exit::Usage;
 use super::super::show::Show;
 use crate::base::{Fingerprint, Purpose, RngKey};
 use crate::config::Experiment;
+use crate::corruption::Corruption;
+use crate::corruption::frost::{FILES, Source};
 use crate::model::weights::{Weights, renamed};
 use crate::model::{DataInfo, Network, device};
 use crate::runs::Run;
@@ -84,17 +87,30 @@ pub(super) fn digest(experiment: &Experiment) -> anyhow::Result<Option<String>> 
     source(experiment).map(|path| digest_of(&path, "init.from")).transpose()
 }
 
-/// Digests of the files of weights that settings name, by setting; that of `init.from` is given.
+/// Digests of the files that settings name or mean, by setting; that of `init.from` is given.
 pub(super) fn digests(
     experiment: &Experiment,
     init: Option<String>,
 ) -> anyhow::Result<BTreeMap<&'static str, String>> {
     let setting = "modules.rdm_prediction.run";
     let teacher = experiment.modules.rdm_prediction.as_ref();
-    let teacher = teacher.map(|rdm| Run::open(&rdm.run)).transpose()?.map(|run| run.checkpoint("best"));
+    let teacher =
+        teacher.map(|rdm| Run::open(&rdm.run)).transpose()?.map(|run| run.checkpoint(run.final_weights()));
     let teacher = teacher.map(|path| digest_of(&path, setting)).transpose()?;
-    let named = [("init.from", init), (setting, teacher)];
+    // Frost of textures, which needs no files, is what it always was.
+    let pictures = trains_with_frost(experiment) && frost::asked() == Source::Pictures;
+    let pictures = pictures
+        .then(|| Fingerprint::of_parts(FILES.iter().map(|(_, digest)| digest.as_bytes())).to_string());
+    let named = [("init.from", init), (setting, teacher), ("data.augment.distort.kinds", pictures)];
     Ok(named.into_iter().filter_map(|(setting, digest)| Some((setting, digest?))).collect())
+}
+
+/// Whether training images are shown under frost.
+pub(super) fn trains_with_frost(experiment: &Experiment) -> bool {
+    let (data, modules) = (&experiment.data, &experiment.modules);
+    let second = modules.representation_matching.as_ref().map(|matching| matching.second_view(&data.augment));
+    let views = [&data.augment, &data.neural_augment].into_iter().chain(&second);
+    views.flat_map(|view| &view.distort).any(|distort| distort.kinds.contains(&Corruption::Frost))
 }
 
 fn digest_of(path: &Path, setting: &str) -> anyhow::Result<String> {

@@ -3,6 +3,7 @@
 
 use super::super::exit::{Usage, end_with_parent};
 use super::super::launch::LAUNCHED;
+use super::super::torch::warn_of_unused;
 use super::Args;
 use crate::config::{Data, Experiment};
 use crate::model::Network;
@@ -76,7 +77,11 @@ impl Together {
 
     /// The device that was asked for; of several GPUs, this process's own.
     pub(super) fn device(&self, asked: &str) -> anyhow::Result<Selected> {
-        let Some(group) = &self.group else { return Ok(device::select(asked)?) };
+        let Some(group) = &self.group else {
+            let selected = device::select(asked)?;
+            warn_of_unused(&selected);
+            return Ok(selected);
+        };
         if asked.starts_with("cuda:") {
             return Err(
                 Usage(format!("{asked}: several processes need a GPU each; use --device cuda")).into()
