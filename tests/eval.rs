@@ -263,7 +263,7 @@ fn responses_are_written_trial_by_trial() {
             let pairs = predicted.iter().zip(&recorded).skip(neuron).step_by(5);
             let mse = pairs.map(|(p, r)| (p - r).powi(2)).sum::<f64>() / shape[0] as f64;
             let of = |row: &&Value| {
-                row["mode"] == mode
+                row["split"] == mode
                     && row["session"] == session
                     && row["neuron"] == neuron
                     && row["metric"] == "mse"

@@ -233,7 +233,8 @@ fn a_run_that_keeps_its_last_weights_is_scored_with_them() {
     let rows = succeed(nct(dir.path()).args(["eval", run.to_str().unwrap(), "--json", "--device", "cpu"]));
     let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let score = |rows: &[Value], mode: &str| {
-        let is = |row: &&Value| row["mode"] == mode && row["task"] == "v1" && row["metric"] == "correlation";
+        let of = |row: &Value| row["mode"] == mode || row["mode"].is_null() && row["split"] == mode;
+        let is = |row: &&Value| of(row) && row["task"] == "v1" && row["metric"] == "correlation";
         rows.iter().find(is).unwrap()["value"].as_f64().unwrap()
     };
     assert_eq!(score(&rows, "validation"), last["validation_correlation"].as_f64().unwrap());

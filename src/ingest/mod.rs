@@ -30,7 +30,7 @@ pub use prepare::{
 };
 pub use sessions::{Bins, NeuralSet, Session, TimeBins, Trials};
 pub use torch_file::{TorchTensor, torch_tensors};
-pub use verify::verify;
+pub use verify::{Unverified, Verified, verify};
 
 use crate::corruption::{Corruption, Severity};
 use std::collections::BTreeMap;
