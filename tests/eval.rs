@@ -272,7 +272,7 @@ fn responses_are_written_trial_by_trial() {
             assert!((told - mse).abs() < 1e-9 * (1.0 + mse), "{name}, {neuron}: {told} {mse}");
         }
     }
-    let images = train(dir.path(), "images", &["--set", "data.neural=\"\""]);
+    let images = train(dir.path(), "images", &["data.neural=\"\"", "mix.kind=\"long\""]);
     let refused = output(nct(dir.path()).args(["eval", &images, "--responses", "none"]));
     assert!(
         refused.status.code() == Some(2) && stderr(&refused).contains("--responses"),
