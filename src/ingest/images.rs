@@ -2,7 +2,6 @@
 //! only, and Tiny-ImageNet-C's.
 
 use super::error::{IngestError, Result};
-use crate::corruption::{Corruption, Severity};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -80,19 +79,10 @@ impl ImageSet {
         Ok(self)
     }
 
-    /// The corrupted copies under `root`, a set for each `<corruption>/<severity>/`; none if it has no such folders.
-    pub fn corrupted(root: &Path) -> Result<Option<Vec<Self>>> {
-        let mut sets = Vec::new();
-        for (name, corruption) in corruptions(root)? {
-            for severity in Severity::ALL {
-                let folder = root.join(&name).join(severity.to_string());
-                if folder.is_dir() {
-                    let set = Self::of_classes(format!("{corruption}-{severity}"), &folder, &folder)?;
-                    sets.push(Self { group: Some(super::folder_name(root)), ..set });
-                }
-            }
-        }
-        Ok(if sets.is_empty() { None } else { Some(sets) })
+    /// Corrupted copies of test images in the class folders of `folder`; one of those of `group`.
+    pub fn corrupted(folder: &Path, name: &str, group: &str) -> Result<Self> {
+        let set = Self::of_classes(name.to_owned(), folder, folder)?;
+        Ok(Self { group: Some(group.to_owned()), ..set })
     }
 
     /// The test set of the class folders in `folder`.
@@ -115,13 +105,6 @@ fn only_tests(root: &Path) -> bool {
         folder.is_dir() && image_files(&folder).is_ok_and(|files| !files.is_empty())
     };
     !root.join("train").is_dir() && list(&images).is_ok_and(|names| names.first().is_some_and(has_image))
-}
-
-/// Folders of `root` that are named after a corruption. Names come first: a folder of a million files is not asked about
-/// each.
-fn corruptions(root: &Path) -> Result<Vec<(String, Corruption)>> {
-    let named = list(root)?.into_iter().filter_map(|name| name.parse().ok().map(|c| (name, c)));
-    Ok(named.filter(|(name, _)| root.join(name).is_dir()).collect())
 }
 
 fn folders(root: &Path) -> Result<Vec<String>> {

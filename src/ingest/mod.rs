@@ -33,7 +33,6 @@ pub use torch_file::{TorchTensor, torch_tensors};
 pub use verify::{Unverified, Verified, verify};
 
 use crate::corruption::{Corruption, Severity};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A raw data set.
@@ -80,7 +79,7 @@ impl Found {
 struct Site {
     folder: PathBuf,
     kind: Kind,
-    /// Its name, and that of all it is one of.
+    /// Its name and, of corrupted copies, that of all it is one of.
     name: String,
     group: Option<String>,
 }
@@ -89,7 +88,6 @@ struct Site {
 enum Kind {
     Neural,
     Images,
-    Corrupted,
 }
 
 impl Site {
@@ -99,6 +97,15 @@ impl Site {
 
     fn is_called(&self, name: &str) -> bool {
         self.name == name || self.group.as_deref() == Some(name)
+    }
+
+    fn open(&self) -> Result<Found> {
+        let images = match (self.kind, &self.group) {
+            (Kind::Neural, _) => return NeuralSet::open(&self.folder).map(Found::Neural),
+            (Kind::Images, None) => ImageSet::open(&self.folder),
+            (Kind::Images, Some(group)) => ImageSet::corrupted(&self.folder, &self.name, group),
+        };
+        images.map(Found::Images)
     }
 
     fn place(&self) -> (&str, &str) {
@@ -122,39 +129,19 @@ pub fn discover(data: &Path, only: &[String]) -> Result<Vec<Found>> {
         let what = format!("two data sets are called {}; prepare one of them by its own path", pair[0].name);
         return Err(IngestError::bad(data, what));
     }
-    let mut found = Vec::new();
-    // Folders of corrupted copies are opened as a whole, and once.
-    let mut grids = BTreeMap::new();
-    for site in wanted {
-        let folder = &site.folder;
-        if site.kind == Kind::Corrupted && !grids.contains_key(folder) {
-            grids.insert(folder, ImageSet::corrupted(folder)?.unwrap_or_default());
-        }
-        found.push(match site.kind {
-            Kind::Neural => Found::Neural(NeuralSet::open(folder)?),
-            Kind::Images => Found::Images(ImageSet::open(folder)?),
-            Kind::Corrupted => {
-                let sets = grids.entry(folder).or_default();
-                let at = sets.iter().position(|set| set.name == site.name);
-                let set = at.map(|at| sets.swap_remove(at));
-                let gone = || IngestError::bad(folder, format!("{} is no longer there", site.name));
-                Found::Images(set.ok_or_else(gone)?)
-            }
-        });
-    }
-    Ok(found)
+    wanted.into_iter().map(Site::open).collect()
 }
 
 /// The corruptions and severities that have a folder in one that holds these names.
 fn cells(folder: &Path, names: &[String]) -> Vec<Site> {
     let named = names.iter().filter_map(|name| Some((folder.join(name), name.parse::<Corruption>().ok()?)));
     let cell = |(path, corruption): (PathBuf, Corruption)| {
-        let has = move |severity: &Severity| path.join(severity.to_string()).is_dir();
+        let place = path.clone();
+        let has = move |severity: &Severity| place.join(severity.to_string()).is_dir();
         Severity::ALL.into_iter().filter(has).map(move |severity| Site {
-            folder: folder.to_path_buf(),
-            kind: Kind::Corrupted,
             name: format!("{corruption}-{severity}"),
             group: Some(folder_name(folder)),
+            ..Site::of(&path.join(severity.to_string()), Kind::Images)
         })
     };
     named.flat_map(cell).collect()

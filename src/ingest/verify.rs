@@ -9,7 +9,6 @@ use crate::shard::{
     Stored,
 };
 use rayon::prelude::*;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,16 +73,10 @@ pub fn verify(root: &Path) -> Result<Vec<Unverified>> {
 impl Opened {
     /// What is known of the data set in `folder`, which cannot be opened because of `error`.
     fn of_damaged(folder: &Path, error: ShardError) -> Self {
-        let path = folder.join(MANIFEST);
-        let of_a_shard = match &error {
-            ShardError::Damaged { .. } => true,
-            ShardError::Io { path: concerned, .. } => *concerned != path,
-            _ => false,
-        };
-        let manifest = || serde_json::from_slice(&fs::read(&path).ok()?).ok();
-        match manifest().filter(|_| of_a_shard) {
-            Some(manifest) => Self::Cut(manifest),
-            None => Self::Not(error),
+        // A manifest that can be read has shards that cannot; that of a URL is read when it is opened.
+        match Manifest::read(folder) {
+            Ok(manifest) => Self::Cut(manifest),
+            Err(_) => Self::Not(error),
         }
     }
 }
@@ -157,15 +150,8 @@ impl Unverified {
         }
         // What else the manifest says of it is in its bytes, whose digest is looked at.
         let path = self.root.join(&info.file);
+        info.check_length(&path)?;
         let bytes = Mapped::open(&path).map_err(ShardError::io(&path, "open"))?;
-        if bytes.n_bytes() != info.bytes {
-            let what = format!(
-                "{} bytes, and the manifest says {}: it was cut or replaced; run `nct prepare --force` to make it again",
-                bytes.n_bytes(),
-                info.bytes
-            );
-            return Err(ShardError::damaged(&path, what));
-        }
         Shard::open(Stored::Mapped(bytes), &path)
     }
 }

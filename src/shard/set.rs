@@ -162,6 +162,13 @@ impl Manifest {
         self.shards.iter().try_for_each(ShardInfo::check)
     }
 
+    /// Of the data set in the folder `root`.
+    pub fn read(root: &Path) -> Result<Self, ShardError> {
+        let path = root.join(MANIFEST);
+        let text = fs::read(&path).map_err(ShardError::io(&path, "read"))?;
+        Self::parse(&text, &path)
+    }
+
     /// Reads the manifest at `path`.
     fn parse(text: &[u8], path: &Path) -> Result<Self, ShardError> {
         let manifest: Self = serde_json::from_slice(text).map_err(|e| {
@@ -178,6 +185,19 @@ impl Manifest {
 }
 
 impl ShardInfo {
+    /// Whether the file at `path` is as long as the shard is.
+    pub fn check_length(&self, path: &Path) -> Result<(), ShardError> {
+        let found = fs::metadata(path).map_err(ShardError::io(path, "open"))?.len();
+        if found == self.bytes {
+            return Ok(());
+        }
+        let what = format!(
+            "{found} bytes, and the manifest says {}: it was cut or replaced; run `nct prepare --force` to make it again",
+            self.bytes
+        );
+        Err(ShardError::damaged(path, what))
+    }
+
     fn stored(&self, store: &Store) -> StoredFile {
         store.file(&self.file, self.bytes, &self.blake3)
     }
@@ -201,19 +221,9 @@ impl ShardInfo {
 impl Dataset {
     /// Opens the data set in folder `root`: reads its manifest and checks that every shard is there in full length.
     pub fn open(root: &Path) -> Result<Self, ShardError> {
-        let path = root.join(MANIFEST);
-        let text = fs::read(&path).map_err(ShardError::io(&path, "read"))?;
-        let manifest = Manifest::parse(&text, &path)?;
+        let manifest = Manifest::read(root)?;
         for shard in &manifest.shards {
-            let path = root.join(&shard.file);
-            let found = fs::metadata(&path).map_err(ShardError::io(&path, "open"))?.len();
-            if found != shard.bytes {
-                let what = format!(
-                    "{found} bytes, and the manifest says {}: it was cut or replaced; run `nct prepare --force` to make it again",
-                    shard.bytes
-                );
-                return Err(ShardError::damaged(&path, what));
-            }
+            shard.check_length(&root.join(&shard.file))?;
         }
         Ok(Self { root: root.to_path_buf(), store: None, manifest })
     }
