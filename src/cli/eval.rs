@@ -155,9 +155,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         write_tables(folder, &run, &scored)?;
     }
     if let Some(folder) = &args.responses {
-        if write_responses(folder, &scored)? == 0 {
-            return Err(Usage(format!("{run}: --responses is for runs with sessions of neurons")).into());
-        }
+        write_responses(folder, &scored)?;
         show.line(&format!("{}: responses, trial by trial", folder.display()));
     }
     let detail = Detail { sessions: args.per_session, neurons: args.per_neuron, classes: args.per_class };
@@ -241,6 +239,11 @@ fn evaluate_run(
         (None, None) => experiment.labelled(),
     };
     let evaluations = evaluations(args, &data)?;
+    // Better known before the evaluation than after it.
+    if args.responses.is_some() && !evaluations.iter().any(|e| e.task.is_neural()) {
+        let what = "--responses is for evaluations of neurons, and there are none";
+        return Err(Usage(format!("{}: {what}", args.run.display())).into());
+    }
     let makes = |e: &Evaluation| !matches!(e.view, Shown::Stored { .. }) && e.view.frost_source().is_some();
     if evaluations.iter().any(makes) {
         args.corrupted.open_frost()?;

@@ -161,12 +161,14 @@ impl Evaluator {
     fn weighed_scores(&self, net: &Network, log_variance: Option<f64>) -> Result<Vec<TaskScores>, EvalError> {
         let Pass { guesses, sessions, .. } = tch::no_grad(|| self.collect(net))?;
         let neural = self.sources.iter().filter(|s| s.task.is_neural());
-        let sessions: Vec<_> = neural.zip(sessions).collect();
+        let mut sessions: Vec<_> = neural.zip(sessions).collect();
         let mut scores = Vec::new();
         for task in [Task::V1, Task::V4] {
-            let of_task = sessions.iter().filter(|(source, _)| source.task == task);
-            let (of_task, responses): (Vec<_>, Vec<_>) =
-                of_task.map(|(source, p)| ((source.name.clone(), p.scores()), p.clone())).unzip();
+            let (of_task, others) = sessions.into_iter().partition(|(source, _)| source.task == task);
+            sessions = others;
+            let of_task: Vec<_> = of_task;
+            let scored = |(source, p): (&Source, Predictions)| ((source.name.clone(), p.scores()), p);
+            let (of_task, responses): (Vec<_>, Vec<_>) = of_task.into_iter().map(scored).unzip();
             if !of_task.is_empty() {
                 let metrics = summary(&of_task.iter().map(|(_, s)| s).collect::<Vec<_>>());
                 scores.push(TaskScores {

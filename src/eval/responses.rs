@@ -9,23 +9,21 @@ use tch::Tensor;
 
 /// Writes `<mode>-<session>.safetensors` for each evaluation and session into `folder`, which is made if it is not there:
 /// `predicted` and `recorded`, both `[trials, neurons]`, and `image_ids` `[trials]`, the raw ids of the images. Trials of
-/// one id are repeats. Gives how many files there are.
-pub fn write_responses(folder: &Path, scored: &[(Evaluation, TaskScores)]) -> Result<usize, EvalError> {
+/// one id are repeats.
+pub fn write_responses(folder: &Path, scored: &[(Evaluation, TaskScores)]) -> Result<(), EvalError> {
     std::fs::create_dir_all(folder).map_err(|source| RunError::Io {
         path: folder.to_path_buf(),
         action: "create",
         source,
     })?;
-    let mut written = 0;
     for (evaluation, scores) in scored {
         let Parts::Sessions { scores, responses } = &scores.parts else { continue };
         for ((session, _), responses) in scores.iter().zip(responses) {
             let name = format!("{}-{session}.safetensors", evaluation.mode).replace(['/', ' '], "_");
             write_atomic(&folder.join(name), &encode(&tensors(responses)?, &[])?)?;
-            written += 1;
         }
     }
-    Ok(written)
+    Ok(())
 }
 
 fn tensors(of: &Predictions) -> Result<Vec<(String, Tensor)>, EvalError> {
