@@ -189,7 +189,9 @@ fn train_together(
     show: Show,
 ) -> anyhow::Result<Option<(Run, Vec<Value>)>> {
     let selected = together.device(&args.device)?;
-    super::corrupt::frost::open(None)?;
+    if start::shows_frost(experiment) {
+        super::corrupt::frost::open(None)?;
+    }
     let shards = ShardSet::open(&args.shards)?;
     let (asked, processes) = (experiment, together.here());
     let experiment = &together.settings(&fitted(asked, &shards, processes, resumed.is_some(), show)?)?;
@@ -278,7 +280,7 @@ fn advise(experiment: &Experiment, device: Device, show: Show) {
     let slow = numerics.precision == Precision::F32
         || numerics.precision == Precision::Bf16 && !numerics.channels_last;
     if matches!(device, Device::Cuda(_)) && slow {
-        show.line("GPUs multiply fastest with numerics.precision = \"bf16\" and numerics.channels_last = true (configs/gpu.toml)");
+        show.line("made for GPUs are numerics.precision = \"bf16\" and numerics.channels_last = true (configs/gpu.toml)");
     }
 }
 

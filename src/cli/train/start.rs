@@ -8,6 +8,7 @@ use crate::base::{Fingerprint, Purpose, RngKey};
 use crate::config::Experiment;
 use crate::corruption::Corruption;
 use crate::corruption::frost::{FILES, Source};
+use crate::eval::CorruptionSuite;
 use crate::model::weights::{Weights, renamed};
 use crate::model::{DataInfo, Network, device};
 use crate::runs::Run;
@@ -103,6 +104,13 @@ pub(super) fn digests(
         .then(|| Fingerprint::of_parts(FILES.iter().map(|(_, digest)| digest.as_bytes())).to_string());
     let named = [("init.from", init), (setting, teacher), ("data.augment.distort.kinds", pictures)];
     Ok(named.into_iter().filter_map(|(setting, digest)| Some((setting, digest?))).collect())
+}
+
+/// Whether images are shown under frost, in training or by the suites between epochs.
+pub(super) fn shows_frost(experiment: &Experiment) -> bool {
+    let frost = |suite: CorruptionSuite| suite.corruptions.contains(&Corruption::Frost);
+    let mut every = experiment.evaluation.every.iter();
+    trains_with_frost(experiment) || every.any(|every| every.corruption_suite().is_some_and(frost))
 }
 
 /// Whether training images are shown under frost.

@@ -1,6 +1,7 @@
 //! Several processes that train one network: who they are, and what each of them must know before the first update.
 //! Process 0 reads settings, checkpoints and first weights, and writes; the others get everything from it.
 
+use super::super::corrupt::frost;
 use super::super::exit::{Usage, end_with_parent};
 use super::super::launch::LAUNCHED;
 use super::super::torch::warn_of_unused;
@@ -117,6 +118,7 @@ impl Together {
             .map(|d| format!("{} {}", d.manifest().dataset, d.manifest().fingerprint()))
             .collect();
         group.agree("shards (--shards)", &digests.join("\n"))?;
+        group.agree("sources of frost (NCT_FROST)", frost::asked().as_str())?;
         group.agree("versions of nct", env!("CARGO_PKG_VERSION"))?;
         if experiment.modules.rdm_prediction.is_some() {
             let what = "modules.rdm_prediction compares all images of a batch, of which each of several processes has but a share; train with one process";
