@@ -29,7 +29,7 @@ pub use moves::{Grain, Move, Moves};
 pub use prefetch::{Loader, LoaderOptions, LoaderTimes};
 pub use render::{GRAY, Scratch, SourceMap, Tables};
 pub use roofline::Roofline;
-pub use source::{FillMemory, Source, View};
+pub use source::{FillMemory, Source, View, u32_column};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -518,7 +518,11 @@ fn labels(shards: &[OpenShard], classes: usize, name: &str) -> Result<Vec<u32>, 
     }
 }
 
-fn u32_column(shards: &[OpenShard], name: &str) -> Result<Vec<u32>, LoadError> {
+/// A field of one u32 a record, of all shards.
+///
+/// # Errors
+/// A shard that has no such field, or cannot be read.
+pub fn u32_column(shards: &[OpenShard], name: &str) -> Result<Vec<u32>, LoadError> {
     let mut out = Vec::new();
     for shard in shards {
         let (field, description) = shard.field(name)?;

@@ -7,7 +7,7 @@ use crate::analysis::saliency::on_grid;
 use crate::base::resample::middle;
 use crate::base::{Purpose, RngKey, Split};
 use crate::corruption::{Corruption, Profile, Severity};
-use crate::load::{Budget, Column, DistortSettings, Noise, Placement, Scratch, Tables, View};
+use crate::load::{Budget, Column, DistortSettings, Noise, Placement, Scratch, Tables, View, u32_column};
 use crate::shard::Dataset;
 use std::str::FromStr;
 use tch::Tensor;
@@ -80,17 +80,8 @@ pub(in crate::cli) fn choose(dataset: &Dataset, split: Split, rows: &[u64]) -> a
         return Err(Usage(format!("{root}: there is no image {row}: the {split} split has {n}")).into());
     }
     let pixels = rows.iter().map(|&row| Ok(column.row(row)?.to_vec())).collect::<anyhow::Result<Vec<_>>>()?;
-    let words = |name: &str| -> anyhow::Result<Vec<u32>> {
-        let mut words = Vec::new();
-        for shard in shards()? {
-            if let Ok((field, _)) = shard.field(name) {
-                let bytes = shard.read_column(field)?;
-                words.extend(bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)));
-            }
-        }
-        Ok(words)
-    };
-    let (labels, ids) = (words("label")?, words("id")?);
+    let labels = if neural { Vec::new() } else { u32_column(&shards()?, "label")? };
+    let ids = u32_column(&shards()?, "id")?;
     let class = |row: &u64| {
         let label = labels.get(*row as usize).copied()? as usize;
         let class = manifest.classes.get(label)?;
@@ -100,7 +91,7 @@ pub(in crate::cli) fn choose(dataset: &Dataset, split: Split, rows: &[u64]) -> a
         root,
         rows: rows.to_vec(),
         classes: rows.iter().map(|row| class(row).unwrap_or_default()).collect(),
-        ids: rows.iter().map(|&row| ids.get(row as usize).map_or(row, |&id| u64::from(id))).collect(),
+        ids: rows.iter().map(|&row| u64::from(ids[row as usize])).collect(),
         pixels,
         pixel_bytes: if column.is_u8() { 1 } else { 4 },
         stored: manifest.image.map(|n| n as usize),

@@ -3,7 +3,7 @@
 use super::super::exit::Usage;
 use super::super::sheet::{Sheet, TEXT};
 use crate::base::{DType, Purpose, RngKey, Split};
-use crate::load::{AugmentSettings, Budget, Column, LoadError, Scratch, Tables};
+use crate::load::{AugmentSettings, Budget, Column, LoadError, Scratch, Tables, u32_column};
 use crate::shard::{Dataset, OpenShard, ShardError, ShardSet};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -106,10 +106,6 @@ fn word(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
 }
 
-fn words(column: &Column) -> Result<Vec<u32>, LoadError> {
-    (0..column.n_rows()).map(|row| Ok(word(&column.row(row)?))).collect()
-}
-
 /// Rows of the images that are drawn, in the order in which they are.
 fn chosen(dataset: &Dataset, choice: &Choice<'_>) -> anyhow::Result<Vec<u64>> {
     let name = &dataset.manifest().dataset;
@@ -129,18 +125,11 @@ fn chosen(dataset: &Dataset, choice: &Choice<'_>) -> anyhow::Result<Vec<u64>> {
 
 /// Id and row of every image of a split; of a neural set those that it shows.
 fn with_ids(dataset: &Dataset, split: Option<Split>) -> anyhow::Result<Vec<(u32, u64)>> {
-    if shards(dataset, split)?.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids = words(&column(dataset, split, "id")?)?;
-    let all = ids.into_iter().zip(0..);
+    let all = u32_column(&shards(dataset, split)?, "id")?.into_iter().zip(0..);
     let Some(split) = split.filter(|_| !is_labelled(dataset)) else { return Ok(all.collect()) };
     let mut seen = BTreeSet::new();
     for session in &dataset.manifest().sessions {
-        let trials = dataset.session(&session.id, split)?;
-        if !trials.is_empty() {
-            seen.extend(words(&Column::open(trials, "row", &Budget::unlimited())?)?);
-        }
+        seen.extend(u32_column(&dataset.session(&session.id, split)?, "row")?);
     }
     Ok(all.filter(|(_, row)| seen.contains(&(*row as u32))).collect())
 }
