@@ -23,6 +23,7 @@ mod parallel;
 mod prepare;
 #[cfg(feature = "torch")]
 mod programs;
+mod python;
 #[cfg(feature = "torch")]
 mod recipes;
 #[cfg(feature = "torch")]

@@ -166,3 +166,28 @@ pub(crate) fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found.sort();
     found
 }
+
+/// Puts smooth pictures with a little noise, on which the row filter gains as on photographs, in the place of the
+/// sample images, which are mostly noise.
+pub(crate) fn smooth_images(folder: &Path) {
+    let jpegs = files(folder).into_iter().filter(|(name, _)| name.extension().is_some_and(|e| e == "JPEG"));
+    for (i, (name, _)) in jpegs.enumerate() {
+        let wave = |k: usize, at: usize| ((at as f64) * (0.05 + 0.02 * ((i + k) % 7) as f64)).sin();
+        let value = |p: usize| {
+            let (x, y, c) = (p / 3 % 64, p / 192, p % 3);
+            let noise = (nct::base::rng::mix64((i * 64 * 192 + p) as u64) % 13) as f64;
+            (122.0 + 55.0 * wave(c, x) + 60.0 * wave(2 * c + 1, y) + noise) as u8
+        };
+        let pixels: Vec<u8> = (0..64 * 64 * 3).map(value).collect();
+        let format = turbojpeg::PixelFormat::RGB;
+        let image = turbojpeg::Image { pixels: &pixels[..], width: 64, pitch: 192, height: 64, format };
+        let jpeg = turbojpeg::compress(image, 95, turbojpeg::Subsamp::None).unwrap();
+        fs::write(folder.join(name), &jpeg[..]).unwrap();
+    }
+}
+
+/// What `nct inspect` says of the shards in `dir`.
+pub(crate) fn inspect(dir: &Path) -> Vec<serde_json::Value> {
+    let text = succeed(nct(dir).args(["inspect", "shards", "--json"]));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
