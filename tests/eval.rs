@@ -275,6 +275,7 @@ fn responses_are_written_trial_by_trial() {
     }
     let images = train(dir.path(), "images", &["data.neural=\"\"", "mix.kind=\"long\""]);
     let refused = output(nct(dir.path()).args(["eval", &images, "--responses", "none"]));
+    assert!(!dir.path().join("none").exists(), "written before it was refused");
     assert!(
         refused.status.code() == Some(2) && stderr(&refused).contains("--responses"),
         "{}",
