@@ -14,14 +14,17 @@ use tch::{Device, Kind, Tensor};
 const IMAGES: i64 = 64;
 
 /// The shared layers of a network of this plan, cut after `layers` layers.
-fn network(plan: &str, layers: i64) -> Network {
+fn network(plan: &str, layers: i64, folded: bool) -> Network {
     let mut settings =
         ModelSettings { vgg_type: plan.parse().unwrap(), hidden: 8, ..ModelSettings::default() };
     settings.v1_model_layer = layers;
     let session =
         SessionData { task: Task::V1, id: "s".into(), image: [1, 64, 64], mean_response: vec![0.5; 3] };
     let data = DataInfo { image: [1, 64, 64], classes: Some(4), sessions: vec![session] };
-    let net = Network::new(&settings, &data, Device::Cpu, Runtime::default()).unwrap();
+    let mut net = Network::new(&settings, &data, Device::Cpu, Runtime::default()).unwrap();
+    if folded {
+        net.fold();
+    }
     net.params().iter().for_each(|p| drop(p.tensor.shallow_clone().set_requires_grad(false)));
     net
 }
@@ -43,20 +46,23 @@ fn reconstruct(c: &mut Criterion) {
         inhibitory: false,
     };
     for (name, plan, layers) in [("vgg19_bn", "vgg19_bn", 17), ("demo", "bn 16 M 32 M 64 64 M 128 M", 8)] {
-        let net = network(plan, layers);
+        let [plain, folded] = [false, true].map(|folded| network(plan, layers, folded));
         let mut group = c.benchmark_group(format!("reconstruct, {name}"));
         group.sample_size(10);
         group.throughput(Throughput::Elements(IMAGES as u64));
-        for batch in [1, 4, 16, 64] {
+        // As the program does; and as it was before normalisations went into the convolutions.
+        let cases = [1, 4, 16, 64].map(|batch| (batch, &folded, ""));
+        for (batch, net, how) in cases.into_iter().chain([1, 64].map(|batch| (batch, &plain, ", not folded")))
+        {
             let targets = Tensor::randn([batch, 1, 64, 64], (Kind::Float, Device::Cpu));
-            let objective = LayerMatch::new(&net, "relu3_1", &targets, Match::Mean).unwrap();
+            let objective = LayerMatch::new(net, "relu3_1", &targets, Match::Mean).unwrap();
             let norms = vec![23.0; batch as usize];
             let constraint: Box<dyn Operation> = Box::new(ChangeNorm::each(&norms, true));
             let ascent = settings.ascent(&objective, &vec![0; batch as usize], Some(constraint));
             let starts: Vec<Tensor> =
                 (0..batch).map(|seed| Start::NormalTied.image([1, 64, 64], seed as u64)).collect();
             let mut search = Search::new(&Tensor::cat(&starts, 0));
-            group.bench_function(format!("{batch} at a time"), |b| {
+            group.bench_function(format!("{batch} at a time{how}"), |b| {
                 b.iter(|| (0..IMAGES / batch).for_each(|_| drop(ascent.advance(&mut search).unwrap())));
             });
         }

@@ -101,8 +101,9 @@ pub(super) fn models(
         let view = data.raw_view(dataset, !dataset.manifest().sessions.is_empty())?;
         let extent = extent(dataset, &view)?;
         let info = data.info(&data.sources(Split::Train)?)?;
-        let net = Network::new(&experiment.model, &info, device, experiment.runtime())?;
+        let mut net = Network::new(&experiment.model, &info, device, experiment.runtime())?;
         crate::train::load_weights(&run, run.final_weights(), &net)?;
+        net.fold();
         for param in net.params().iter() {
             let _ = param.tensor.shallow_clone().set_requires_grad(false);
         }

@@ -10,7 +10,15 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug)]
 pub(super) enum Op {
     /// Convolution, stride 1.
-    Conv { weight: Tensor, bias: Option<Tensor>, padding: i64, dilation: i64, groups: i64 },
+    Conv {
+        weight: Tensor,
+        bias: Option<Tensor>,
+        padding: i64,
+        dilation: i64,
+        groups: i64,
+        /// Kernel and bias with the normalisation that follows, once the network was folded.
+        folded: Option<[Tensor; 2]>,
+    },
     /// Matrix product.
     Linear { weight: Tensor, bias: Tensor },
     /// Batch normalisation.
@@ -32,6 +40,9 @@ pub(super) enum Op {
     /// Squeeze and excitation: channels scaled by a function of their means.
     Squeeze([(Tensor, Tensor); 2]),
 }
+
+/// What batch normalisation adds to variances.
+const EPSILON: f64 = 1e-5;
 
 /// Batch normalisation with running statistics.
 #[derive(Debug)]
@@ -78,7 +89,7 @@ impl Builder<'_> {
             to_channels_last(&weight);
         }
         let bias = bias.then(|| self.params.parameter(format!("{path}.bias"), &constant(&[n], 0.0)));
-        Op::Conv { weight, bias, padding, dilation, groups }
+        Op::Conv { weight, bias, padding, dilation, groups, folded: None }
     }
 
     /// Weight and bias of a linear layer.
@@ -108,13 +119,8 @@ impl Layer {
     pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
         let precision = pass.precision;
         let y = match &self.op {
-            Op::Conv { weight, bias, padding, dilation, groups } => {
-                // Three equal channels see the sum of the kernel over its inputs: a third of the work.
-                let summed = (x.size()[1] == 1 && weight.size()[1] == 3).then(|| summed(weight));
-                let weight = precision.operand(summed.as_ref().unwrap_or(weight));
-                let bias = bias.as_ref().map(|b| precision.operand(b));
-                let (x, padding, dilation) = (precision.operand(x), [*padding; 2], [*dilation; 2]);
-                precision.product(&x.f_conv2d(&weight, bias.as_ref(), [1, 1], padding, dilation, *groups)?)
+            Op::Conv { weight, bias, padding, dilation, groups, .. } => {
+                convolve(x, (weight, bias.as_ref()), [*padding, *dilation, *groups], precision)?
             }
             Op::Linear { weight, bias } => linear(x, weight, bias, precision)?,
             Op::Norm(norm) => norm.forward(x, pass, self)?,
@@ -139,6 +145,20 @@ impl Layer {
         Ok(y)
     }
 
+    /// What this layer and the normalisation after it make of `x`, if the network was folded and the pass is content
+    /// with that.
+    fn forward_folded(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Option<Tensor>, ModelError> {
+        match &self.op {
+            Op::Conv { padding, dilation, groups, folded: Some([kernel, bias]), .. }
+                if pass.folds(&self.path) =>
+            {
+                let geometry = [*padding, *dilation, *groups];
+                convolve(x, (kernel, Some(bias)), geometry, pass.precision).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Its trainable weights.
     pub(super) fn weights(&self) -> Vec<&Tensor> {
         match &self.op {
@@ -159,12 +179,34 @@ fn summed(kernel: &Tensor) -> Tensor {
     if channels_last { sum.unsqueeze(-1).permute([0, 3, 1, 2]) } else { sum }
 }
 
+/// `x` through a convolution of this kernel and bias, with padding, dilation and groups.
+fn convolve(
+    x: &Tensor,
+    (weight, bias): (&Tensor, Option<&Tensor>),
+    [padding, dilation, groups]: [i64; 3],
+    precision: Precision,
+) -> Result<Tensor, ModelError> {
+    // Three equal channels see the sum of the kernel over its inputs: a third of the work.
+    let summed = (x.size()[1] == 1 && weight.size()[1] == 3).then(|| summed(weight));
+    let weight = precision.operand(summed.as_ref().unwrap_or(weight));
+    let bias = bias.map(|b| precision.operand(b));
+    let (x, padding, dilation) = (precision.operand(x), [padding; 2], [dilation; 2]);
+    Ok(precision.product(&x.f_conv2d(&weight, bias.as_ref(), [1, 1], padding, dilation, groups)?))
+}
+
 fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: Precision) -> Result<Tensor, ModelError> {
     let [x, weight, bias] = [x, weight, bias].map(|t| precision.operand(t));
     Ok(precision.product(&x.f_linear(&weight, Some(&bias))?))
 }
 
 impl BatchNorm {
+    /// Kernel and bias of the convolution that does what one with these and the normalisation by running statistics do.
+    fn folded(&self, kernel: &Tensor, bias: Option<&Tensor>) -> [Tensor; 2] {
+        let scale = &self.weight / (&self.variance + EPSILON).sqrt();
+        let shift = bias.map_or_else(|| -&self.mean, |bias| bias - &self.mean);
+        [kernel * scale.view([-1, 1, 1, 1]), shift * &scale + &self.bias]
+    }
+
     fn forward(&self, x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<Tensor, ModelError> {
         let train = pass.trains_norm(layer.index);
         let share = pass.mode.share;
@@ -181,7 +223,7 @@ impl BatchNorm {
         }
         let Self { weight, bias, mean, variance, .. } = self;
         if let (Some(group), true, Some(_)) = (pass.group, train, share) {
-            return Ok(group.batch_norm(x, weight, bias, mean, variance, self.momentum, 1e-5)?);
+            return Ok(group.batch_norm(x, weight, bias, mean, variance, self.momentum, EPSILON)?);
         }
         Ok(x.f_batch_norm(
             Some(weight),
@@ -190,7 +232,7 @@ impl BatchNorm {
             Some(variance),
             train,
             self.momentum,
-            1e-5,
+            EPSILON,
             true,
         )?)
     }
@@ -208,13 +250,34 @@ impl Block {
     /// `x` through all layers.
     pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
         let mut x = x.shallow_clone();
+        // Whether the convolution before has normalised as well.
+        let mut normalised = false;
         for layer in &self.layers {
-            x = layer.forward(&x, pass)?;
+            if std::mem::take(&mut normalised) {
+                pass.seen(&layer.path, &x);
+            } else if let Some(y) = layer.forward_folded(&x, pass)? {
+                (x, normalised) = (y, true);
+                continue;
+            } else {
+                x = layer.forward(&x, pass)?;
+            }
             if pass.has_all() {
                 return Ok(x);
             }
         }
         pass.seen(&self.path, &x);
         Ok(x)
+    }
+
+    /// Folds normalisations into the convolutions before them; see [`Network::fold`](super::Network::fold).
+    pub(super) fn fold(&mut self) {
+        for i in 1..self.layers.len() {
+            let (before, from) = self.layers.split_at_mut(i);
+            if let (Op::Conv { weight, bias, folded, .. }, Op::Norm(norm)) =
+                (&mut before[i - 1].op, &from[0].op)
+            {
+                *folded = Some(tch::no_grad(|| norm.folded(weight, bias.as_ref())));
+            }
+        }
     }
 }

@@ -180,4 +180,38 @@ mod tests {
         let early = net.layers(&small, Mode::EVAL, &["conv1_1", "relu2_1"]).unwrap();
         assert_eq!(early[1].size(), [2, 128, 4, 4]);
     }
+
+    /// Also of the convolutions whose normalisation was folded into them, and their gradients.
+    #[test]
+    fn layers_of_a_folded_network_are_what_they_were() {
+        let mut net = network(true, true);
+        tch::no_grad(|| {
+            // Of normalisations, mostly.
+            for param in net.params().iter().filter(|p| p.tensor.dim() == 1 && p.tensor.kind() == Kind::Float)
+            {
+                param.tensor.shallow_clone().copy_(&(param.tensor.rand_like() * 0.5 + 0.1));
+            }
+        });
+        let images = Tensor::randn([2, 1, 32, 32], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let of = |net: &Network, name: &str| {
+            let found = net.layers(&images, Mode::EVAL, &[name]).unwrap().remove(0);
+            let gradient =
+                Tensor::run_backward(&[found.square().mean(Kind::Float)], &[&images], false, false);
+            [found, gradient.into_iter().next().unwrap()]
+        };
+        let names = net.layer_names();
+        let before: Vec<_> = names.iter().map(|name| of(&net, &name.path)).collect();
+        net.fold();
+        let mut differ = 0;
+        for (name, before) in names.iter().zip(&before) {
+            for (before, after) in before.iter().zip(of(&net, &name.path)) {
+                let largest = before.abs().max().double_value(&[]);
+                let apart = (before - &after).abs().max().double_value(&[]) / largest;
+                assert!(apart < 1e-4, "{}: {apart}", name.path);
+                differ += usize::from(apart > 0.0);
+            }
+        }
+        // It was rounded otherwise: the convolutions did more.
+        assert!(differ > 10, "{differ}");
+    }
 }

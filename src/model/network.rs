@@ -97,6 +97,19 @@ impl Network {
         self.group.as_ref()
     }
 
+    /// From now on passes in evaluation mode do batch normalisations within the convolutions before them, which is the
+    /// same up to rounding and saves passes through memory; outputs that are asked for are those of the layers
+    /// nevertheless. Weights must not change any more: call it once they are loaded.
+    pub fn fold(&mut self) {
+        for stage in &mut self.stages {
+            match &mut stage.core {
+                Core::Vgg(block) => block.fold(),
+                Core::Se(core) => core.layers.iter_mut().for_each(Block::fold),
+            }
+        }
+        self.tower.iter_mut().for_each(Block::fold);
+    }
+
     /// Images `[batch, 1 or 3, height, width]` to the map that the readouts of `task` see; of a network
     /// without readouts, to the last map.
     pub fn tap(&self, images: &Tensor, task: Task, mode: Mode) -> Result<Tensor, ModelError> {

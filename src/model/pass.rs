@@ -106,11 +106,15 @@ impl<'a> Pass<'a> {
     /// Called with the output of every layer and block.
     pub(super) fn seen(&mut self, path: &str, output: &Tensor) {
         for (wanted, found) in self.wanted.iter().zip(&mut self.found) {
-            // The beginning of a path may be left out.
-            if path.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {
+            if is_called(path, wanted) {
                 *found = Some(output.shallow_clone());
             }
         }
+    }
+
+    /// Whether the convolution at `path` may normalise as well: nobody looks at what is between, or changes statistics.
+    pub(super) fn folds(&self, path: &str) -> bool {
+        !self.mode.train && self.rows.is_none() && !self.wanted.iter().any(|wanted| is_called(path, wanted))
     }
 
     /// Whether everything that was asked for is found, and nothing else is wanted of the pass.
@@ -162,4 +166,9 @@ impl<'a> Pass<'a> {
             activation_bytes,
         });
     }
+}
+
+/// The beginning of a path may be left out.
+fn is_called(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }

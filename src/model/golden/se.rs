@@ -17,19 +17,24 @@ fn se_networks_equal_the_reference() {
     ];
     for (i, se) in [point, gauss].into_iter().enumerate() {
         let settings = ModelSettings { se: Some(se), ..ModelSettings::default() };
-        let model = Network::new(&settings, &sessions, Device::Cpu, Runtime::default()).unwrap();
+        let mut model = Network::new(&settings, &sessions, Device::Cpu, Runtime::default()).unwrap();
         let filter = named(&model, "core._input_weights_regularizer.laplace.filter").copy();
         fill(model.params());
         named(&model, "core._input_weights_regularizer.laplace.filter").copy_(&filter);
         let (core, read, penalty, parameters) = rest[i];
         assert_eq!(model.params().n_trainable(), parameters);
-        tch::no_grad(|| {
-            let map = model.tap(&input(), Task::V1, Mode::EVAL).unwrap();
-            assert_eq!(map.size(), [2, 32, 41, 41]);
-            assert_values("core", &map, &cores[i], core);
-            let found = model.respond(&input(), 0, Mode::EVAL).unwrap();
-            assert_values("responses", &found, &responses[i], read);
-        });
+        for folded in [false, true] {
+            if folded {
+                model.fold();
+            }
+            tch::no_grad(|| {
+                let map = model.tap(&input(), Task::V1, Mode::EVAL).unwrap();
+                assert_eq!(map.size(), [2, 32, 41, 41]);
+                assert_values("core", &map, &cores[i], core);
+                let found = model.respond(&input(), 0, Mode::EVAL).unwrap();
+                assert_values("responses", &found, &responses[i], read);
+            });
+        }
         if i == 0 {
             let Core::Se(core) = &model.stages[0].core else { panic!("not an SE core") };
             let rough = core.roughness().double_value(&[]);
