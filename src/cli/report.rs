@@ -2,10 +2,10 @@
 
 use super::exit::Usage;
 use super::reconstruct::slug;
-use super::robustness::{kept, score_of};
+use super::robustness::{kept_with_source, score_of};
 use super::show::{Show, bytes};
 use crate::base::Split;
-use crate::corruption::Profile;
+use crate::corruption::{Corruption, Profile};
 use crate::eval::Origin;
 use crate::eval::figures::{Seeds, mean_and_std};
 use crate::eval::robustness::Grid;
@@ -118,7 +118,10 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
 }
 
 pub(crate) fn plot(args: &PlotArgs, show: Show) -> anyhow::Result<()> {
-    let Found { groups, corrupted, .. } = find(&args.which)?;
+    let Found { groups, corrupted, notes } = find(&args.which)?;
+    for note in &notes {
+        show.line(note);
+    }
     let plots = all_plots(&groups, &corrupted, &args.which.analysis)?;
     let names: Vec<&str> = plots.iter().map(|plot| plot.name.as_str()).collect();
     if let Some(unknown) = args.only.iter().find(|name| !names.contains(&name.as_str())) {
@@ -193,24 +196,47 @@ fn find(which: &Which) -> anyhow::Result<Found> {
     }
     let subjects = roots.iter().map(|root| Subject::read(root)).collect::<Result<Vec<_>, _>>()?;
     let groups = groups(subjects);
-    let origin = Origin::Made { profile: which.profile, seed: 0 };
-    let (mut corrupted, mut notes) = (Vec::new(), Vec::new());
+    let mut notes = Vec::new();
     notes.extend((!passed.is_empty()).then(|| format!("Passed over, being no runs: {}.", passed.join(", "))));
-    for group in &groups {
-        let labelled =
-            group.runs.iter().any(|run| run.settings.get("data.images").is_some_and(|n| !n.is_empty()));
-        let grids: anyhow::Result<Vec<Grid>> =
-            group.runs.iter().map(|run| kept(&run.root, &origin, Split::Test)).collect();
-        match grids {
-            Ok(grids) => corrupted.push(Seeds { name: group.name.clone(), grids }),
-            Err(_) if !labelled => {}
-            Err(e) => notes.push(format!("{} is not shown under corruptions: {e}", group.name)),
-        }
-    }
+    let corrupted = under_corruptions(&groups, which.profile, &mut notes);
     if which.baseline.is_some() && corrupted.first().is_none_or(|first| first.name != groups[0].name) {
         notes.push("Without the baseline under corruptions there are no robustness scores.".to_owned());
     }
     Ok(Found { groups, corrupted, notes })
+}
+
+/// What runs reached under corruptions, by group. Frost of two sources is not compared: then it is left out.
+fn under_corruptions(groups: &[Group], profile: Profile, notes: &mut Vec<String>) -> Vec<Seeds> {
+    let origin = Origin::Made { profile, seed: 0 };
+    let (mut corrupted, mut sources) = (Vec::new(), BTreeSet::new());
+    for group in groups {
+        let labelled =
+            group.runs.iter().any(|run| run.settings.get("data.images").is_some_and(|n| !n.is_empty()));
+        let found: anyhow::Result<Vec<(Grid, String)>> =
+            group.runs.iter().map(|run| kept_with_source(&run.root, &origin, Split::Test)).collect();
+        match found {
+            Ok(found) => {
+                let frosted = found.iter().filter(|(grid, _)| grid.has_frost_in(None));
+                sources.extend(frosted.map(|(_, source)| source.clone()));
+                let grids = found.into_iter().map(|(grid, _)| grid).collect();
+                corrupted.push(Seeds { name: group.name.clone(), grids });
+            }
+            Err(_) if !labelled => {}
+            Err(e) => notes.push(format!("{} is not shown under corruptions: {e}", group.name)),
+        }
+    }
+    if sources.len() > 1 {
+        notes.push(
+            "Frost is left out: some runs were shown that of the published pictures, others that of textures, and the two do not compare (docs/metrics.md)."
+                .to_owned(),
+        );
+        for seeds in &mut corrupted {
+            let grids = std::mem::take(&mut seeds.grids);
+            seeds.grids = grids.into_iter().map(|grid| grid.without(Corruption::Frost)).collect();
+        }
+        corrupted.retain(|seeds| seeds.grids.iter().all(|grid| !grid.cells.is_empty()));
+    }
+    corrupted
 }
 
 /// Means and spreads by group; robustness relative to the first group that was evaluated.

@@ -316,6 +316,16 @@ fn prepared_copies_give_a_grid_of_their_own() {
     }
 }
 
+/// Whether the figure of two runs shows frost; if not, that must be told.
+fn figure_has_frost(dir: &Path, base: &str, run: &str) -> bool {
+    let plot = format!("plot --baseline {base} {run} --out figures --only corruptions");
+    let told = output(nct(dir).args(plot.split(' ')));
+    let cells = fs::read_to_string(dir.join("figures/corruptions.csv")).unwrap();
+    assert!(told.status.success() && cells.contains("pixelate"), "{told:?}");
+    assert_eq!(stderr(&told).contains("Frost is left out"), !cells.contains("frost"), "{told:?}");
+    cells.contains("frost")
+}
+
 #[test]
 fn frost_says_what_it_is_made_of_and_two_kinds_are_not_compared() {
     let dir = shards();
@@ -381,11 +391,13 @@ fn frost_says_what_it_is_made_of_and_two_kinds_are_not_compared() {
         assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
         assert!(stderr(&out).contains(what), "{}", stderr(&out));
     }
+    assert!(!figure_has_frost(dir.path(), &base, &run));
     // Frost alone is made anew, and the rest is kept.
     let frost = ["--suite", "corruptions", "--corruptions", "frost", "--severities", "1,5"];
     eval(dir.path(), &base, &frost);
     assert_eq!(fs::read_to_string(&kept).unwrap(), text);
     succeed(&mut compare());
+    assert!(figure_has_frost(dir.path(), &base, &run));
     let other =
         output(nct(dir.path()).args(["eval", &run, "--device", "cpu", "--frost", "nowhere"]).args(frost));
     assert_eq!(other.status.code(), Some(2));

@@ -139,13 +139,8 @@ pub(crate) fn weights_of(run: &Path) -> anyhow::Result<String> {
     Ok(Fingerprint::of_large(&bytes).to_string())
 }
 
-/// The grid that was kept in a run, of its present weights.
-pub(crate) fn kept(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<Grid> {
-    all_kept(run, origin, split).map(|kept| kept.grid)
-}
-
-/// The same, and what its frost is made of.
-pub(super) fn kept_with_source(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<(Grid, String)> {
+/// The grid that was kept in a run, of its present weights, and what its frost is made of.
+pub(crate) fn kept_with_source(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<(Grid, String)> {
     all_kept(run, origin, split).map(|kept| (kept.grid, kept.frost_source))
 }
 
