@@ -61,9 +61,15 @@ fn first_image(root: &Path) -> (Vec<u8>, u32, [u32; 3]) {
 fn shards_hold_what_the_library_gives_and_are_sound() {
     for (color, profile) in [("keep", Profile::ImageNet), ("gray", Profile::Tiny)] {
         let dir = images(color);
-        let cells = format!("--layout shards --profile {profile} --corruptions fog --severities 2 --seed 9");
+        let cells =
+            format!("--layout shards --profile {profile} --corruptions fog,frost --severities 2 --seed 9");
         corrupt(dir.path(), &format!("--out corrupted {cells}"));
         succeed(nct(dir.path()).args(["verify", "corrupted", "--deep"]));
+        let frost = |cell: &str| {
+            let manifest = fs::read_to_string(dir.path().join("corrupted").join(cell).join("manifest.json"));
+            manifest.unwrap().contains("\"frost_source = synthetic\"")
+        };
+        assert!(frost("frost-2") && !frost("fog-2"));
         let (before, id, [channels, height, width]) = first_image(&dir.path().join("shards"));
         let (after, same_id, shape) = first_image(&dir.path().join("corrupted/fog-2"));
         assert_eq!((id, [channels, height, width]), (same_id, shape));

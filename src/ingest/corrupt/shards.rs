@@ -2,6 +2,7 @@
 
 use super::{IngestError, Job, Memory, Result};
 use crate::base::DType;
+use crate::corruption::{Corruption, frost};
 use crate::shard::{
     BlockOptions, Content, Field, MANIFEST, MANIFEST_VERSION, Manifest, Schema, Sealed, ShardInfo, ShardMeta,
     ShardWriter, block_rows, pack,
@@ -79,11 +80,15 @@ impl Job<'_> {
             ("of", source.dataset.clone()),
             ("source", source.fingerprint().to_string()),
         ];
+        let settings = settings.into_iter().chain(
+            (self.corruption == Corruption::Frost)
+                .then(|| ("frost_source", frost::source().as_str().to_owned())),
+        );
         Manifest {
             version: MANIFEST_VERSION,
             dataset,
             writer: format!("nct {}", env!("CARGO_PKG_VERSION")),
-            settings: settings.map(|(key, value)| format!("{key} = {value}")).to_vec(),
+            settings: settings.map(|(key, value)| format!("{key} = {value}")).collect(),
             raw_bytes: self.images.pixels.len() as u64,
             shards: vec![shard],
             sessions: Vec::new(),
