@@ -107,6 +107,36 @@ fn a_truncated_jpeg() {
     prepare_refused(dir.path(), "raw/tiny-imagenet-200", &[&name, "damaged JPEG"]);
 }
 
+/// One run names what must be mended, up to a bound.
+#[test]
+fn several_bad_images() {
+    let dir = raw();
+    let train = files(&dir.path().join("raw/tiny-imagenet-200/train"));
+    let images: Vec<&Path> = train
+        .iter()
+        .map(|(p, _)| p.as_path())
+        .filter(|p| p.extension().is_some_and(|e| e == "JPEG"))
+        .collect();
+    let prepare = || {
+        let out = output(nct(dir.path()).args(["prepare", "raw/tiny-imagenet-200", "--jobs", "2"]));
+        assert_eq!(out.status.code(), Some(2));
+        stderr(&out)
+    };
+    let root = dir.path().join("raw/tiny-imagenet-200/train");
+    let spoil = |image: &Path| fs::write(root.join(image), "not a picture").unwrap();
+    let name = |image: &Path| image.file_name().unwrap().to_str().unwrap().to_owned();
+    for i in [3, 10, 20] {
+        spoil(images[i]);
+    }
+    let told = prepare();
+    assert!([3, 10, 20].iter().all(|&i| told.contains(&name(images[i]))), "{told}");
+    assert_eq!(told.matches("no JPEG").count(), 3, "{told}");
+    images[1..21].iter().for_each(|image| spoil(image));
+    let told = prepare();
+    assert!(told.matches("no JPEG").count() == 11 && told.contains("and more"), "{told}");
+    assert!(!dir.path().join("shards/tiny-imagenet-200").exists());
+}
+
 #[test]
 fn images_of_many_sizes() {
     let dir = crate::common::imagenet();

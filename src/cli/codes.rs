@@ -191,7 +191,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
 
 fn of_ingest(error: &IngestError) -> Code {
     match error {
-        IngestError::Bad { .. } => N101,
+        IngestError::Bad { .. } | IngestError::Several { .. } => N101,
         IngestError::Io { .. } => N102,
         IngestError::Stopped => N002,
         IngestError::Shard(error) => of_shard(error),

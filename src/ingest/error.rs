@@ -23,6 +23,14 @@ pub enum IngestError {
         /// Place, what was found, what was expected, and the way out.
         what: String,
     },
+    /// Several files do not.
+    #[error("{first}{others}")]
+    Several {
+        /// The first of them.
+        first: Box<IngestError>,
+        /// The others, a line each.
+        others: String,
+    },
     /// The user asked to stop.
     #[error("stopped")]
     Stopped,
@@ -39,6 +47,16 @@ impl IngestError {
 
     pub(crate) fn bad(path: &Path, what: impl Into<String>) -> Self {
         Self::Bad { path: path.to_path_buf(), what: what.into() }
+    }
+
+    /// `first` with `others` of its kind, of which `most` are named.
+    pub(crate) fn with_others(first: Self, others: &[Self], most: usize) -> Self {
+        if others.is_empty() {
+            return first;
+        }
+        let named: String = others.iter().take(most).map(|other| format!("\n  {other}")).collect();
+        let more = if others.len() > most { "\n  and more" } else { "" };
+        Self::Several { first: Box::new(first), others: format!("\n  also:{named}{more}") }
     }
 }
 

@@ -6,15 +6,21 @@ use super::{
     Content, DType, Field, IngestError, Item, Job, Part, PixelSums, Progress, Result, Split, file_lengths,
     flush::Flusher,
     order::in_order,
-    read_alike,
+    read_alike, read_image,
     source::lengths_fingerprint,
     write::{Listed, Written, words},
 };
 use crate::shard::{PackedBlock, ShardInfo, ShardWriter, block_rows, pack};
+use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
+
+/// Bad images that are named beside the first.
+const NAMED: usize = 10;
 
 /// Shards that may be on their way to disk beside the one that is made.
 const CLOSING: usize = 3;
@@ -129,10 +135,43 @@ impl Job<'_> {
             shards.iter().flat_map(|shard| shard.items.chunks(stored.rows_per_block)).collect();
         std::thread::scope(|scope| {
             let mut line = Line::new(self, shards, stored, scope);
-            in_order(blocks.len(), |i| self.image_block(blocks[i], stored), |block| line.take(block))?;
+            let made =
+                in_order(blocks.len(), |i| self.image_block(blocks[i], stored), |block| line.take(block));
+            made.map_err(|first| self.with_later(first, shards, stored))?;
             let given = meanwhile(std::mem::take(&mut line.seen));
             Ok((given, line.closed()?))
         })
+    }
+
+    /// The error of the first image that cannot be read with those of the ones after it, so that one run names all that
+    /// must be mended. Images of another size want an option, not mending.
+    fn with_later(&self, first: IngestError, shards: &[ImageShard<'_>], stored: &Stored<'_>) -> IngestError {
+        let IngestError::Bad { path: bad, .. } = &first else { return first };
+        let form = self.options.form(stored.labelled());
+        let fault = |path: &Path| {
+            RAW.with_borrow_mut(|raw| {
+                raw.clear();
+                read_image(path, form, raw).err()
+            })
+        };
+        let items = shards.iter().flat_map(|shard| shard.items).map(|item| item.0);
+        let mut from_it = items.skip_while(|path| *path != bad.as_path());
+        if from_it.next().and_then(fault).is_none() {
+            return first;
+        }
+        let later: Vec<&Path> = from_it.collect();
+        let found = AtomicUsize::new(0);
+        let others = later.par_iter().filter_map(|path| {
+            // Of more than are named, or of a user who will not wait, the rest is not looked at.
+            if found.load(Ordering::Relaxed) > NAMED || self.tell(1).is_err() {
+                return None;
+            }
+            let fault = fault(path);
+            found.fetch_add(fault.is_some().into(), Ordering::Relaxed);
+            fault
+        });
+        let others: Vec<IngestError> = others.collect();
+        IngestError::with_others(first, &others, NAMED)
     }
 
     fn image_block(&self, items: &[Item<'_>], stored: &Stored<'_>) -> Result<ImageBlock> {
