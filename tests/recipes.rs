@@ -1,6 +1,6 @@
 //! The recipes and their documentation.
 
-use crate::common::{nct, output, stderr, succeed};
+use crate::common::{nct, only_run, output, raw, stderr, succeed};
 use nct::base::Task;
 use nct::config::{Experiment, Recipe, Stage, Study, Work};
 use nct::model::HeadKind;
@@ -242,6 +242,26 @@ fn recipes_are_shown_compared_and_described() {
     let refused = output(nct(&configs()).args(["config", "diff", "seeds.toml", "baseline.toml"]));
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("sweep of 5 runs"), "{}", stderr(&refused));
+}
+
+/// A recipe goes by the names of sets, or by shards; a run by what it was trained on.
+#[test]
+fn how_stimuli_were_prepared_is_told_in_the_reference_s_words() {
+    let dir = raw();
+    succeed(nct(dir.path()).args("prepare raw --color gray --split-seed 7 --train-frac 0.75".split(' ')));
+    let recipe = "[data]\nneural = \"mtl_monkey_dataset\"\nbatch_size = 12\nneural_batch_size = 12\n[model]\nvgg_type = \"bn 8 M 16 M\"\nv1_model_layer = 4\nhidden = 16\n[schedule]\nmax_iter = 1\n";
+    fs::write(dir.path().join("small.toml"), recipe).unwrap();
+    succeed(nct(dir.path()).args("train --config small.toml --out runs --device cpu --quiet".split(' ')));
+    let run = only_run(dir.path(), "runs");
+    let of = |args: &[&str]| -> serde_json::Value {
+        let told = succeed(nct(dir.path()).args(["config", "reference"]).args(args));
+        serde_json::from_str::<serde_json::Value>(&told).unwrap()["dataset"]["config"]["v1_dataset_config"]
+            .take()
+    };
+    let (by_name, by_shards) = (of(&["small.toml"]), of(&["small.toml", "--shards", "shards"]));
+    assert_eq!((&by_name["seed"], &by_name["train_frac"]), (&1000.into(), &0.8.into()));
+    assert_eq!((&by_shards["seed"], &by_shards["train_frac"]), (&7.into(), &0.75.into()));
+    assert_eq!(of(&[run.to_str().unwrap()]), by_shards);
 }
 
 /// Every key that settings have is in the schema, with its description, and recipes use no other.

@@ -2,8 +2,10 @@
 
 use super::exit::Usage;
 use super::show::{Show, out, table};
-use crate::config::{Dictionaries, Experiment, Recipe, dictionaries};
+use crate::config::{Dictionaries, Experiment, Prepared, Recipe, dictionaries};
+use crate::report::Subject;
 use crate::runs::{Run, flat_settings, reference_hash, write_atomic};
+use crate::shard::{Dataset, ShardSet};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -57,6 +59,9 @@ enum Command {
         /// Change a setting
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
+        /// Shards of the data, which say how stimuli were cut; a run knows. Without them, the names of sets decide
+        #[arg(long)]
+        shards: Option<PathBuf>,
     },
     /// Print a JSON Schema of recipes, with which editors complete and check them
     Schema,
@@ -69,7 +74,9 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             diff(&open(a)?.single(set)?, &open(b)?.single(set)?, [a, b], *json)
         }
         Command::Import { file, out: to } => import(file, to.as_deref(), show),
-        Command::Reference { file, set } => reference(&open(file)?.single(set)?),
+        Command::Reference { file, set, shards } => {
+            reference(&open(file)?.single(set)?, &prepared(file, shards.as_deref())?)
+        }
         Command::Schema => out(&serde_json::to_string_pretty(&schema())?),
     }
 }
@@ -90,8 +97,23 @@ fn import(file: &Path, to: Option<&Path>, show: Show) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn reference(experiment: &Experiment) -> anyhow::Result<()> {
-    let Dictionaries { dataset, model, trainer } = dictionaries(experiment);
+/// How data were prepared: as shards say, or as a run noted; nothing of a recipe.
+fn prepared(file: &Path, shards: Option<&Path>) -> anyhow::Result<Prepared> {
+    let of = |d: &Dataset| (d.manifest().dataset.clone(), d.manifest().prepared());
+    match shards {
+        Some(shards) => Ok(ShardSet::open(shards)?.datasets().iter().map(of).collect()),
+        None if file.is_dir() => Ok(noted(&Subject::read(file)?)),
+        None => Ok(Prepared::new()),
+    }
+}
+
+/// What a run noted of its data; nothing if it is of before that was noted.
+pub(super) fn noted(run: &Subject) -> Prepared {
+    serde_json::from_value(run.manifest["prepared"].clone()).unwrap_or_default()
+}
+
+fn reference(experiment: &Experiment, prepared: &Prepared) -> anyhow::Result<()> {
+    let Dictionaries { dataset, model, trainer } = dictionaries(experiment, prepared);
     let part = |value: &Value| json!({"hash": reference_hash(value), "config": value});
     let all = json!({
         "dataset": part(&dataset), "model": part(&model), "trainer": part(&trainer), "seed": experiment.seed,

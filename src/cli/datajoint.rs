@@ -1,5 +1,6 @@
 //! `nct runs export --datajoint`: runs as rows of a lab's tables.
 
+use super::config::noted;
 use super::exit::Usage;
 use super::show::Show;
 use crate::config::{Experiment, dictionaries};
@@ -89,7 +90,7 @@ fn finished(root: &Path) -> anyhow::Result<Option<Finished>> {
     let Some(score) = score.or_else(|| subject.score("v4", "correlation")) else { return Ok(None) };
     Ok(Some(Finished {
         score,
-        dictionaries: dictionaries(&experiment),
+        dictionaries: dictionaries(&experiment, &noted(&subject)),
         seed: experiment.seed,
         results: Value::from(subject.results.clone()),
         weights: run.checkpoint(run.final_weights()),

@@ -11,7 +11,7 @@ use super::eval::score_table;
 use super::exit::stop_flag;
 use super::show::{Bar, Show, out};
 use crate::base::{Split, Task};
-use crate::config::{ConfigError, Data, Experiment};
+use crate::config::{ConfigError, Data, Experiment, Prepared};
 use crate::eval::{Detail, Evaluation, FinalSettings, evaluate, rows, write_tables};
 use crate::load::Source;
 use crate::model::{DataInfo, Mode, Network, Precision, device};
@@ -411,6 +411,8 @@ fn provenance(
         .datasets()
         .map(|d| (d.manifest().dataset.clone(), json!({"blake3": d.manifest().fingerprint().as_str()})))
         .collect();
+    let prepared: Prepared =
+        data.datasets().map(|d| (d.manifest().dataset.clone(), d.manifest().prepared())).collect();
     Ok(json!({
         // A run that is gone on with no longer needs the files, and has its identity.
         "identity": if fresh { Some(identity(asked, data)?) } else { None },
@@ -425,6 +427,7 @@ fn provenance(
         "cpu": crate::runs::cpu(),
         "rounding_depends_on": ["libtorch", "device", "processes", "torch_threads", "cpu"],
         "datasets": datasets,
+        "prepared": prepared,
         "frost_source": start::trains_with_frost(asked).then(|| crate::corruption::frost::source().as_str()),
         "init_blake3": if fresh { start::digest(asked)? } else { None },
     }))

@@ -14,7 +14,7 @@ mod study;
 pub use assemble::{Data, DataError, Labelled};
 pub use every::{EverySettings, PeriodicSuite};
 pub use recipe::{Point, Recipe};
-pub use reference::{Dictionaries, Imported, dictionaries, import};
+pub use reference::{Dictionaries, Imported, Prepared, dictionaries, import};
 pub use residency::Stay;
 pub use study::{Expected, Responses, Stage, Study, Training, Work};
 

@@ -4,6 +4,8 @@
 mod defaults;
 mod export;
 mod import;
+mod prepared;
 
 pub use export::{Dictionaries, dictionaries};
 pub use import::{Imported, import};
+pub use prepared::Prepared;

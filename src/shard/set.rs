@@ -12,7 +12,7 @@ use crate::base::{DType, Fingerprint, Split};
 use crate::files::write_whole;
 use crate::store::{Store, StoreError, StoredFile, url_of};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -109,6 +109,12 @@ impl Manifest {
     pub fn rows(&self, split: Split, session: Option<&str>) -> u64 {
         let wanted = |s: &&ShardInfo| s.split == Some(split) && s.session.as_deref() == session;
         self.shards.iter().filter(wanted).map(|s| s.rows).sum()
+    }
+
+    /// Settings it was prepared with, by key.
+    pub fn prepared(&self) -> BTreeMap<String, String> {
+        let pairs = self.settings.iter().filter_map(|line| line.split_once(" = "));
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     /// Digest of the data set: of its shards' digests.

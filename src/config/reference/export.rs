@@ -2,6 +2,7 @@
 
 use super::defaults::Class;
 use super::import::import;
+use super::prepared::{Prepared, preparation};
 use crate::config::Experiment;
 use crate::runs::flat_settings;
 use serde_json::{Map, Value, json};
@@ -41,14 +42,14 @@ impl Settings {
     }
 }
 
-/// The dictionaries of an experiment.
-pub fn dictionaries(experiment: &Experiment) -> Dictionaries {
+/// The dictionaries of an experiment on data that were `prepared` so, as far as it is known.
+pub fn dictionaries(experiment: &Experiment, prepared: &Prepared) -> Dictionaries {
     let table: toml::Table = toml::from_str(&experiment.to_toml()).expect("settings can be read again");
     let settings = Settings(serde_json::to_value(&table).unwrap_or_default());
     let images = !settings.text("data.images").is_empty();
     let neural = !settings.text("data.neural").is_empty();
     let mut made = Dictionaries {
-        dataset: dataset(&settings, images, neural),
+        dataset: dataset(&settings, prepared, images, neural),
         model: model(&settings, images, neural),
         trainer: trainer(&settings, images, neural),
     };
@@ -86,11 +87,11 @@ fn with(class: Class, values: Value) -> Value {
     all.into()
 }
 
-fn dataset(settings: &Settings, images: bool, neural: bool) -> Value {
+fn dataset(settings: &Settings, prepared: &Prepared, images: bool, neural: bool) -> Value {
     match (images, neural) {
         (true, false) => with(Class::Images, image_values(settings)),
         (false, _) => {
-            let mut values = neural_values(settings, "data.neural");
+            let mut values = neural_values(settings, prepared, "data.neural");
             values["batch_size"] = settings.get("data.neural_batch_size").clone();
             values["apply_grayscale"] = settings.get("data.gray").clone();
             with(Class::Neural, values)
@@ -117,7 +118,7 @@ fn dataset(settings: &Settings, images: bool, neural: bool) -> Value {
                 if settings.text(key).is_empty() {
                     continue;
                 }
-                let mut given = neural_values(settings, key);
+                let mut given = neural_values(settings, prepared, key);
                 given["apply_grayscale"] = json!(false);
                 given["add_fly_corrupted_test"] = json!({});
                 batch("data.neural_batch_size", &mut given);
@@ -166,19 +167,18 @@ fn image_values(settings: &Settings) -> Value {
     values
 }
 
-/// Recordings are cut as the reference's defaults say; the sets that models made are not.
-fn neural_values(settings: &Settings, key: &str) -> Value {
+fn neural_values(settings: &Settings, prepared: &Prepared, key: &str) -> Value {
     let name = settings.text(key);
-    let recorded = !name.starts_with("mtl_");
     let (mean, std) = (settings.list("data.neural_mean"), settings.list("data.neural_std"));
     let stats = mean.zip(std).map_or_else(|| json!({}), |(mean, std)| json!({"mean": mean, "std": std}));
     let area = if key.ends_with("_v4") { "v4" } else { "v1" };
-    json!({
-        "comment": "", "dataset": name, "scale": if recorded { json!(0.4) } else { json!(1.0) },
-        "crop": if recorded { 36 } else { 0 }, "seed": 1000, "subsample": 1, "target_types": [area],
-        "normalize": true, "apply_augmentation": false, "resize": 0, "stats": stats,
-        "data_dir": format!("./data/monkey/{name}"),
-    })
+    let mut values = preparation(name, prepared);
+    let given = json!({
+        "comment": "", "dataset": name, "target_types": [area], "normalize": true, "apply_augmentation": false,
+        "resize": 0, "stats": stats, "data_dir": format!("./data/monkey/{name}"),
+    });
+    values.extend(given.as_object().cloned().unwrap_or_default());
+    values.into()
 }
 
 fn model(settings: &Settings, images: bool, neural: bool) -> Value {
@@ -372,7 +372,7 @@ mod tests {
             }
             let mut found = imported(&parts);
             let ours = Experiment::read(&configs.join(format!("{recipe}.toml")), &[]).unwrap();
-            let made = dictionaries(&found);
+            let made = dictionaries(&found, &Prepared::new());
             found.name.clone_from(&ours.name);
             // The release says "rel" where the paper had "abs" (spec/trainer 9.1).
             assert_eq!(found.schedule.threshold_mode, crate::train::ThresholdMode::Rel);
@@ -413,11 +413,11 @@ mod tests {
         let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
         for recipe in ["baseline", "v1_model", "mtl_monkey", "mtl_oracle", "mtl_shuffled", "imagenet"] {
             let ours = Experiment::read(&configs.join(format!("{recipe}.toml")), &[]).unwrap();
-            let made = dictionaries(&ours);
+            let made = dictionaries(&ours, &Prepared::new());
             assert!(made.trainer.get("nct").is_none(), "{recipe}: {}", made.trainer["nct"]);
             let found = back(&made, ours.seed, &ours.name);
             assert_eq!(found.to_toml(), ours.to_toml(), "{recipe}");
-            assert_eq!(dictionaries(&found), made, "{recipe}");
+            assert_eq!(dictionaries(&found, &Prepared::new()), made, "{recipe}");
         }
     }
 
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn sets_within_go_by_their_own_batch_size() {
         let ours = "[data]\nneural = \"mtl_monkey_dataset\"\nbatch_size = 12\nneural_batch_size = 24";
-        let mut made = dictionaries(&Experiment::parse(ours, "x", &[]).unwrap());
+        let mut made = dictionaries(&Experiment::parse(ours, "x", &[]).unwrap(), &Prepared::new());
         assert_eq!(made.dataset["batch_size"], 128);
         assert_eq!(made.dataset["img_dataset_dict"]["batch_size"], 12);
         assert_eq!(made.dataset["v1_dataset_config"]["batch_size"], 24);
@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     fn what_the_reference_cannot_say_tells_experiments_apart() {
-        let of = |text: &str| dictionaries(&Experiment::parse(text, "x", &[]).unwrap());
+        let of = |text: &str| dictionaries(&Experiment::parse(text, "x", &[]).unwrap(), &Prepared::new());
         let plain = of("");
         for other in [
             "[numerics]\nprecision = \"bf16\"",
@@ -504,7 +504,7 @@ mod tests {
         let (frozen, _) = of(set(json!({})), v4(json!({})), frozen).unwrap();
         assert_eq!(frozen.freeze.parameters, ["v1_block", "v4_block"]);
         // Without arguments the cycler has its own main key and ratio.
-        let cycler = &dictionaries(&found).trainer["train_cycler_args"];
+        let cycler = &dictionaries(&found, &Prepared::new()).trainer["train_cycler_args"];
         assert_eq!(*cycler, json!({"main_key": "img_classification", "ratio": {"1": 1}}));
         for (v1, v4, trainer, expected) in [
             (set(json!({})), v4(json!({"stats": {}})), losses.clone(), "v4_dataset_dict.stats"),
