@@ -18,6 +18,14 @@ pub struct Moves {
     pub noise: Vec<Grain>,
 }
 
+impl Moves {
+    /// Whether every image of this size is shown as it is, but for noise.
+    pub fn stay(&self, width: u32, height: u32) -> bool {
+        let [_, still @ ..] = moved(0, Placement::IDENTITY, width, height);
+        self.places.iter().all(|[_, place @ ..]| *place == still)
+    }
+}
+
 /// Noise of one image; `noise.rs` has the numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grain {

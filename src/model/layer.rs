@@ -145,18 +145,39 @@ impl Layer {
         Ok(y)
     }
 
-    /// What this layer and the normalisation after it make of `x`, if the network was folded and the pass is content
-    /// with that.
-    fn forward_folded(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Option<Tensor>, ModelError> {
-        match &self.op {
-            Op::Conv { padding, dilation, groups, folded: Some([kernel, bias]), .. }
-                if pass.folds(&self.path) =>
-            {
-                let geometry = [*padding, *dilation, *groups];
-                convolve(x, (kernel, Some(bias)), geometry, pass.precision).map(Some)
-            }
-            _ => Ok(None),
+    /// What this convolution and the normalisation `next` make of `x`, where the two can share work and nobody looks
+    /// between them.
+    ///
+    /// In evaluation, both are one convolution if the network was folded. In training, what a bias adds the statistics
+    /// of the batch take away again: it moves the running mean and has no gradient. In bfloat16 it is left out, which
+    /// saves three passes through the map; in 32 bits the reference's rounding is kept.
+    fn forward_with(
+        &self,
+        next: &Layer,
+        x: &Tensor,
+        pass: &mut Pass<'_>,
+    ) -> Result<Option<Tensor>, ModelError> {
+        let (Op::Conv { weight, bias, padding, dilation, groups, folded }, Op::Norm(norm)) =
+            (&self.op, &next.op)
+        else {
+            return Ok(None);
+        };
+        if !pass.passes_over(&self.path) {
+            return Ok(None);
         }
+        let (geometry, precision) = ([*padding, *dilation, *groups], pass.precision);
+        let y = match (folded, bias) {
+            (Some([kernel, bias]), _) if !pass.mode.train => {
+                convolve(x, (kernel, Some(bias)), geometry, precision)?
+            }
+            (_, Some(bias)) if precision == Precision::Bf16 && pass.trains_norm(next.index) => {
+                norm.move_mean(bias)?;
+                norm.forward(&convolve(x, (weight, None), geometry, precision)?, pass, next)?
+            }
+            _ => return Ok(None),
+        };
+        pass.seen(&next.path, &y);
+        Ok(Some(y))
     }
 
     /// Its trainable weights.
@@ -190,7 +211,12 @@ fn convolve(
     let summed = (x.size()[1] == 1 && weight.size()[1] == 3).then(|| summed(weight));
     let weight = precision.operand(summed.as_ref().unwrap_or(weight));
     let bias = bias.map(|b| precision.operand(b));
-    let (x, padding, dilation) = (precision.operand(x), [padding; 2], [dilation; 2]);
+    let (mut x, padding, dilation) = (precision.operand(x), [padding; 2], [dilation; 2]);
+    if x.size()[1] == 1 && weight.stride()[1] == 1 {
+        // Of one channel, the same memory has both layouts. Named by this one, torch does not rearrange the gradients of
+        // the first map, the largest there is.
+        x = x.squeeze_dim(1).unsqueeze(-1).permute([0, 3, 1, 2]);
+    }
     Ok(precision.product(&x.f_conv2d(&weight, bias.as_ref(), [1, 1], padding, dilation, groups)?))
 }
 
@@ -205,6 +231,14 @@ impl BatchNorm {
         let scale = &self.weight / (&self.variance + EPSILON).sqrt();
         let shift = bias.map_or_else(|| -&self.mean, |bias| bias - &self.mean);
         [kernel * scale.view([-1, 1, 1, 1]), shift * &scale + &self.bias]
+    }
+
+    /// Before statistics of a batch without `bias` are taken in: afterwards the running mean is that with it. The
+    /// backward pass wants the mean to stay as the forward pass left it.
+    fn move_mean(&self, bias: &Tensor) -> Result<(), ModelError> {
+        let share = self.momentum / (1.0 - self.momentum);
+        tch::no_grad(|| self.mean.shallow_clone().f_add_(&bias.f_mul_scalar(share)?).map(drop))?;
+        Ok(())
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<Tensor, ModelError> {
@@ -250,17 +284,13 @@ impl Block {
     /// `x` through all layers.
     pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
         let mut x = x.shallow_clone();
-        // Whether the convolution before has normalised as well.
-        let mut normalised = false;
-        for layer in &self.layers {
-            if std::mem::take(&mut normalised) {
-                pass.seen(&layer.path, &x);
-            } else if let Some(y) = layer.forward_folded(&x, pass)? {
-                (x, normalised) = (y, true);
-                continue;
-            } else {
-                x = layer.forward(&x, pass)?;
-            }
+        let mut layers = self.layers.as_slice();
+        while let [layer, rest @ ..] = layers {
+            let two = rest.first().map(|next| layer.forward_with(next, &x, pass)).transpose()?.flatten();
+            (x, layers) = match two {
+                Some(y) => (y, &rest[1..]),
+                None => (layer.forward(&x, pass)?, rest),
+            };
             if pass.has_all() {
                 return Ok(x);
             }

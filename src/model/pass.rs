@@ -112,9 +112,9 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether the convolution at `path` may normalise as well: nobody looks at what is between, or changes statistics.
-    pub(super) fn folds(&self, path: &str) -> bool {
-        !self.mode.train && self.rows.is_none() && !self.wanted.iter().any(|wanted| is_called(path, wanted))
+    /// Whether nobody looks at what the layer at `path` gives.
+    pub(super) fn passes_over(&self, path: &str) -> bool {
+        self.rows.is_none() && !self.wanted.iter().any(|wanted| is_called(path, wanted))
     }
 
     /// Whether everything that was asked for is found, and nothing else is wanted of the pass.

@@ -4,7 +4,7 @@
 
 use super::TrainError;
 use crate::base::rng::{GAMMA, LAST_SHIFT, MIX};
-use crate::load::{Batch, FillMemory, GRAY, Grain, LoadError, Moves, Noise, Pixels, Source};
+use crate::load::{Batch, FillMemory, GRAY, Grain, LoadError, Move, Moves, Noise, Pixels, Source};
 use crate::torch_ext::send;
 use rayon::prelude::*;
 use tch::{Device, IndexOp, Kind, Tensor};
@@ -24,8 +24,10 @@ struct Stream {
     values: Tensor,
     /// Where the values of each channel begin `[channels, 1]`.
     channel: Tensor,
-    /// Numbers of columns `[1, 1, width]` and rows `[1, height, 1]`.
+    /// Numbers of columns `[1, 1, 1, width]` and rows `[1, 1, height, 1]`.
     grid: [Tensor; 2],
+    /// Width and height, twice `[1, 4, 1, 1]`.
+    limits: Tensor,
     /// Means and standard deviations `[1, channels, 1]`.
     normalisation: [Tensor; 2],
 }
@@ -128,40 +130,59 @@ impl Stream {
         Ok(Self {
             values: Tensor::f_from_slice(values)?.f_to_device(device)?,
             channel: (Tensor::f_arange(channels, (Kind::Int64, device))? * 256).f_view([-1, 1])?,
-            grid: [count(width)?.f_view([1, 1, -1])?, count(height)?.f_view([1, -1, 1])?],
+            grid: [count(width)?.f_view([1, 1, 1, -1])?, count(height)?.f_view([1, 1, -1, 1])?],
+            limits: Tensor::f_from_slice(&[width, height, width, height].map(|side| side as i32))?
+                .f_to_device(device)?
+                .f_view([1, 4, 1, 1])?,
             normalisation: [channelwise(mean)?, channelwise(std)?],
             images,
         })
     }
 
-    /// As [`crate::load::SourceMap`] and the host's table have it.
+    /// As the host's table has it.
     fn images_of(&self, moves: &Moves) -> Result<Tensor, tch::TchError> {
         let [columns, rows] = &self.grid;
-        let (width, height) = (columns.size()[2], rows.size()[1]);
-        let places = moves.places.as_flattened();
-        let places = send(&Tensor::f_from_slice(places)?, self.images.device())?.f_view([-1, 10, 1, 1])?;
-        let n = places.size()[0];
-        let of = |k: i64| places.i((.., k));
-        let position = |step: i64, row: i64, start: i64| {
-            (of(start) + rows * of(row) + columns * of(step)).f_bitwise_right_shift_tensor_scalar(16)
+        let (width, height) = (columns.size()[3], rows.size()[2]);
+        let moved = if moves.stay(width as u32, height as u32) {
+            let which: Vec<i32> = moves.places.iter().map(|place| place[0]).collect();
+            self.images.f_index_select(0, &send(&Tensor::f_from_slice(&which)?, self.images.device())?)?
+        } else {
+            self.moved(&moves.places, width, height)?
         };
-        let within = |v: &Tensor, limit: i64| v.ge(0).logical_and(&v.lt(limit));
-        let (x, y) = (position(4, 6, 8)?, position(5, 7, 9)?);
-        let mirrored = (&x * -1 + (width - 1)).f_where_self(&of(3).gt(0), &x)?;
-        let (from_x, from_y) = (mirrored + of(1), &y + of(2));
-        let rotated = within(&x, width).logical_and(&within(&y, height));
-        let inside = within(&from_x, width).logical_and(&within(&from_y, height)).logical_and(&rotated);
-        let inside = inside.f_view([n, 1, -1])?;
-        let from = (from_y * width + from_x).f_view([n, 1, -1])?.f_mul(&inside)?.f_to_kind(Kind::Int64)?;
-        let images = self.images.f_index_select(0, &of(0).f_view([-1])?)?;
-        let moved = images.f_gather(2, &from.f_expand_as(&images)?, false)?.f_mul(&inside)?;
+        let [n, channels] = [0, 1].map(|axis| moved.size()[axis]);
         let at = moved.f_to_kind(Kind::Int64)? + &self.channel;
         let mut seen = self.values.f_index_select(0, &at.f_view([-1])?)?.f_view_as(&moved)?;
         if !moves.noise.is_empty() {
             let (which, noisy) = self.noisy(&moved, &moves.noise)?;
             seen = seen.f_index_copy(0, &which, &noisy)?;
         }
-        seen.f_view([n, images.size()[1], height, width])
+        seen.f_view([n, channels, height, width])
+    }
+
+    /// The bytes of moved images `[batch, channels, pixels]`, as [`crate::load::SourceMap`] has it; both coordinates go
+    /// through each operation together, since what this takes on a GPU is the launching of kernels.
+    fn moved(&self, places: &[Move], width: i64, height: i64) -> Result<Tensor, tch::TchError> {
+        let [columns, rows] = &self.grid;
+        // A mirror turns the sign of x.
+        let of_image = |&[row, dx, dy, flip, linear @ ..]: &Move| {
+            let [mirror, from] = if flip > 0 { [-1, width as i32 - 1] } else { [1, 0] };
+            let [step_x, step_y, row_x, row_y, x, y] = linear;
+            [row, step_x, step_y, row_x, row_y, x, y, mirror, 1, from + dx, dy]
+        };
+        let numbers: Vec<i32> = places.iter().flat_map(of_image).collect();
+        let numbers = send(&Tensor::f_from_slice(&numbers)?.f_view([-1, 11])?, self.images.device())?;
+        let pair = |k: i64| numbers.f_narrow(1, k, 2)?.f_view([-1, 2, 1, 1]);
+        let [step, row, start, sign, offset] = [pair(1)?, pair(3)?, pair(5)?, pair(7)?, pair(9)?];
+        let rotated = (start + rows * row + columns * step).f_bitwise_right_shift_tensor_scalar(16)?;
+        let from = &rotated * sign + offset;
+        let both = Tensor::f_cat(&[&rotated, &from], 1)?;
+        let inside = both.f_ge(0)?.f_logical_and(&both.f_lt_tensor(&self.limits)?)?.f_all_dim(1, false)?;
+        let n = numbers.size()[0];
+        let inside = inside.f_view([n, 1, -1])?;
+        let from = (from.i((.., 1)) * width + from.i((.., 0))).f_view([n, 1, height * width])?;
+        let from = from.f_mul(&inside)?.f_to_kind(Kind::Int64)?;
+        let images = self.images.f_index_select(0, &numbers.i((.., 0)))?;
+        images.f_gather(2, &from.f_expand_as(&images)?, false)?.f_mul(&inside)
     }
 
     /// Which of the `moved` bytes `[batch, channels, pixels]` have noise `[noisy]`, and what is seen of these; as

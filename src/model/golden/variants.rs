@@ -17,6 +17,50 @@ fn both_areas_are_read_at_their_own_cuts() {
     }
 }
 
+/// Biases before normalisations are left out in bfloat16: they have no gradient, and running means know of them.
+#[test]
+fn bfloat16_trains_near_32_bits_and_its_running_means_have_the_biases() {
+    let (settings, info) = small(false);
+    let settings = ModelSettings { dropout: 0.0, ..settings };
+    // Who looks at what a convolution gives sees it with its bias.
+    let all = ["conv1_1", "conv2_1", "conv3_1"];
+    let cases: [(_, &[&str]); 3] = [(Precision::F32, &[]), (Precision::Bf16, &all), (Precision::Bf16, &[])];
+    let [plain, with, without] = cases.map(|(precision, looked_at)| {
+        let runtime = Runtime { precision, channels_last: true };
+        let model = Network::new(&settings, &info, Device::Cpu, runtime).unwrap();
+        fill(model.params());
+        let (logits, _) = model.classify_with(&input(), Mode::TRAIN, looked_at).unwrap();
+        logits.square().mean(Kind::Float).backward();
+        model
+    });
+    let distance = |a: &Tensor, b: &Tensor| ((a - b).norm() / b.norm()).double_value(&[]);
+    let (mut means, mut biases, mut others) = (0, 0, 0);
+    let (mut far_without, mut far_with) = (0.0, 0.0);
+    for exact in plain.params().iter() {
+        let [a, b] = [&without, &with].map(|model| named(model, &exact.name));
+        let gradient = exact.tensor.grad();
+        if exact.name.ends_with("running_mean") {
+            let far = distance(&a, &exact.tensor);
+            assert!(far < 0.02, "{}: {far}", exact.name);
+            means += 1;
+        } else if a.grad().defined() {
+            let [a, b] = [a, b].map(|t| distance(&t.grad(), &gradient));
+            assert!(a < 0.2, "{}: {a}", exact.name);
+            (far_without, far_with) = (far_without + a, far_with + b);
+            others += 1;
+        } else if gradient.defined() {
+            assert!(exact.name.ends_with(".bias"), "{}", exact.name);
+            // It is nothing but rounding there.
+            let of_weight = named(&plain, &exact.name.replace(".bias", ".weight")).grad();
+            let [of_bias, of_weight] = [gradient, of_weight].map(|t| t.abs().max().double_value(&[]));
+            assert!(of_bias < 1e-3 * of_weight, "{}: {of_bias}, {of_weight}", exact.name);
+            biases += 1;
+        }
+    }
+    assert!(far_without < 1.5 * far_with, "{far_without} without biases, {far_with} with them");
+    assert!((means, biases) == (3, 3) && others > 10, "{means} {biases} {others}");
+}
+
 #[test]
 fn bfloat16_is_near_and_channels_last_is_the_same() {
     let (settings, info) = small(false);
