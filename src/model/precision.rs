@@ -60,7 +60,13 @@ impl Precision {
 /// Gives a kernel `[out, in, height, width]` strides with channels innermost; values and gradients stay
 /// the same. Torch then keeps maps that way too.
 pub(super) fn to_channels_last(kernel: &Tensor) {
-    let strided = kernel.detach().permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+    let size = kernel.size();
+    let [_, channels, height, width] = size[..] else { return };
+    // Written out, since of kernels of 1 x 1 both layouts are one: gradients come with these strides, and processes that
+    // add theirs up warn where others are.
+    let strides = [height * width * channels, 1, width * channels, channels];
+    let strided = Tensor::empty_strided(size, strides, (kernel.kind(), kernel.device()));
+    tch::no_grad(|| strided.shallow_clone().copy_(kernel));
     kernel.shallow_clone().set_data(&strided);
 }
 

@@ -150,7 +150,10 @@ impl Stream {
             self.moved(&moves.places, width, height)?
         };
         let [n, channels] = [0, 1].map(|axis| moved.size()[axis]);
-        let at = moved.f_to_kind(Kind::Int64)? + &self.channel;
+        let mut at = moved.f_to_kind(Kind::Int64)?;
+        if channels > 1 {
+            at += &self.channel;
+        }
         let mut seen = self.values.f_index_select(0, &at.f_view([-1])?)?.f_view_as(&moved)?;
         if !moves.noise.is_empty() {
             let (which, noisy) = self.noisy(&moved, &moves.noise)?;
