@@ -1,7 +1,7 @@
 //! What searches make large: nearness of a layer's activity to a target's, and responses of neurons.
 
 use super::AnalysisError;
-use super::ascent::Objective;
+use super::ascent::{Objective, beside};
 use crate::model::{Mode, Network};
 use tch::{Kind, Tensor};
 
@@ -111,7 +111,7 @@ impl Objective for Responses<'_> {
         let views = (images.size()[0] as usize / self.neurons.len().max(1)).max(1);
         let neurons: Vec<i64> =
             self.neurons.iter().flat_map(|&neuron| std::iter::repeat_n(neuron, views)).collect();
-        let neurons = Tensor::from_slice(&neurons).to_device(images.device()).unsqueeze(1);
+        let neurons = beside(&Tensor::from_slice(&neurons), images).unsqueeze(1);
         Ok(responses.f_gather(1, &neurons, false)?.f_squeeze_dim(1)?)
     }
 }

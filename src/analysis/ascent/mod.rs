@@ -24,6 +24,7 @@ pub use stopper::{Stop, Stopper};
 pub use transform::{Interpolation, Transform, TransformSettings};
 
 use super::AnalysisError;
+use crate::torch_ext::send;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -260,14 +261,19 @@ fn finite(values: &Tensor, step: u32) -> Result<Vec<f64>, AnalysisError> {
     }
 }
 
+/// A few numbers on the device of `x`, without waiting for what a GPU has to do first.
+pub(super) fn beside(numbers: &Tensor, x: &Tensor) -> Tensor {
+    // What fails here fails there too, as all of tch does.
+    send(numbers, x.device()).unwrap_or_else(|_| numbers.to_device(x.device()))
+}
+
 /// `after`, with the rows of images that ended as they were.
 fn keep_ended(before: &Tensor, after: Tensor, ended: &[Option<u32>]) -> Tensor {
     if ended.iter().all(Option::is_none) {
         return after;
     }
     let goes_on: Vec<i64> = ended.iter().map(|step| i64::from(step.is_none())).collect();
-    let goes_on =
-        Tensor::from_slice(&goes_on).to_device(after.device()).view([-1, 1, 1, 1]).to_kind(Kind::Bool);
+    let goes_on = beside(&Tensor::from_slice(&goes_on), &after).view([-1, 1, 1, 1]).to_kind(Kind::Bool);
     after.where_self(&goes_on, before)
 }
 

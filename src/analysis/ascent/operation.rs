@@ -1,6 +1,6 @@
 //! Operations on gradients and images: what a gradient is preconditioned with, and what an image is projected by.
 
-use super::norms;
+use super::{beside, norms};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -200,7 +200,7 @@ impl ChangeNorm {
 impl Operation for ChangeNorm {
     /// An image of zeros stays one.
     fn apply(&self, x: &Tensor, _: u32) -> Tensor {
-        let wanted = self.norms.to_device(x.device());
+        let wanted = beside(&self.norms, x);
         let factor = wanted / norms(x).clamp_min(f64::from(f32::MIN_POSITIVE));
         x * if self.ball { factor.clamp_max(1.0) } else { factor }
     }
@@ -240,7 +240,7 @@ fn blurred(x: &Tensor, sigma: [f64; 2], truncate: f64, pad: Pad) -> Tensor {
         Pad::Constant => planes.constant_pad_nd(around),
     };
     let pass = |planes: &Tensor, kernel: &[f32], shape: [i64; 4]| {
-        let kernel = Tensor::from_slice(kernel).view(shape).to_device(x.device());
+        let kernel = beside(&Tensor::from_slice(kernel).view(shape), x);
         planes.conv2d(&kernel, None::<&Tensor>, [1, 1], [0, 0], [1, 1], 1)
     };
     let vertical = pass(&planes, &kernels[0], [1, 1, -1, 1]);

@@ -1,5 +1,6 @@
 //! What images are to have little of.
 
+use super::beside;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -208,7 +209,7 @@ fn laplacian(images: &Tensor) -> Tensor {
     let [n, channels, height, width] = [0, 1, 2, 3].map(|axis| images.size()[axis]);
     let kernel = Tensor::from_slice(&[0f32, -1.0, 0.0, -1.0, 4.0, -1.0, 0.0, -1.0, 0.0]).view([1, 1, 3, 3]);
     let planes = images.reshape([n * channels, 1, height, width]);
-    let rough = planes.conv2d(&kernel.to_device(images.device()), None::<&Tensor>, [1, 1], [0, 0], [1, 1], 1);
+    let rough = planes.conv2d(&beside(&kernel, images), None::<&Tensor>, [1, 1], [0, 0], [1, 1], 1);
     rough.view([n, channels, height - 2, width - 2])
 }
 
