@@ -323,6 +323,35 @@ fn what_is_looked_up_by_name_is_there() {
     assert_eq!(names, 16);
 }
 
+/// The host's side of training, with the CUDA half of the real libtorch where `tools/setup --cuda` has brought it, and
+/// kernels that do nothing.
+#[test]
+fn the_real_cuda_half_refuses_nothing_and_is_not_waited_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !root.join(".libtorch/site/nvidia/nccl").is_dir() {
+        return eprintln!("skipped: this libtorch has no CUDA half");
+    }
+    let dir = shards();
+    fs::write(dir.path().join("small.toml"), SMALL).unwrap();
+    let bf16 = ["--set", "numerics.precision=bf16", "--set", "numerics.channels_last=true"];
+    for graphs in ["false", "true"] {
+        let mut command = Command::new(root.join("tools/null_gpu/run"));
+        command.args(["--log", "calls.txt", env!("CARGO_BIN_EXE_nct"), "train", "--config", "small.toml"]);
+        command.args(["--device", "cuda", "--quiet", "--epochs", "4", "--out", graphs]).args(bf16);
+        command.args(["--set", &format!("numerics.graphs={graphs}")]);
+        succeed(command.current_dir(dir.path()));
+        let mut show = Command::new(root.join("tools/null_gpu/show"));
+        let told = succeed(show.arg("calls.txt").current_dir(dir.path()));
+        let lines: Vec<&str> = told.lines().collect();
+        assert!(lines[0].ends_with("; 0 refused, 0 beside recordings"), "{told}");
+        // What most updates do: how many, kernels, library calls, recorded passes, ..., waits.
+        let row: Vec<u32> = lines[2].split_whitespace().map(|n| n.parse().unwrap()).collect();
+        assert!(row[0] > 3 && row[1] > 10, "{told}");
+        assert_eq!(row[3] > 0, graphs == "true", "{told}");
+        assert_eq!(row.last(), Some(&0), "{told}");
+    }
+}
+
 /// What a GPU is to be checked for holds on the stand-in, and is not said of one that gives other bytes.
 #[test]
 fn gpus_are_checked_by_a_script() {
