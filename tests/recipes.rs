@@ -251,7 +251,8 @@ fn how_stimuli_were_prepared_is_told_in_the_reference_s_words() {
     succeed(nct(dir.path()).args("prepare raw --color gray --split-seed 7 --train-frac 0.75".split(' ')));
     let recipe = "[data]\nneural = \"mtl_monkey_dataset\"\nbatch_size = 12\nneural_batch_size = 12\n[model]\nvgg_type = \"bn 8 M 16 M\"\nv1_model_layer = 4\nhidden = 16\n[schedule]\nmax_iter = 1\n";
     fs::write(dir.path().join("small.toml"), recipe).unwrap();
-    succeed(nct(dir.path()).args("train --config small.toml --out runs --device cpu --quiet".split(' ')));
+    let train = "train --config small.toml --out runs --device cpu --quiet";
+    assert_eq!(succeed(nct(dir.path()).args(train.split(' '))), "", "not quiet");
     let run = only_run(dir.path(), "runs");
     let of = |args: &[&str]| -> serde_json::Value {
         let told = succeed(nct(dir.path()).args(["config", "reference"]).args(args));

@@ -101,7 +101,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         final_weights(experiment.schedule.restore_best),
         run.root().display()
     ));
-    if args.json || !together.leads() { Ok(()) } else { out(&score_table(&rows)) }
+    if args.json || show.is_quiet() || !together.leads() { Ok(()) } else { out(&score_table(&rows)) }
 }
 
 /// The settings, and the run that is gone on with; nothing if what was asked for is done.
