@@ -28,11 +28,13 @@ fn main() {
 fn torch_ext(libtorch: &Path) {
     println!("cargo::rerun-if-changed=src/torch_ext");
     let include = libtorch.join("include");
+    let out = kernel_texts();
     cc::Build::new()
         .cpp(true)
         .std("c++17")
         .define("USE_C10D_GLOO", None)
         .include("src/torch_ext/include")
+        .include(out)
         // As system headers: their warnings are not ours.
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
@@ -41,8 +43,24 @@ fn torch_ext(libtorch: &Path) {
         .file("src/torch_ext/c10d.cpp")
         .file("src/torch_ext/device.cpp")
         .file("src/torch_ext/graph.cpp")
+        .file("src/torch_ext/kernels/kernels.cpp")
         .file("src/torch_ext/nccl.cpp")
+        .file("src/torch_ext/norm.cpp")
         .file("src/torch_ext/reading.cpp")
         .file("src/torch_ext/update.cpp")
         .compile("nct_torch_ext");
+}
+
+/// Writes the sources of kernels, which are compiled where they run, as texts for C++. Gives the folder of the header.
+#[cfg(feature = "torch")]
+fn kernel_texts() -> std::path::PathBuf {
+    let out = std::path::PathBuf::from(env::var_os("OUT_DIR").expect("cargo gives one"));
+    let text = |name: &str, file: &str| {
+        let source =
+            std::fs::read_to_string(Path::new("src/torch_ext/kernels").join(file)).expect("it is ours");
+        format!("constexpr char {name}[] = R\"nct({source})nct\";\n")
+    };
+    let texts = text("NORM_CU", "norm.cu") + &text("NORM_H", "norm.h");
+    std::fs::write(out.join("kernel_texts.h"), texts).expect("the folder is ours");
+    out
 }

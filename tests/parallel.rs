@@ -12,6 +12,7 @@ use nct::shard::ShardSet;
 use nct::torch_ext::{Group, Meeting, Reducer};
 use nct::train::modules::Modules;
 use nct::train::{Optimizer, Outcome, Trainer, Watch};
+use safetensors::SafeTensors;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -260,6 +261,48 @@ fn gpus_exchange_what_hosts_would() {
         succeed(&mut on_gpus(dir.path(), n, &anew(dir.path(), &out, &[&resident])));
         assert_same_curves(&only_run(dir.path(), &out), &alone);
     }
+}
+
+/// The kernels of all convolutions, one after another.
+fn convolutions(run: &Path) -> Vec<f32> {
+    let file = fs::read(run.join("checkpoints/last.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let mut names: Vec<&str> = tensors.names();
+    names.retain(|name| !name.starts_with("optimizer.") && tensors.tensor(name).unwrap().shape().len() == 4);
+    names.sort();
+    let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+    names
+        .iter()
+        .flat_map(|name| tensors.tensor(name).unwrap().data().chunks(4).map(number).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn several_gpus_normalise_the_whole_batch_by_our_kernels() {
+    let dir = shards();
+    let trained = |n: usize, lr: f64| {
+        let (out, log) = (format!("kernels-of-{n}-{lr}"), dir.path().join(format!("kernels-{n}-{lr}")));
+        let optimizer = format!("optimizer={{kind=\"sgd\",lr={lr}}}");
+        let bf16 = ["numerics.precision=\"bf16\"", "numerics.channels_last=true", "schedule.max_iter=1"];
+        let sets = [&bf16[..], &[&optimizer]].concat();
+        succeed(on_gpus(dir.path(), n, &anew(dir.path(), &out, &sets)).env("NCT_STAND_IN_LOG", &log));
+        assert!(fs::read_to_string(log).unwrap().contains("nct_norm_back"));
+        let run = only_run(dir.path(), &out);
+        let losses: Vec<f64> = metrics(&run).iter().filter_map(|line| line["train_loss"].as_f64()).collect();
+        (losses, convolutions(&run))
+    };
+    // Small steps, so that rounding to bfloat16 does not grow.
+    let ((_, start), alone, together) = (trained(1, 1e-12), trained(1, 1e-4), trained(3, 1e-4));
+    assert!(alone.0.len() == 2 && together.0.len() == 2);
+    for (alone, together) in alone.0.iter().zip(&together.0) {
+        assert!((together / alone - 1.0).abs() < 3e-3, "{together} {alone}");
+    }
+    // The same gradients, up to rounding to bfloat16: steps from the same start.
+    let norm =
+        |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let step = norm(&mut alone.1.iter().zip(&start).map(|(a, b)| a - b));
+    let apart = norm(&mut alone.1.iter().zip(&together.1).map(|(a, b)| a - b));
+    assert!(step > 0.0 && apart / step < 0.08, "{apart} of {step}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 """Checks nct on the GPUs of this machine, and measures it there.
 
 Whether a GPU gives the same bits every time, goes on exactly where a run stopped, repeats recorded passes unchanged,
-agrees with the CPU, and learns in bfloat16 what it learns in 32 bits; several GPUs, if there are, with each other. Then
+computes by kernels of nct's own what PyTorch's compute, agrees with the CPU, and learns in bfloat16 what it learns in 32 bits; several GPUs, if there are, with each other. Then
 the rates of the paper's networks, beside PyTorch's where this Python has it, and what is aimed at with one H200. Sample
 data are made; about ten minutes on one GPU. Where there is none it says so and ends well.
 
@@ -25,6 +25,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 BFLOAT16 = ["--set", "numerics.precision=bf16", "--set", "numerics.channels_last=true"]
 GRAPHS = ["--set", "numerics.graphs=true"]
+LAYERS = ["--set", "numerics.fused=false"]
 SMALL = ["--set", "data.batch_size=24", "--set", "data.neural_batch_size=24"]
 # Updates in an epoch of the paper's recipe: 90,000 images in batches of 128.
 EPOCH = 704
@@ -107,6 +108,17 @@ class Check:
             runs = self.train(f"plain{kind}", *more), self.train(f"repeated{kind}", *more, *GRAPHS)
             self.same(f"graphs{kind}", *runs, "recorded passes give the same bytes")
 
+    def check_fused(self):
+        # Of the first epoch, by small steps: rounding has not grown yet.
+        small = [*BFLOAT16, "--set", 'optimizer={kind="sgd",lr=0.0001}']
+        fused, layers = (self.metrics(self.train(out, *small, *more, epochs=1))
+                         for out, more in [("fused", []), ("layers", LAYERS)])
+        pairs = [(key, a[key], b[key]) for a, b in zip(fused, layers) for key in a if key == "train_loss"]
+        apart, key = max((abs(a - b) / max(abs(b), 1e-3), key) for key, a, b in pairs)
+        same = all(a == b for _, a, b in pairs)
+        self.judge("fused", apart < 0.02 and not same, "normalisation, rectification and pooling by kernels of nct's own and "
+                   f"by PyTorch's: losses differ by {apart:.1e} at most ({key})" + (": not at all, so that one did both" if same else ""))
+
     def check_cpu(self):
         run, found = self.train("plain"), []
         for device in ("cpu", "cuda"):
@@ -176,7 +188,7 @@ class Check:
         return ["--shards", self.work / "shards", *self.demo, *sets, *alone]
 
     def check_epoch(self):
-        for name, more in [("epoch", []), ("with graphs", GRAPHS)]:
+        for name, more in [("epoch", []), ("with graphs", GRAPHS), ("not fused", [*GRAPHS, *LAYERS])]:
             found = self.bench(*self.recipe("mtl_monkey"), *more)
             parts = ", ".join(f"{t['task']} {100 * t['utilisation']:.0f} %" for t in found["tasks"])
             seconds, peak = EPOCH * found["update_ms"] / 1e3, found["device_peak_bytes"]

@@ -6,12 +6,13 @@ use crate::runs::flat_settings;
 use crate::train::OptimizerSettings;
 use std::collections::BTreeMap;
 
-/// Settings that change no result, by the beginnings of their names; and those that name weights by a path, which
+/// Settings that change no result but by rounding, by the beginnings of their names; and those that name weights by a path, which
 /// count by their content.
-const WITHOUT_EFFECT: [&str; 7] = [
+const WITHOUT_EFFECT: [&str; 8] = [
     "name",
     "loader.",
     "numerics.graphs",
+    "numerics.fused",
     "checkpoint.",
     "evaluation.every.",
     "init.from",
@@ -87,7 +88,7 @@ mod tests {
         for same in [
             "name = \"other\"",
             "[loader]\nthreads = 7",
-            "[numerics]\ngraphs = true",
+            "[numerics]\ngraphs = true\nfused = false",
             "[checkpoint]\nevery_updates = 3",
             "[init]\nfrom = \"elsewhere\"",
             "[evaluation.every]\nepochs = 5",

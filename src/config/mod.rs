@@ -113,7 +113,7 @@ pub struct FreezeSettings {
 }
 
 /// How numbers are handled.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NumericsSettings {
     /// `f32`, or `bf16` for convolutions and linear layers with parameters, norms, readouts and losses in f32.
@@ -127,6 +127,21 @@ pub struct NumericsSettings {
     /// for the host, which small networks and batches otherwise wait for. Without modules. Several processes exchange
     /// their gradients after the last pass of an update then, instead of during it.
     pub graphs: bool,
+    /// Whether a GPU that trains in bf16 with channels last normalises, rectifies and pools maps by kernels of nct's own,
+    /// which go through memory less often: the same numbers up to rounding.
+    pub fused: bool,
+}
+
+impl Default for NumericsSettings {
+    fn default() -> Self {
+        Self {
+            precision: Precision::default(),
+            channels_last: false,
+            on_nonfinite: Nonfinite::default(),
+            graphs: false,
+            fused: true,
+        }
+    }
 }
 
 /// What is evaluated at the end with the best weights (spec/trainer 4.5), and between epochs.
@@ -392,7 +407,8 @@ impl Experiment {
 
     /// Precision and memory format of the network.
     pub fn runtime(&self) -> Runtime {
-        Runtime { precision: self.numerics.precision, channels_last: self.numerics.channels_last }
+        let NumericsSettings { precision, channels_last, fused, .. } = self.numerics;
+        Runtime { precision, channels_last, fused }
     }
 
     /// All settings as text, from which [`Self::parse`] gives the same experiment.

@@ -4,6 +4,7 @@ use super::params::{Params, constant};
 use super::pass::Pass;
 use super::precision::{Precision, to_channels_last};
 use super::{ModelError, Runtime, Share};
+use crate::torch_ext::{self, NormRelu};
 use tch::{Device, Kind, Tensor};
 
 /// What a layer computes.
@@ -145,39 +146,45 @@ impl Layer {
         Ok(y)
     }
 
-    /// What this convolution and the normalisation `next` make of `x`, where the two can share work and nobody looks
-    /// between them.
+    /// What this layer and the first of `rest` make of `x` together, and how many of `rest` these are, where they can
+    /// share work and nobody looks between them.
     ///
-    /// In evaluation, both are one convolution if the network was folded. In training, what a bias adds the statistics
-    /// of the batch take away again: it moves the running mean and has no gradient. In bfloat16 it is left out, which
-    /// saves three passes through the map; in 32 bits the reference's rounding is kept.
+    /// A convolution and a normalisation: in evaluation, both are one convolution if the network was folded. In training,
+    /// what a bias adds the statistics of the batch take away again: it moves the running mean and has no gradient. In
+    /// bfloat16 it is left out, which saves three passes through the map; in 32 bits the reference's rounding is kept.
+    /// Normalisations: see [`BatchNorm::rectified`].
     fn forward_with(
         &self,
-        next: &Layer,
+        rest: &[Layer],
         x: &Tensor,
         pass: &mut Pass<'_>,
-    ) -> Result<Option<Tensor>, ModelError> {
-        let (Op::Conv { weight, bias, padding, dilation, groups, folded }, Op::Norm(norm)) =
-            (&self.op, &next.op)
-        else {
-            return Ok(None);
-        };
+    ) -> Result<Option<(Tensor, usize)>, ModelError> {
+        if let Op::Norm(norm) = &self.op {
+            return norm.rectified(self, rest, x, pass);
+        }
+        let Op::Conv { weight, bias, padding, dilation, groups, folded } = &self.op else { return Ok(None) };
+        let [next @ Layer { op: Op::Norm(norm), .. }, rest @ ..] = rest else { return Ok(None) };
         if !pass.passes_over(&self.path) {
             return Ok(None);
         }
         let (geometry, precision) = ([*padding, *dilation, *groups], pass.precision);
-        let y = match (folded, bias) {
+        let (y, more) = match (folded, bias) {
             (Some([kernel, bias]), _) if !pass.mode.train => {
-                convolve(x, (kernel, Some(bias)), geometry, precision)?
+                (convolve(x, (kernel, Some(bias)), geometry, precision)?, None)
             }
             (_, Some(bias)) if precision == Precision::Bf16 && pass.trains_norm(next.index) => {
                 norm.move_mean(bias)?;
-                norm.forward(&convolve(x, (weight, None), geometry, precision)?, pass, next)?
+                let x = convolve(x, (weight, None), geometry, precision)?;
+                let more = norm.rectified(next, rest, &x, pass)?;
+                (if more.is_none() { norm.forward(&x, pass, next)? } else { x }, more)
             }
             _ => return Ok(None),
         };
+        if let Some((y, n)) = more {
+            return Ok(Some((y, n + 1)));
+        }
         pass.seen(&next.path, &y);
-        Ok(Some(y))
+        Ok(Some((y, 1)))
     }
 
     /// Its trainable weights.
@@ -241,22 +248,27 @@ impl BatchNorm {
         Ok(())
     }
 
+    /// Refuses batches that have no variance.
+    fn check(&self, x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<(), ModelError> {
+        let size = x.size();
+        let images = pass.mode.share.map_or(size[0], Share::images);
+        if images * size[2..].iter().product::<i64>() == 1 {
+            return Err(ModelError::Settings(format!(
+                "{}: batch normalisation of one image with a map of 1 x 1 has a single value a channel; use larger batches or data.last_batch = \"drop\"",
+                layer.path
+            )));
+        }
+        Ok(())
+    }
+
     fn forward(&self, x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<Tensor, ModelError> {
         let train = pass.trains_norm(layer.index);
-        let share = pass.mode.share;
         if train {
-            let size = x.size();
-            let images = share.map_or(size[0], Share::images);
-            if images * size[2..].iter().product::<i64>() == 1 {
-                return Err(ModelError::Settings(format!(
-                    "{}: batch normalisation of one image with a map of 1 x 1 has a single value a channel; use larger batches or data.last_batch = \"drop\"",
-                    layer.path
-                )));
-            }
+            self.check(x, pass, layer)?;
             tch::no_grad(|| self.batches.shallow_clone().f_add_scalar_(1i64).map(drop))?;
         }
         let Self { weight, bias, mean, variance, .. } = self;
-        if let (Some(group), true, Some(_)) = (pass.group, train, share) {
+        if let (Some(group), true) = (pass.sharing(), train) {
             return Ok(group.batch_norm(x, weight, bias, mean, variance, self.momentum, EPSILON)?);
         }
         Ok(x.f_batch_norm(
@@ -269,6 +281,38 @@ impl BatchNorm {
             EPSILON,
             true,
         )?)
+    }
+
+    /// What this normalisation, the rectification after it, and the pooling that may follow make of `x`, and how many of
+    /// `rest` these are: by one kernel that goes through the map where there were several, of a GPU that trains in
+    /// bfloat16. Values and gradients are the same up to rounding.
+    fn rectified(
+        &self,
+        layer: &Layer,
+        rest: &[Layer],
+        x: &Tensor,
+        pass: &mut Pass<'_>,
+    ) -> Result<Option<(Tensor, usize)>, ModelError> {
+        let (pooled, last) = match rest {
+            [relu @ Layer { op: Op::Relu, .. }, pool @ Layer { op: Op::MaxPool, .. }, ..]
+                if pass.passes_over(&relu.path) =>
+            {
+                (true, pool)
+            }
+            [relu @ Layer { op: Op::Relu, .. }, ..] => (false, relu),
+            _ => return Ok(None),
+        };
+        if !(pass.fused && pass.trains_norm(layer.index) && pass.passes_over(&layer.path)) {
+            return Ok(None);
+        }
+        self.check(x, pass, layer)?;
+        let running = [&self.mean, &self.variance, &self.batches];
+        let how = NormRelu { momentum: self.momentum, eps: EPSILON, pooled };
+        let y = torch_ext::norm_relu(x, [&self.weight, &self.bias], running, how, pass.sharing())?;
+        Ok(y.map(|y| {
+            pass.seen(&last.path, &y);
+            (y, 1 + usize::from(pooled))
+        }))
     }
 }
 
@@ -286,9 +330,8 @@ impl Block {
         let mut x = x.shallow_clone();
         let mut layers = self.layers.as_slice();
         while let [layer, rest @ ..] = layers {
-            let two = rest.first().map(|next| layer.forward_with(next, &x, pass)).transpose()?.flatten();
-            (x, layers) = match two {
-                Some(y) => (y, &rest[1..]),
+            (x, layers) = match layer.forward_with(rest, &x, pass)? {
+                Some((y, n)) => (y, &rest[n..]),
                 None => (layer.forward(&x, pass)?, rest),
             };
             if pass.has_all() {

@@ -258,7 +258,7 @@ impl Network {
     }
 
     fn pass(&self, mode: Mode) -> Pass<'_> {
-        Pass::new(mode, self.runtime.precision, self.group.as_deref())
+        Pass::new(mode, self.runtime, self.group.as_deref())
     }
 
     fn readout(&self, session: usize) -> Result<(usize, &Readout), ModelError> {

@@ -2,7 +2,7 @@
 //! for, and a count of the work.
 
 use super::layer::{Layer, Op};
-use super::{Mode, ModelError, Precision};
+use super::{Mode, ModelError, Precision, Runtime};
 use crate::torch_ext::Group;
 use tch::Tensor;
 
@@ -38,8 +38,9 @@ pub struct LayerRow {
 pub(super) struct Pass<'a> {
     pub(super) mode: Mode,
     pub(super) precision: Precision,
+    pub(super) fused: bool,
     pub(super) part: Part,
-    pub(super) group: Option<&'a Group>,
+    group: Option<&'a Group>,
     wanted: &'a [&'a str],
     found: Vec<Option<Tensor>>,
     ends: bool,
@@ -47,10 +48,11 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(mode: Mode, precision: Precision, group: Option<&'a Group>) -> Self {
+    pub(super) fn new(mode: Mode, runtime: Runtime, group: Option<&'a Group>) -> Self {
         Self {
             mode,
-            precision,
+            precision: runtime.precision,
+            fused: runtime.fused,
             part: Part::Shared,
             group,
             wanted: &[],
@@ -82,6 +84,11 @@ impl<'a> Pass<'a> {
     /// Whether the batch normalisation with this number uses batch statistics.
     pub(super) fn trains_norm(&self, index: usize) -> bool {
         self.mode.train && !(self.part == Part::Shared && index < self.mode.frozen_norms)
+    }
+
+    /// Those who have shares of the batch, if it is shared.
+    pub(super) fn sharing(&self) -> Option<&'a Group> {
+        self.group.filter(|_| self.mode.share.is_some())
     }
 
     /// `x` with random zeros, and the rest scaled so that the mean stays. Of a share of a batch, what the whole batch

@@ -25,6 +25,8 @@ pub struct Runtime {
     pub precision: Precision,
     /// Keep kernels and maps with channels innermost. Weights files do not show it.
     pub channels_last: bool,
+    /// In training in bfloat16 on a GPU, normalise, rectify and pool maps with channels innermost by one kernel.
+    pub fused: bool,
 }
 
 impl Precision {

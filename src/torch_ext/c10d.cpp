@@ -1,12 +1,11 @@
 // What tch lacks of libtorch: process groups, their collectives, and the gradient reducer of data-parallel training,
 // behind a C interface. `mod.rs` is its only caller and states the contracts.
 
+#include "group.h"
 #include "guard.h"
 #include "nccl.h"
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <torch/torch.h>
@@ -14,23 +13,13 @@
 #include <cstdlib>
 
 using at::Tensor;
-using GroupPtr = c10::intrusive_ptr<c10d::ProcessGroup>;
 
-// Processes, and how their hosts talk.
-struct NctGroup {
-  GroupPtr group;
-  c10::intrusive_ptr<c10d::Store> store;
-  std::shared_ptr<gloo::transport::Device> device;
-  std::chrono::milliseconds wait;
-
-  // Of the hosts; collectives of several do not get into each other's way.
-  c10::intrusive_ptr<c10d::Backend> backend(const std::string& name) const {
-    auto options = c10d::ProcessGroupGloo::Options::create(wait);
-    options->devices.push_back(device);
-    return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store),
-                                                       group->getRank(), group->getSize(), options);
-  }
-};
+c10::intrusive_ptr<c10d::Backend> NctGroup::backend(const std::string& name) const {
+  auto options = c10d::ProcessGroupGloo::Options::create(wait);
+  options->devices.push_back(device);
+  return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store),
+                                                     group->getRank(), group->getSize(), options);
+}
 
 namespace {
 
@@ -50,8 +39,26 @@ Tensor gathered(const GroupPtr& group, const Tensor& mine) {
   return all;
 }
 
-// Batch normalisation over the batch of all ranks (Ioffe and Szegedy 2015): the counts, means and sums of squared
-// deviations of the ranks are combined as in Chan, Golub and LeVeque 1983, in double precision.
+} // namespace
+
+// The counts, means and sums of squared deviations of the ranks are combined as in Chan, Golub and LeVeque 1983.
+Statistics of_all(const GroupPtr& group, const Tensor& own, Tensor running_mean, Tensor running_variance,
+                  double momentum) {
+  const Tensor all = gathered(group, own);
+  const Tensor counts = all.select(1, 0), means = all.select(1, 1), squares = all.select(1, 2);
+  const Tensor total = counts.sum(0);
+  const Tensor mean = (counts * means).sum(0) / total;
+  const Tensor variance = (squares.sum(0) + (counts * (means - mean).square()).sum(0)) / total;
+  const Tensor unbiased = variance * (total / (total - 1));
+  const auto kind = running_mean.scalar_type();
+  running_mean.mul_(1 - momentum).add_(mean.to(kind), momentum);
+  running_variance.mul_(1 - momentum).add_(unbiased.to(kind), momentum);
+  return {mean, variance, total};
+}
+
+namespace {
+
+// Batch normalisation over the batch of all ranks (Ioffe and Szegedy 2015).
 struct GroupNorm : torch::autograd::Function<GroupNorm> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
                         const Tensor& bias, Tensor mean, Tensor variance, double momentum, double eps,
@@ -65,14 +72,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
       own[1].copy_(centre);
       own[2].copy_(spread.to(at::kDouble) * count);
     }
-    const Tensor all = gathered(group, own);
-    const Tensor counts = all.select(1, 0), means = all.select(1, 1), squares = all.select(1, 2);
-    const Tensor total = counts.sum(0);
-    const Tensor centre = (counts * means).sum(0) / total;
-    const Tensor spread = (squares.sum(0) + (counts * (means - centre).square()).sum(0)) / total;
-    const Tensor unbiased = spread * (total / (total - 1));
-    mean.mul_(1 - momentum).add_(centre.to(kind), momentum);
-    variance.mul_(1 - momentum).add_(unbiased.to(kind), momentum);
+    const auto [centre, spread, total] = of_all(group, own, mean, variance, momentum);
     const Tensor m = centre.to(kind), v = spread.to(kind);
     ctx->save_for_backward({x, weight, m, v, total});
     ctx->saved_data["group"] = c10::IValue::make_capsule(group);

@@ -1,7 +1,8 @@
 //! Unsafe fence 4: what tch lacks of libtorch, in C++. Process groups, their collectives, and the reducer of
 //! gradients, all PyTorch's own (`c10d.cpp`); the memory of devices and the way there (`device.cpp`); updates of many
 //! parameters at once (`update.cpp`); exchanges between GPUs (`nccl.cpp`); CUDA graphs (`graph.cpp`); reading of maps
-//! between their pixels (`reading.cpp`).
+//! between their pixels (`reading.cpp`); normalisation and what follows it by kernels of our own (`norm.cpp`,
+//! `kernels/`).
 //!
 //! Every process of a group must call the same collectives in the same order. One that ends without warning makes the
 //! collectives of the others fail.
@@ -154,6 +155,19 @@ unsafe extern "C" {
     ) -> c_int;
     fn nct_zero(tensors: *const *const c_void, n: usize) -> c_int;
     fn nct_clamp(tensors: *const *const c_void, n: usize, low: f64, high: f64) -> c_int;
+    fn nct_norm_relu(
+        x: *const c_void,
+        weight: *const c_void,
+        bias: *const c_void,
+        mean: *const c_void,
+        variance: *const c_void,
+        batches: *const c_void,
+        momentum: f64,
+        eps: f64,
+        pooled: bool,
+        group: *const c_void,
+        out: *mut *mut c_void,
+    ) -> c_int;
     fn nct_read(map: *const c_void, at: *const c_void, room: i64, out: *mut *mut c_void) -> c_int;
 }
 
@@ -321,6 +335,57 @@ fn read_with(map: &Tensor, at: &Tensor, room: i64) -> Result<Tensor, TchError> {
     checked(unsafe { nct_read(raw(map), raw(at), room, &raw mut out) }).map_err(TchError::Torch)?;
     // SAFETY: without an error it points to a new tensor that nobody else has.
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
+/// How [`norm_relu`] normalises.
+#[derive(Debug, Clone, Copy)]
+pub struct NormRelu {
+    /// By which the running statistics move.
+    pub momentum: f64,
+    /// Added to variances.
+    pub eps: f64,
+    /// Take the maxima of 2 x 2 pixels, with a stride of 2.
+    pub pooled: bool,
+}
+
+/// Batch normalisation (Ioffe and Szegedy 2015) of `x` `[batch, C, height, width]` by statistics of the batch, rectified,
+/// and pooled if asked for: up to rounding what `batch_norm`, `relu` and `max_pool2d` make of it, with fewer passes
+/// through the map and less memory. `weight` and `bias` are `[C]` in 32 bits; so are the running mean and variance, which
+/// move, and the number of batches, an int64 `[]`, grows. With `group`, every process has a share of the batch, perhaps an
+/// empty one; this and the backward pass are collective then, and gradients of the weights are those of the share.
+///
+/// None where there are no kernels for it: they are for bfloat16 on a GPU, with channels innermost and a multiple of 8.
+/// Gradients have the same bits every time. There is no second derivative.
+pub fn norm_relu(
+    x: &Tensor,
+    [weight, bias]: [&Tensor; 2],
+    [mean, variance, batches]: [&Tensor; 3],
+    how: NormRelu,
+    group: Option<&Group>,
+) -> Result<Option<Tensor>, TchError> {
+    let mut out = ptr::null_mut();
+    let NormRelu { momentum, eps, pooled } = how;
+    let group = group.map_or(ptr::null(), |group| group.raw.cast_const());
+    // SAFETY: the tensors and the group live through the call, and what the backward pass needs of them is counted by
+    // references; `out` is a place for a pointer.
+    let code = unsafe {
+        nct_norm_relu(
+            raw(x),
+            raw(weight),
+            raw(bias),
+            raw(mean),
+            raw(variance),
+            raw(batches),
+            momentum,
+            eps,
+            pooled,
+            group,
+            &raw mut out,
+        )
+    };
+    checked(code).map_err(TchError::Torch)?;
+    // SAFETY: without an error it is null, or points to a new tensor that nobody else has.
+    Ok((!out.is_null()).then(|| unsafe { Tensor::from_ptr(out.cast()) }))
 }
 
 /// What a function gives if another process has ended.

@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <dlfcn.h>
+#include <elf.h>
 #include <sys/mman.h>
 
 #include <chrono>
@@ -248,6 +249,29 @@ API cudaError_t cudaLaunchKernel(const void* host, dim3 grid, dim3 block, void**
 }
 API cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* how, const void* host, void**) {
   return launch(host, how->gridDim, how->blockDim, how->stream);
+}
+
+// --- Kernels that are compiled at run time: a library is its code, in which they have sections of their names
+
+API cudaError_t cudaLibraryLoadData(
+    cudaLibrary_t* library, const void* code, cudaJitOption*, void**, unsigned, cudaLibraryOption*, void**, unsigned) {
+  if (must_not()) return refuse(cudaErrorStreamCaptureUnsupported, "cudaLibraryLoadData");
+  const auto* start = static_cast<const char*>(code);
+  if (std::memcmp(start, ELFMAG, SELFMAG) != 0) return refuse(cudaErrorInvalidKernelImage, "cudaLibraryLoadData");
+  const auto* head = static_cast<const Elf64_Ehdr*>(code);
+  const auto* sections = reinterpret_cast<const Elf64_Shdr*>(start + head->e_shoff);
+  const Elf64_Shdr& names = sections[head->e_shstrndx];
+  auto* found = new std::set<std::string>;
+  for (int i = 0; i < head->e_shnum; ++i) found->insert(start + names.sh_offset + sections[i].sh_name);
+  return *library = reinterpret_cast<cudaLibrary_t>(found), cudaSuccess;
+}
+API cudaError_t cudaLibraryGetKernel(cudaKernel_t* kernel, cudaLibrary_t library, const char* name) {
+  const auto* found = reinterpret_cast<const std::set<std::string>*>(library);
+  if (!found->count(std::string(".text.") + name)) return refuse(cudaErrorSymbolNotFound, name);
+  *kernel = reinterpret_cast<cudaKernel_t>(new char);
+  Lock lock(guard);
+  kernels()[*kernel] = name;
+  return cudaSuccess;
 }
 
 // --- Devices: what libtorch asks of an H100 or H200, with less memory

@@ -26,7 +26,7 @@ fn bfloat16_trains_near_32_bits_and_its_running_means_have_the_biases() {
     let all = ["conv1_1", "conv2_1", "conv3_1"];
     let cases: [(_, &[&str]); 3] = [(Precision::F32, &[]), (Precision::Bf16, &all), (Precision::Bf16, &[])];
     let [plain, with, without] = cases.map(|(precision, looked_at)| {
-        let runtime = Runtime { precision, channels_last: true };
+        let runtime = Runtime { precision, channels_last: true, fused: true };
         let model = Network::new(&settings, &info, Device::Cpu, runtime).unwrap();
         fill(model.params());
         let (logits, _) = model.classify_with(&input(), Mode::TRAIN, looked_at).unwrap();
@@ -66,7 +66,8 @@ fn bfloat16_is_near_and_channels_last_is_the_same() {
     let (settings, info) = small(false);
     let build = |precision, channels_last| {
         let model =
-            Network::new(&settings, &info, Device::Cpu, Runtime { precision, channels_last }).unwrap();
+            Network::new(&settings, &info, Device::Cpu, Runtime { precision, channels_last, fused: true })
+                .unwrap();
         fill(model.params());
         model
     };

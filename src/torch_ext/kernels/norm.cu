@@ -1,0 +1,450 @@
+// Batch normalisation (Ioffe and Szegedy 2015) and rectification in one, with the 2 x 2 pooling that may follow, of maps
+// in bfloat16 with channels innermost. PyTorch has a kernel for each step, which goes through the whole map; these go
+// through it twice forwards (sums, result) and twice backwards (sums, gradient), and keep nothing of it but x.
+//
+// Sums are of fixed order: the same bits every time. They are of distances from the first pixel, which is about as far
+// from the mean as others, so that 32 bits are enough whatever the mean.
+//
+// Without a device's compiler, a host's can read this: each kernel is a function of its place, or two with a barrier
+// between them, which tests call for one place after another.
+
+#include "norm.h"
+
+#ifdef __CUDACC_RTC__
+#define ON_DEVICE __device__ __forceinline__
+#else
+#define ON_DEVICE inline
+#endif
+
+namespace nct {
+
+// A thread of a grid.
+struct Place {
+  unsigned thread, block, row_of_blocks, blocks;
+};
+
+// Eight numbers of bfloat16.
+struct alignas(16) Packed {
+  unsigned pair[PACK / 2];
+};
+
+struct Values {
+  float at[PACK];
+};
+
+ON_DEVICE float as_float(unsigned bits) {
+#ifdef __CUDACC_RTC__
+  return __uint_as_float(bits);
+#else
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+#endif
+}
+
+ON_DEVICE Values unpacked(const Packed& packed) {
+  Values values;
+#pragma unroll
+  for (unsigned i = 0; i < PACK / 2; ++i) {
+    values.at[2 * i] = as_float(packed.pair[i] << 16);
+    values.at[2 * i + 1] = as_float(packed.pair[i] & 0xffff0000u);
+  }
+  return values;
+}
+
+// Two numbers rounded to the nearest, ties to even.
+ON_DEVICE unsigned rounded(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  unsigned pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  const auto one = [](float value) {
+    unsigned bits;
+#ifdef __CUDACC_RTC__
+    bits = __float_as_uint(value);
+#else
+    __builtin_memcpy(&bits, &value, sizeof bits);
+#endif
+    return value != value ? 0x7fffu : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  };
+  return one(low) | one(high) << 16;
+#endif
+}
+
+ON_DEVICE Packed packed(const Values& values) {
+  Packed result;
+#pragma unroll
+  for (unsigned i = 0; i < PACK / 2; ++i) result.pair[i] = rounded(values.at[2 * i], values.at[2 * i + 1]);
+  return result;
+}
+
+// What a thread works on: eight channels of every `step`th row or window from `first` on.
+struct Lane {
+  unsigned wide, tall, vectors, vector, first, step;
+  bool works;
+
+  ON_DEVICE Lane(const Task& task, const Place& place) {
+    vectors = task.channels / PACK;
+    wide = vectors < THREADS ? vectors : THREADS;
+    tall = THREADS / wide;
+    vector = place.row_of_blocks * wide + place.thread % wide;
+    first = place.block * tall + place.thread / wide;
+    step = place.blocks * tall;
+    works = place.thread / wide < tall && vector < vectors;
+  }
+
+  // Of `row`.
+  ON_DEVICE const Packed& of(const void* map, unsigned row) const {
+    return static_cast<const Packed*>(map)[static_cast<unsigned long long>(row) * vectors + vector];
+  }
+  ON_DEVICE Packed& of(void* map, unsigned row) const {
+    return static_cast<Packed*>(map)[static_cast<unsigned long long>(row) * vectors + vector];
+  }
+  // Of number `i` of lists of all channels.
+  ON_DEVICE Values of(const float* lists, const Task& task, unsigned i) const {
+    Values values;
+#pragma unroll
+    for (unsigned k = 0; k < PACK; ++k) values.at[k] = lists[i * task.channels + vector * PACK + k];
+    return values;
+  }
+};
+
+// A pixel, or 2 x 2 of them that pooling makes one of. At the edge of an odd map some are outside, and none is made.
+template <unsigned SIDE>
+struct Window {
+  static constexpr unsigned PIXELS = SIDE * SIDE;
+  unsigned row[PIXELS], pooled;
+  bool inside[PIXELS], whole;
+
+  ON_DEVICE Window(const Task& task, unsigned number) {
+    whole = number < task.windows;
+    if (SIDE == 1) {
+      row[0] = pooled = number;
+      inside[0] = whole;
+      return;
+    }
+    const unsigned high = (task.height + 1) / 2, wide = (task.width + 1) / 2;
+    const unsigned j = number % wide, i = number / wide % high, image = number / wide / high;
+    const bool below = 2 * i + 1 < task.height, right = 2 * j + 1 < task.width;
+    const unsigned corner = (image * task.height + 2 * i) * task.width + 2 * j;
+#pragma unroll
+    for (unsigned k = 0; k < PIXELS; ++k) {
+      row[k] = corner + k / SIDE * task.width + k % SIDE;
+      inside[k] = whole && (k < SIDE || below) && (k % SIDE == 0 || right);
+    }
+    pooled = (image * (task.height / 2) + i) * (task.width / 2) + j;
+    whole = whole && below && right;
+  }
+};
+
+// So many windows at once that a thread waits for four rows together.
+template <unsigned SIDE>
+constexpr unsigned AT_ONCE = SIDE == 1 ? 4 : 1;
+
+struct Stats {
+  Values mean, scale, shift;
+
+  ON_DEVICE Stats(const Task& task, const Lane& lane)
+      : mean(lane.of(task.stats, task, 0)), scale(lane.of(task.stats, task, 2)), shift(lane.of(task.stats, task, 3)) {}
+
+  // Normalised and rectified. What is no number stays so.
+  ON_DEVICE float operator()(float x, unsigned k) const {
+    const float y = fmaf(x - mean.at[k], scale.at[k], shift.at[k]);
+    return y <= 0 ? 0 : y;
+  }
+
+  // Number of the window's largest value, as `max_pool2d` has it: of equal ones, as they are in bfloat16, the first.
+  template <unsigned SIDE>
+  ON_DEVICE unsigned largest(const Values (&x)[SIDE * SIDE], unsigned k, float& value) const {
+    value = (*this)(x[0].at[k], k);
+    if (SIDE == 1) return 0;
+    unsigned best = 0;
+    value = as_float(rounded(value, 0) << 16);
+#pragma unroll
+    for (unsigned i = 1; i < SIDE * SIDE; ++i) {
+      const float other = as_float(rounded((*this)(x[i].at[k], k), 0) << 16);
+      if (other > value || other != other) {
+        value = other;
+        best = i;
+      }
+    }
+    return best;
+  }
+};
+
+// --- Sums over a map, by blocks
+
+struct Sums {
+  float of[2][PACK][THREADS];
+};
+
+// Ends `add_*`.
+ON_DEVICE void leave(Sums& sums, const Place& place, const Values& first, const Values& second) {
+#pragma unroll
+  for (unsigned k = 0; k < PACK; ++k) {
+    sums.of[0][k][place.thread] = first.at[k];
+    sums.of[1][k][place.thread] = second.at[k];
+  }
+}
+
+// What the threads of a block found, in their order.
+ON_DEVICE void gather(const Task& task, const Place& place, const Sums& sums) {
+  const Lane lane(task, place);
+  for (unsigned i = place.thread; i < lane.wide * PACK; i += THREADS) {
+    const unsigned k = i / lane.wide, vector = place.row_of_blocks * lane.wide + i % lane.wide;
+    if (vector >= lane.vectors) continue;
+    for (unsigned which = 0; which < 2; ++which) {
+      float sum = 0;
+      for (unsigned row = 0; row < lane.tall; ++row) sum += sums.of[which][k][row * lane.wide + i % lane.wide];
+      task.found[(2ull * place.block + which) * task.channels + vector * PACK + k] = sum;
+    }
+  }
+}
+
+// Of x, and of its square, from the first pixel.
+ON_DEVICE void add_map(const Task& task, const Place& place, Sums& sums) {
+  const Lane lane(task, place);
+  Values first{}, second{};
+  if (lane.works) {
+    constexpr unsigned N = AT_ONCE<1>;
+    const Values zero = unpacked(lane.of(task.x, 0));
+    for (unsigned from = lane.first; from < task.rows; from += N * lane.step) {
+      Packed loaded[N];
+#pragma unroll
+      for (unsigned i = 0; i < N; ++i) {
+        if (from + i * lane.step < task.rows) loaded[i] = lane.of(task.x, from + i * lane.step);
+      }
+#pragma unroll
+      for (unsigned i = 0; i < N; ++i) {
+        if (from + i * lane.step >= task.rows) continue;
+        const Values x = unpacked(loaded[i]);
+#pragma unroll
+        for (unsigned k = 0; k < PACK; ++k) {
+          const float away = x.at[k] - zero.at[k];
+          first.at[k] += away;
+          second.at[k] = fmaf(away, away, second.at[k]);
+        }
+      }
+    }
+  }
+  leave(sums, place, first, second);
+}
+
+// Some windows, with what comes back to them.
+template <unsigned SIDE>
+struct Loaded {
+  static constexpr unsigned N = AT_ONCE<SIDE>, PIXELS = SIDE * SIDE;
+  Packed x[N][PIXELS], dy[N];
+
+  // Pixels outside are 0, and nothing comes back to what is not whole.
+  ON_DEVICE Loaded(const Task& task, const Lane& lane, unsigned from) {
+#pragma unroll
+    for (unsigned i = 0; i < N; ++i) {
+      const Window<SIDE> window(task, from + i * lane.step);
+#pragma unroll
+      for (unsigned k = 0; k < PIXELS; ++k) x[i][k] = window.inside[k] ? lane.of(task.x, window.row[k]) : Packed{};
+      dy[i] = window.whole ? lane.of(task.dy, window.pooled) : Packed{};
+    }
+  }
+};
+
+template <unsigned SIDE>
+ON_DEVICE void unpack(Values (&values)[SIDE * SIDE], const Packed (&from)[SIDE * SIDE]) {
+#pragma unroll
+  for (unsigned k = 0; k < SIDE * SIDE; ++k) values[k] = unpacked(from[k]);
+}
+
+// Of the gradient of what is normalised, and of its product with x's distance from the mean.
+template <unsigned SIDE>
+ON_DEVICE void add_gradient(const Task& task, const Place& place, Sums& sums) {
+  const Lane lane(task, place);
+  Values first{}, second{};
+  if (lane.works) {
+    const Stats stats(task, lane);
+    for (unsigned from = lane.first; from < task.windows; from += AT_ONCE<SIDE> * lane.step) {
+      const Loaded<SIDE> loaded(task, lane, from);
+#pragma unroll
+      for (unsigned i = 0; i < AT_ONCE<SIDE>; ++i) {
+        Values x[SIDE * SIDE];
+        unpack<SIDE>(x, loaded.x[i]);
+        const Values dy = unpacked(loaded.dy[i]);
+#pragma unroll
+        for (unsigned k = 0; k < PACK; ++k) {
+          float y;
+          const unsigned best = stats.template largest<SIDE>(x, k, y);
+          const float dz = y <= 0 ? 0 : dy.at[k];
+          float at = x[0].at[k];
+#pragma unroll
+          for (unsigned pixel = 1; pixel < SIDE * SIDE; ++pixel) at = best == pixel ? x[pixel].at[k] : at;
+          first.at[k] += dz;
+          second.at[k] = fmaf(dz, at - stats.mean.at[k], second.at[k]);
+        }
+      }
+    }
+  }
+  leave(sums, place, first, second);
+}
+
+// --- What follows from the sums of all blocks
+
+struct Totals {
+  float of[2][GROUPS][COLUMNS];
+};
+
+ON_DEVICE unsigned channel_of(const Place& place) { return place.block * COLUMNS + place.thread % COLUMNS; }
+
+ON_DEVICE void add_blocks(const Task& task, const Place& place, Totals& totals) {
+  const unsigned channel = channel_of(place), group = place.thread / COLUMNS;
+  float first = 0, second = 0;
+  if (channel < task.channels) {
+#pragma unroll 8
+    for (unsigned i = group; i < task.blocks; i += GROUPS) {
+      first += task.found[2ull * i * task.channels + channel];
+      second += task.found[(2ull * i + 1) * task.channels + channel];
+    }
+  }
+  totals.of[0][group][place.thread % COLUMNS] = first;
+  totals.of[1][group][place.thread % COLUMNS] = second;
+}
+
+// Whether this thread has a channel, whose sums these are then.
+ON_DEVICE bool total(const Task& task, const Place& place, const Totals& totals, float& first, float& second) {
+  if (place.thread >= COLUMNS || channel_of(place) >= task.channels) return false;
+  first = second = 0;
+  for (unsigned group = 0; group < GROUPS; ++group) {
+    first += totals.of[0][group][place.thread];
+    second += totals.of[1][group][place.thread];
+  }
+  return true;
+}
+
+// Mean and variance of each channel, also for the running ones, which take that of a sample.
+ON_DEVICE void statistics(const Task& task, const Place& place, const Totals& totals) {
+  float sum, squares;
+  if (!total(task, place, totals, sum, squares)) return;
+  const unsigned channel = channel_of(place), n = task.channels;
+  const Values pixel = unpacked(static_cast<const Packed*>(task.x)[channel / PACK]);
+  float zero = 0;
+#pragma unroll
+  for (unsigned k = 0; k < PACK; ++k) zero = channel % PACK == k ? pixel.at[k] : zero;
+  const float rows = static_cast<float>(task.rows), away = sum / rows;
+  const float mean = zero + away, spread = squares - sum * away, variance = (spread > 0 ? spread : 0 * spread) / rows;
+  const float inverse = 1 / sqrtf(variance + task.eps);
+  task.stats[channel] = mean;
+  task.stats[n + channel] = inverse;
+  task.stats[2 * n + channel] = task.weight[channel] * inverse;
+  task.stats[3 * n + channel] = task.bias[channel];
+  task.stats[4 * n + channel] = variance;
+  const auto move = [&](float& running, float to) { running = (1 - task.momentum) * running + task.momentum * to; };
+  move(task.running_mean[channel], mean);
+  move(task.running_variance[channel], variance * (rows / (rows - 1)));
+  if (channel == 0) ++*task.batches;
+}
+
+// Gradients of weight and bias, and what is left for that of x to need.
+ON_DEVICE void gradients(const Task& task, const Place& place, const Totals& totals) {
+  float sum, product;
+  if (!total(task, place, totals, sum, product)) return;
+  const unsigned channel = channel_of(place), n = task.channels;
+  const float inverse = task.stats[n + channel], scale = task.stats[2 * n + channel];
+  const float rows = static_cast<float>(task.rows);
+  task.dweight[channel] = product * inverse;
+  task.dbias[channel] = sum;
+  task.share[channel] = -scale * inverse * inverse * (product / rows);
+  task.share[n + channel] = -scale * (sum / rows);
+}
+
+// --- The map again
+
+template <unsigned SIDE>
+ON_DEVICE void normalise(const Task& task, const Place& place) {
+  const Lane lane(task, place);
+  if (!lane.works) return;
+  constexpr unsigned N = AT_ONCE<SIDE>;
+  const Stats stats(task, lane);
+  for (unsigned from = lane.first; from < task.windows; from += N * lane.step) {
+    Packed loaded[N][SIDE * SIDE];
+#pragma unroll
+    for (unsigned i = 0; i < N; ++i) {
+      const Window<SIDE> window(task, from + i * lane.step);
+#pragma unroll
+      for (unsigned k = 0; k < SIDE * SIDE; ++k) {
+        if (window.whole) loaded[i][k] = lane.of(task.x, window.row[k]);
+      }
+    }
+#pragma unroll
+    for (unsigned i = 0; i < N; ++i) {
+      const Window<SIDE> window(task, from + i * lane.step);
+      if (!window.whole) continue;
+      Values x[SIDE * SIDE], y;
+      unpack<SIDE>(x, loaded[i]);
+#pragma unroll
+      for (unsigned k = 0; k < PACK; ++k) stats.template largest<SIDE>(x, k, y.at[k]);
+      lane.of(task.y, window.pooled) = packed(y);
+    }
+  }
+}
+
+template <unsigned SIDE>
+ON_DEVICE void take_back(const Task& task, const Place& place) {
+  const Lane lane(task, place);
+  if (!lane.works) return;
+  const Stats stats(task, lane);
+  const Values slope = lane.of(task.share, task, 0), level = lane.of(task.share, task, 1);
+  for (unsigned from = lane.first; from < task.windows; from += AT_ONCE<SIDE> * lane.step) {
+    const Loaded<SIDE> loaded(task, lane, from);
+#pragma unroll
+    for (unsigned i = 0; i < AT_ONCE<SIDE>; ++i) {
+      const Window<SIDE> window(task, from + i * lane.step);
+      Values x[SIDE * SIDE], dx[SIDE * SIDE];
+      unpack<SIDE>(x, loaded.x[i]);
+      const Values dy = unpacked(loaded.dy[i]);
+#pragma unroll
+      for (unsigned k = 0; k < PACK; ++k) {
+        float y;
+        const unsigned best = stats.template largest<SIDE>(x, k, y);
+        const float dz = y <= 0 ? 0 : dy.at[k];
+#pragma unroll
+        for (unsigned pixel = 0; pixel < SIDE * SIDE; ++pixel) {
+          const float from_statistics = fmaf(slope.at[k], x[pixel].at[k] - stats.mean.at[k], level.at[k]);
+          dx[pixel].at[k] = fmaf(best == pixel ? dz : 0, stats.scale.at[k], from_statistics);
+        }
+      }
+#pragma unroll
+      for (unsigned pixel = 0; pixel < SIDE * SIDE; ++pixel) {
+        if (window.inside[pixel]) lane.of(task.dx, window.row[pixel]) = packed(dx[pixel]);
+      }
+    }
+  }
+}
+
+} // namespace nct
+
+#undef ON_DEVICE
+
+#ifdef __CUDACC_RTC__
+
+#define PLACE nct::Place{threadIdx.x, blockIdx.x, blockIdx.y, gridDim.x}
+#define OVER_MAP extern "C" __global__ __launch_bounds__(nct::THREADS) void
+#define OVER_SUMS extern "C" __global__ __launch_bounds__(nct::COLUMNS * nct::GROUPS) void
+
+#define IN_TWO_STEPS(kernel, name, Between, first, second) \
+  kernel name(const nct::Task task) {                     \
+    __shared__ nct::Between between;                      \
+    first(task, PLACE, between);                           \
+    __syncthreads();                                       \
+    second(task, PLACE, between);                          \
+  }
+
+IN_TWO_STEPS(OVER_MAP, nct_norm_sums, Sums, nct::add_map, nct::gather)
+IN_TWO_STEPS(OVER_SUMS, nct_norm_statistics, Totals, nct::add_blocks, nct::statistics)
+IN_TWO_STEPS(OVER_MAP, nct_norm_sums_back, Sums, nct::add_gradient<1>, nct::gather)
+IN_TWO_STEPS(OVER_MAP, nct_norm_sums_back_pooled, Sums, nct::add_gradient<2>, nct::gather)
+IN_TWO_STEPS(OVER_SUMS, nct_norm_gradients, Totals, nct::add_blocks, nct::gradients)
+OVER_MAP nct_norm(const nct::Task task) { nct::normalise<1>(task, PLACE); }
+OVER_MAP nct_norm_pooled(const nct::Task task) { nct::normalise<2>(task, PLACE); }
+OVER_MAP nct_norm_back(const nct::Task task) { nct::take_back<1>(task, PLACE); }
+OVER_MAP nct_norm_back_pooled(const nct::Task task) { nct::take_back<2>(task, PLACE); }
+
+#endif
