@@ -7,25 +7,33 @@
 
 #include <dlfcn.h>
 
+#include <string>
+
 // Devices and streams, through the interface that the CUDA half registers.
 inline const c10::impl::DeviceGuardImplInterface& gpu() {
   return *c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA);
 }
 
-// That half, for `dlsym`: with what it brings, such as the CUDA runtime, but before others of the same names.
-inline void* cuda_half() {
-  static void* const half = [] {
-    Dl_info place{};
-    void* known = dlsym(RTLD_DEFAULT, "_ZN2at4cuda9CUDAGraph6replayEv");
-    TORCH_CHECK(known && dladdr(known, &place), "the CUDA half of libtorch is not here");
-    return dlopen(place.dli_fname, RTLD_NOW | RTLD_NOLOAD);
-  }();
-  return half;
-}
+// That half, where it was opened.
+struct CudaHalf {
+  std::string file;
+  // For `dlsym`: with what it brings, such as the CUDA runtime, but before others of the same names.
+  void* library;
+
+  static const CudaHalf& get() {
+    static const CudaHalf found = [] {
+      Dl_info place{};
+      void* known = dlsym(RTLD_DEFAULT, "_ZN2at4cuda9CUDAGraph6replayEv");
+      TORCH_CHECK(known && dladdr(known, &place), "the CUDA half of libtorch is not here");
+      return CudaHalf{place.dli_fname, dlopen(place.dli_fname, RTLD_NOW | RTLD_NOLOAD)};
+    }();
+    return found;
+  }
+};
 
 // A function that came with it.
 template <class Function>
 void find(Function*& function, const char* name) {
-  function = reinterpret_cast<Function*>(dlsym(cuda_half(), name));
+  function = reinterpret_cast<Function*>(dlsym(CudaHalf::get().library, name));
   TORCH_CHECK(function, "the CUDA half of libtorch is not that of version 2.11 with NCCL: it has no ", name);
 }

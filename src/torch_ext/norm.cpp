@@ -53,7 +53,7 @@ class Map {
   }
 
   void through(const char* kernel) {
-    constexpr unsigned MOST = 2048;
+    constexpr unsigned MOST = 1024;
     Kernels::of(x.device()).launch(kernel, extent(true, MOST), {nct::THREADS}, &task);
   }
 

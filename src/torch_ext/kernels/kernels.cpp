@@ -81,20 +81,26 @@ struct Compiler {
     find(destroy, "nvrtcDestroyProgram");
   }
 
-  // In the process already, beside the CUDA runtime, or where the system looks.
+  // In the process already, where the CUDA runtime or libtorch's CUDA half has its libraries, or where the system looks.
   static void* open() {
-    if (dlsym(cuda_half(), "nvrtcCreateProgram")) return cuda_half();
+    const CudaHalf& half = CudaHalf::get();
+    if (dlsym(half.library, "nvrtcCreateProgram")) return half.library;
     Dl_info runtime{};
     dladdr(reinterpret_cast<void*>(Runtime::get().launch), &runtime);
-    const auto beside = std::filesystem::path(runtime.dli_fname ? runtime.dli_fname : "").parent_path();
-    std::error_code none;
-    for (const auto& file : std::filesystem::directory_iterator(beside, none)) {
-      // What it opens by a name that is found only where the system looks, or if it is there.
-      if (file.path().filename().string().rfind("libnvrtc-builtins.so.", 0) == 0) dlopen(file.path().c_str(), RTLD_NOW);
+    const auto folder_of = [](const std::string& file) { return std::filesystem::path(file).parent_path(); };
+    for (const auto& folder : {folder_of(runtime.dli_fname ? runtime.dli_fname : ""),
+                               folder_of(half.file) / "../../nvidia/cu13/lib"}) {
+      std::error_code none;
+      if (!std::filesystem::exists(folder / NVRTC, none)) continue;
+      for (const auto& file : std::filesystem::directory_iterator(folder, none)) {
+        // What it opens by a name that is found only where the system looks, or if it is there.
+        if (file.path().filename().string().rfind("libnvrtc-builtins.so.", 0) == 0) {
+          dlopen(file.path().c_str(), RTLD_NOW);
+        }
+      }
+      if (void* library = dlopen((folder / NVRTC).c_str(), RTLD_NOW)) return library;
     }
-    void* library = dlopen((beside / NVRTC).c_str(), RTLD_NOW);
-    if (!library) library = dlopen(NVRTC, RTLD_NOW);
-    if (library) return library;
+    if (void* library = dlopen(NVRTC, RTLD_NOW)) return library;
     const char* why = dlerror();
     TORCH_CHECK(false, "numerics.fused: the compiler for GPUs is not here (", why ? why : NVRTC,
                 "); run tools/setup --cuda, or set numerics.fused = false");

@@ -2,7 +2,8 @@
 // in bfloat16 with channels innermost. PyTorch has a kernel for each step, which goes through the whole map; these go
 // through it twice forwards (sums, result) and twice backwards (sums, gradient), and keep nothing of it but x.
 //
-// Sums are of fixed order: the same bits every time. They are of distances from the first pixel, which is about as far
+// Sums are of fixed order: the same bits every time. They begin at the map's end, so that the second pass begins with what
+// the first has left in the cache. They are of distances from the first pixel, which is about as far
 // from the mean as others, so that 32 bits are enough whatever the mean.
 //
 // Without a device's compiler, a host's can read this: each kernel is a function of its place, or two with a barrier
@@ -28,7 +29,7 @@ struct alignas(16) Packed {
   unsigned pair[PACK / 2];
 };
 
-struct Values {
+struct alignas(16) Values {
   float at[PACK];
 };
 
@@ -102,11 +103,8 @@ struct Lane {
     return static_cast<Packed*>(map)[static_cast<unsigned long long>(row) * vectors + vector];
   }
   // Of number `i` of lists of all channels.
-  ON_DEVICE Values of(const float* lists, const Task& task, unsigned i) const {
-    Values values;
-#pragma unroll
-    for (unsigned k = 0; k < PACK; ++k) values.at[k] = lists[i * task.channels + vector * PACK + k];
-    return values;
+  ON_DEVICE const Values& of(const float* lists, const Task& task, unsigned i) const {
+    return reinterpret_cast<const Values*>(lists)[i * vectors + vector];
   }
 };
 
@@ -154,7 +152,8 @@ struct Stats {
     return y <= 0 ? 0 : y;
   }
 
-  // Number of the window's largest value, as `max_pool2d` has it: of equal ones, as they are in bfloat16, the first.
+  // Number of the window's largest value, as `max_pool2d` has it: of equal ones, as they are in bfloat16, the first. Where
+  // one is no number, the channel's mean is none, and so is the first.
   template <unsigned SIDE>
   ON_DEVICE unsigned largest(const Values (&x)[SIDE * SIDE], unsigned k, float& value) const {
     value = (*this)(x[0].at[k], k);
@@ -164,7 +163,7 @@ struct Stats {
 #pragma unroll
     for (unsigned i = 1; i < SIDE * SIDE; ++i) {
       const float other = as_float(rounded((*this)(x[i].at[k], k), 0) << 16);
-      if (other > value || other != other) {
+      if (other > value) {
         value = other;
         best = i;
       }
@@ -213,7 +212,8 @@ ON_DEVICE void add_map(const Task& task, const Place& place, Sums& sums) {
       Packed loaded[N];
 #pragma unroll
       for (unsigned i = 0; i < N; ++i) {
-        if (from + i * lane.step < task.rows) loaded[i] = lane.of(task.x, from + i * lane.step);
+        const unsigned row = from + i * lane.step;
+        if (row < task.rows) loaded[i] = lane.of(task.x, task.rows - 1 - row);
       }
 #pragma unroll
       for (unsigned i = 0; i < N; ++i) {
@@ -231,17 +231,18 @@ ON_DEVICE void add_map(const Task& task, const Place& place, Sums& sums) {
   leave(sums, place, first, second);
 }
 
-// Some windows, with what comes back to them.
-template <unsigned SIDE>
+// Some windows, counted from the first or from the last, with what comes back to them.
+template <unsigned SIDE, bool FROM_LAST>
 struct Loaded {
   static constexpr unsigned N = AT_ONCE<SIDE>, PIXELS = SIDE * SIDE;
   Packed x[N][PIXELS], dy[N];
 
-  // Pixels outside are 0, and nothing comes back to what is not whole.
+  // Pixels outside are 0, and nothing comes back to what is not whole. Numbers below 0 are none of windows, either.
   ON_DEVICE Loaded(const Task& task, const Lane& lane, unsigned from) {
 #pragma unroll
     for (unsigned i = 0; i < N; ++i) {
-      const Window<SIDE> window(task, from + i * lane.step);
+      const unsigned number = from + i * lane.step;
+      const Window<SIDE> window(task, FROM_LAST ? task.windows - 1 - number : number);
 #pragma unroll
       for (unsigned k = 0; k < PIXELS; ++k) x[i][k] = window.inside[k] ? lane.of(task.x, window.row[k]) : Packed{};
       dy[i] = window.whole ? lane.of(task.dy, window.pooled) : Packed{};
@@ -263,7 +264,7 @@ ON_DEVICE void add_gradient(const Task& task, const Place& place, Sums& sums) {
   if (lane.works) {
     const Stats stats(task, lane);
     for (unsigned from = lane.first; from < task.windows; from += AT_ONCE<SIDE> * lane.step) {
-      const Loaded<SIDE> loaded(task, lane, from);
+      const Loaded<SIDE, true> loaded(task, lane, from);
 #pragma unroll
       for (unsigned i = 0; i < AT_ONCE<SIDE>; ++i) {
         Values x[SIDE * SIDE];
@@ -393,7 +394,7 @@ ON_DEVICE void take_back(const Task& task, const Place& place) {
   const Stats stats(task, lane);
   const Values slope = lane.of(task.share, task, 0), level = lane.of(task.share, task, 1);
   for (unsigned from = lane.first; from < task.windows; from += AT_ONCE<SIDE> * lane.step) {
-    const Loaded<SIDE> loaded(task, lane, from);
+    const Loaded<SIDE, false> loaded(task, lane, from);
 #pragma unroll
     for (unsigned i = 0; i < AT_ONCE<SIDE>; ++i) {
       const Window<SIDE> window(task, from + i * lane.step);
