@@ -88,6 +88,20 @@ fn torch() -> Vec<Finding> {
     findings
 }
 
+/// Whether the kernels of this program can be compiled for the GPU.
+#[cfg(feature = "torch")]
+fn kernels(gpu: tch::Device) -> Finding {
+    let tch::Device::Cuda(index) = gpu else { return fine("kernels", "none: they are for GPUs") };
+    match crate::torch_ext::compile_kernels(index) {
+        Ok(()) => fine("kernels", "of nct's own are compiled for this GPU"),
+        Err(e) => Finding {
+            what: "kernels",
+            state: e,
+            fix: Some("tools/setup --cuda, or numerics.fused = false".into()),
+        },
+    }
+}
+
 /// The driver, its GPUs, and whether libtorch can use them.
 #[cfg(feature = "torch")]
 fn gpus() -> Vec<Finding> {
@@ -109,14 +123,20 @@ fn gpus() -> Vec<Finding> {
         findings.push(fine("cards", cards.join("; ")));
     }
     let cuda = device::cuda_library();
-    findings.push(if cuda.exists() {
-        match device::select("cuda") {
-            Ok(selected) => fine("GPU", selected.note),
-            // Which has its own way out in it.
-            Err(e) => missing(e.to_string(), "nct explain N503"),
+    if !cuda.exists() {
+        findings.push(missing(
+            format!("there is one, and {} is missing", cuda.display()),
+            device::cuda_way_out(),
+        ));
+        return findings;
+    }
+    match device::select("cuda") {
+        Ok(selected) => {
+            findings.push(fine("GPU", selected.note));
+            findings.push(kernels(selected.device));
         }
-    } else {
-        missing(format!("there is one, and {} is missing", cuda.display()), device::cuda_way_out())
-    });
+        // Which has its own way out in it.
+        Err(e) => findings.push(missing(e.to_string(), "nct explain N503")),
+    }
     findings
 }

@@ -189,6 +189,7 @@ fn train_together(
     show: Show,
 ) -> anyhow::Result<Option<(Run, Vec<Value>)>> {
     let selected = together.device(&args.device)?;
+    device::prepare(selected.device, experiment.runtime())?;
     if start::shows_frost(experiment) {
         super::corrupt::frost::open(None)?;
     }

@@ -4,8 +4,8 @@
 
 mod driver;
 
-use super::ModelError;
-use crate::torch_ext::use_gpu;
+use super::{ModelError, Precision, Runtime};
+use crate::torch_ext::{compile_kernels, use_gpu};
 pub use driver::{Driver, Gpu};
 use std::path::{Path, PathBuf};
 use tch::{Cuda, Device};
@@ -50,6 +50,18 @@ pub fn select_own(name: &str, rank: u32, here: u32) -> Result<Selected, ModelErr
             keep_freed_memory();
         }
     })
+}
+
+/// Makes ready what training on `device` needs beside libtorch, so that it does not begin where something is missing.
+pub fn prepare(device: Device, runtime: Runtime) -> Result<(), ModelError> {
+    match device {
+        Device::Cuda(gpu)
+            if runtime.fused && runtime.channels_last && runtime.precision == Precision::Bf16 =>
+        {
+            compile_kernels(gpu).map_err(ModelError::Device)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Lets the C library keep freed memory, however large its pieces: activations are freed and asked for again at every

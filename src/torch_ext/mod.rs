@@ -155,6 +155,7 @@ unsafe extern "C" {
     ) -> c_int;
     fn nct_zero(tensors: *const *const c_void, n: usize) -> c_int;
     fn nct_clamp(tensors: *const *const c_void, n: usize, low: f64, high: f64) -> c_int;
+    fn nct_kernels(index: c_int) -> c_int;
     fn nct_norm_relu(
         x: *const c_void,
         weight: *const c_void,
@@ -335,6 +336,13 @@ fn read_with(map: &Tensor, at: &Tensor, room: i64) -> Result<Tensor, TchError> {
     checked(unsafe { nct_read(raw(map), raw(at), room, &raw mut out) }).map_err(TchError::Torch)?;
     // SAFETY: without an error it points to a new tensor that nobody else has.
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
+/// Compiles the kernels of [`norm_relu`] for this GPU, which takes a second. They are compiled when they are first asked
+/// for; here, what is missing for it is told before anything depends on it.
+pub fn compile_kernels(gpu: usize) -> Result<(), String> {
+    // SAFETY: takes a number; the device is one that libtorch's CUDA half, which is open, is asked about.
+    checked(unsafe { nct_kernels(gpu as c_int) })
 }
 
 /// How [`norm_relu`] normalises.

@@ -162,6 +162,10 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
 
 extern "C" {
 
+int nct_kernels(int index) {
+  return guarded([&] { Kernels::of({c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)}); });
+}
+
 // `x` `[batch, C, height, width]`, normalised by statistics of the batch, rectified, and pooled if asked for; null if the
 // kernels cannot do it. `weight`, `bias`, `mean` and `variance` are `[C]` floats, `batches` an int64 []; the last three
 // are moved. `group`: null, or of processes of which each has a share of the batch. x's memory must not change until the
