@@ -55,12 +55,18 @@ fn torch_ext(libtorch: &Path) {
 #[cfg(feature = "torch")]
 fn kernel_texts() -> std::path::PathBuf {
     let out = std::path::PathBuf::from(env::var_os("OUT_DIR").expect("cargo gives one"));
-    let text = |name: &str, file: &str| {
-        let source =
+    let source = |file: &str| {
+        let text =
             std::fs::read_to_string(Path::new("src/torch_ext/kernels").join(file)).expect("it is ours");
-        format!("constexpr char {name}[] = R\"nct({source})nct\";\n")
+        format!("R\"nct({text})nct\"")
     };
-    let texts = text("NORM_CU", "norm.cu") + &text("NORM_H", "norm.h");
+    let files = ["norm.cu", "norm.h", "packed.cuh", "place.h", "reading.cu", "reading.h"];
+    let array = |name: &str, of: &dyn Fn(&str) -> String| {
+        format!("constexpr const char* {name}[] = {{{}}};\n", files.map(of).join(",\n"))
+    };
+    let kernels =
+        "constexpr char KERNELS[] = R\"(#include \"norm.cu\"\n#include \"reading.cu\"\n)\";\n".to_owned();
+    let texts = kernels + &array("HEADER_NAMES", &|file| format!("{file:?}")) + &array("HEADERS", &source);
     std::fs::write(out.join("kernel_texts.h"), texts).expect("the folder is ours");
     out
 }

@@ -3,7 +3,7 @@
 
 use crate::common::{SMALL, metrics, nct, only_run, output, shards, stderr, succeed};
 use nct::model::device;
-use nct::torch_ext::{NormRelu, norm_relu};
+use nct::torch_ext::{NormRelu, norm_relu, read};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -19,11 +19,13 @@ pub(crate) fn stand_in() -> &'static Path {
     BUILT.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let source = root.join("tests/stand_in/cuda.cpp");
-        let kernels = ["norm.cu", "norm.h"].map(|file| root.join("src/torch_ext/kernels").join(file));
+        let kernels = fs::read_dir(root.join("src/torch_ext/kernels")).unwrap();
+        let mut sources: Vec<PathBuf> = kernels.map(|file| file.unwrap().path()).collect();
+        sources.push(source.clone());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let (made, library) = (folder.join("stand_in.so"), folder.join("libtorch_cuda.so"));
         let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
-        if [&source, &kernels[0], &kernels[1]].iter().all(|file| changed(&library) > changed(file)) {
+        if sources.iter().all(|file| changed(&library) > changed(file)) {
             return library;
         }
         let torch = device::libtorch();
@@ -338,11 +340,47 @@ fn compare([n, channels, height, width]: [i64; 4], pooled: bool, level: f64) {
     assert_eq!(batches.int64_value(&[]), 5);
 }
 
+/// Readings of a map of the given extent at `n` positions, and the gradients of map and positions, by our kernels and by
+/// torch's `grid_sampler`.
+fn compare_readings([batch, channels, height, width]: [i64; 4], n: i64, kind: Kind) {
+    let what = format!("{n} readings of {batch} x {channels} x {height} x {width}, {kind:?}");
+    let on = (Kind::Float, Device::Cpu);
+    let map = innermost(&Tensor::randn([batch, channels, height, width], on)).to_kind(kind);
+    let at = Tensor::rand([batch, n, 2], on) * 2.0 - 1.0;
+    // On pixels, where the slope is that towards the next one, and in corners.
+    let exact = Tensor::from_slice(&[-1f32, -1.0, 1.0, 1.0, 1.0, -1.0, 0.0, 0.0]).view([1, 4, 2]);
+    at.narrow(1, 0, 4).copy_(&exact.expand([batch, 4, 2], false));
+    let upstream = Tensor::randn([batch, n, channels], on);
+    let made = |read: &dyn Fn(&Tensor, &Tensor) -> Tensor, device: Device, kind: Kind| {
+        let map = map.to_device(device).to_kind(kind).set_requires_grad(true);
+        let at = at.to_device(device).set_requires_grad(true);
+        let value = read(&map, &at);
+        (&value * upstream.to_device(device)).sum(Kind::Float).backward();
+        assert_eq!(map.grad().stride(), map.stride());
+        [value.detach(), map.grad(), at.grad()]
+    };
+    let found = made(&|map, at| read(map, at, true).unwrap(), Device::Cuda(0), kind);
+    let by_torch = |map: &Tensor, at: &Tensor| {
+        map.contiguous().grid_sampler(&at.unsqueeze(2), 0, 0, true).squeeze_dim(3).transpose(1, 2)
+    };
+    let expected = made(&by_torch, Device::Cpu, Kind::Float);
+    let of_map = if kind == Kind::BFloat16 { 1.0 / 256.0 } else { 1e-5 };
+    for ((found, expected), within) in found.iter().zip(&expected).zip([1e-5, of_map, 1e-4]) {
+        assert!(apart(found, expected) < within, "{what}: {}", apart(found, expected));
+    }
+}
+
 /// In a process of its own, whose GPU is the stand-in: see below.
 #[test]
 #[ignore = "needs a GPU; on the stand-in, another test runs it"]
 fn our_kernels_beside_those_of_torch() {
     device::select("cuda").unwrap();
+    tch::manual_seed(7);
+    for kind in [Kind::BFloat16, Kind::Float] {
+        compare_readings([3, 16, 5, 7], 9, kind);
+        compare_readings([2, 8, 1, 4], 4, kind);
+        compare_readings([5, 256, 16, 16], 14, kind);
+    }
     for pooled in [false, true] {
         tch::manual_seed(5);
         // Few rows, odd edges, channels that are no power of 2 or more than a block takes, many blocks, a mean far away.
@@ -377,7 +415,7 @@ fn our_kernels_beside_those_of_torch() {
 }
 
 #[test]
-fn normalisation_with_rectification_is_that_of_torch() {
+fn our_kernels_compute_what_those_of_torch_do() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "device::our_kernels_beside_those_of_torch"]);
     let told = succeed(command.env("NCT_CUDA_LIBRARY", stand_in()));

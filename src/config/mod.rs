@@ -127,8 +127,8 @@ pub struct NumericsSettings {
     /// for the host, which small networks and batches otherwise wait for. Without modules. Several processes exchange
     /// their gradients after the last pass of an update then, instead of during it.
     pub graphs: bool,
-    /// Whether a GPU that trains in bf16 with channels last normalises, rectifies and pools maps by kernels of nct's own,
-    /// which go through memory less often: the same numbers up to rounding.
+    /// Whether a GPU works through maps with channels last by kernels of nct's own, which go through memory less often:
+    /// readouts, and in bf16 normalisation with rectification and pooling. The same numbers up to rounding.
     pub fused: bool,
 }
 

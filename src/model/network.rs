@@ -294,7 +294,7 @@ impl Network {
     }
 
     fn read(&self, readout: &Readout, map: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
-        Ok((readout.forward(map, mode)? + self.elu_offset).f_elu()? + 1.0)
+        Ok((readout.forward(map, mode, self.runtime.fused)? + self.elu_offset).f_elu()? + 1.0)
     }
 }
 

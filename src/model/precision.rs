@@ -25,7 +25,8 @@ pub struct Runtime {
     pub precision: Precision,
     /// Keep kernels and maps with channels innermost. Weights files do not show it.
     pub channels_last: bool,
-    /// In training in bfloat16 on a GPU, normalise, rectify and pool maps with channels innermost by one kernel.
+    /// On a GPU, work through maps with channels innermost by kernels of nct's own: in training in bfloat16 normalise,
+    /// rectify and pool, and read for the neurons.
     pub fused: bool,
 }
 

@@ -16,12 +16,13 @@ pub(super) enum Kernel {
     Pooled { range: f64, steps: i64, kernel: i64 },
 }
 
-/// `map` `[batch, C, height, width]` at `grid` `[batch, n, 1, 2]`: `[batch, C, n]`.
-fn sample(map: &Tensor, grid: &Tensor) -> Result<Tensor, TchError> {
+/// `map` `[batch, C, height, width]` at `grid` `[batch, n, 1, 2]`: `[batch, C, n]`, of the grid's type. `fused`: on a GPU,
+/// by kernels of nct's own.
+fn sample(map: &Tensor, grid: &Tensor, fused: bool) -> Result<Tensor, TchError> {
     if map.device().is_cuda() {
-        return torch_ext::read(map, &grid.f_squeeze_dim(2)?)?.f_transpose(1, 2);
+        return torch_ext::read(map, &grid.f_squeeze_dim(2)?, fused)?.f_transpose(1, 2);
     }
-    map.f_grid_sampler(grid, 0, 0, true)?.f_squeeze_dim(3)
+    map.to_kind(grid.kind()).f_grid_sampler(grid, 0, 0, true)?.f_squeeze_dim(3)
 }
 
 /// Readout of one recording session with n neurons on a map of C channels.
@@ -80,10 +81,9 @@ impl Readout {
 
     /// `map` `[batch, C, height, width]` to `[batch, n]`, before the output nonlinearity. Gaussian positions
     /// are drawn for every image in training, and are the means otherwise; of a share of a batch, they are those of the
-    /// whole.
-    pub(super) fn forward(&self, map: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
+    /// whole. `fused`: on a GPU, by kernels of nct's own.
+    pub(super) fn forward(&self, map: &Tensor, mode: Mode, fused: bool) -> Result<Tensor, ModelError> {
         let kind = self.features.kind();
-        let map = map.to_kind(kind);
         let (batch, n) = (map.size()[0], self.n_neurons());
         let grid = match &self.sigma {
             Some(sigma) if mode.train => {
@@ -95,15 +95,15 @@ impl Readout {
             _ => self.position.clamp(-1.0, 1.0).f_expand([batch, n, 1, 2], false)?,
         };
         let sampled = match self.kernel {
-            Kernel::Gaussian { .. } => sample(&map, &grid)?,
+            Kernel::Gaussian { .. } => sample(map, &grid, fused)?,
             Kernel::Pooled { steps, kernel, .. } => {
-                let (mut map, mut seen) = (map, Vec::new());
+                let (mut map, mut seen) = (map.to_kind(kind), Vec::new());
                 for step in 0..=steps {
                     if step > 0 {
                         map =
                             map.f_avg_pool2d([kernel; 2], [kernel; 2], [0, 0], false, false, None::<i64>)?;
                     }
-                    seen.push(sample(&map, &grid)?);
+                    seen.push(sample(&map, &grid, fused)?);
                 }
                 Tensor::f_cat(&seen, 1)?
             }
@@ -181,7 +181,7 @@ mod tests {
     fn positions_are_drawn_in_training_and_fixed_otherwise() {
         let (_params, gaussian) = readout(GAUSSIAN);
         let map = Tensor::randn([5, 4, 8, 8], (Kind::Float, Device::Cpu));
-        let read = |train| gaussian.forward(&map, Mode { train, ..Mode::EVAL }).unwrap();
+        let read = |train| gaussian.forward(&map, Mode { train, ..Mode::EVAL }, true).unwrap();
         assert_eq!(read(false), read(false));
         assert_ne!(read(true), read(true));
         assert_eq!(read(true).size(), [5, 3]);
@@ -191,7 +191,8 @@ mod tests {
         for (kernel, maps) in [(GAUSSIAN, 1.0), (POOLED, 3.0)] {
             let (_params, readout) = readout(kernel);
             let found =
-                Vec::<f32>::try_from(readout.forward(&flat, Mode::TRAIN).unwrap().flatten(0, -1)).unwrap();
+                Vec::<f32>::try_from(readout.forward(&flat, Mode::TRAIN, true).unwrap().flatten(0, -1))
+                    .unwrap();
             let expected = [1.0, 2.0, 3.0].map(|bias| bias + 2.0 * maps);
             assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}");
             assert!((readout.penalty().double_value(&[]) - 0.5 * 3.0 * f64::from(maps)).abs() < 1e-5);

@@ -169,7 +169,13 @@ unsafe extern "C" {
         group: *const c_void,
         out: *mut *mut c_void,
     ) -> c_int;
-    fn nct_read(map: *const c_void, at: *const c_void, room: i64, out: *mut *mut c_void) -> c_int;
+    fn nct_read(
+        map: *const c_void,
+        at: *const c_void,
+        room: i64,
+        fused: bool,
+        out: *mut *mut c_void,
+    ) -> c_int;
 }
 
 /// One update by SGD: g += wd w; v = mu v + (1 - d) g, in the first update v = g; w -= lr v, or lr (g + mu v) looking
@@ -319,26 +325,27 @@ pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
 /// Weights that [`read`] has in memory at a time: 256 MiB in 32 bits.
 const READ_AT_ONCE: i64 = 1 << 26;
 
-/// `map` `[batch, C, height, width]` at positions `at` `[batch, n, 2]` of the same type and device: `[batch, n, C]`,
+/// `map` `[batch, C, height, width]` at positions `at` `[batch, n, 2]` of the same device: `[batch, n, C]` of their type,
 /// interpolated between four pixels. (x, y) go from -1 to 1 between the centres of the outermost pixels.
 ///
 /// Equal to `grid_sampler` up to rounding, and made for GPUs: gradients have the same bits every time, and those of the
-/// map have channels innermost. There is no second derivative. The work grows with pixels times positions, and a value
-/// that is no number spoils all that is read from its channel.
-pub fn read(map: &Tensor, at: &Tensor) -> Result<Tensor, TchError> {
-    read_with(map, at, READ_AT_ONCE)
+/// map have channels innermost. There is no second derivative. With `fused`, by kernels of our own, which are for
+/// positions in 32 bits and maps in bfloat16 or 32 bits with channels innermost and a multiple of 8; otherwise by products
+/// of matrices, of which a value that is no number spoils all that is read from its channel.
+pub fn read(map: &Tensor, at: &Tensor, fused: bool) -> Result<Tensor, TchError> {
+    read_with(map, at, READ_AT_ONCE, fused)
 }
 
-fn read_with(map: &Tensor, at: &Tensor, room: i64) -> Result<Tensor, TchError> {
+fn read_with(map: &Tensor, at: &Tensor, room: i64, fused: bool) -> Result<Tensor, TchError> {
     let mut out = ptr::null_mut();
     // SAFETY: the tensors live through the call, and what the backward pass needs of them is counted by references;
     // `out` is a place for a pointer.
-    checked(unsafe { nct_read(raw(map), raw(at), room, &raw mut out) }).map_err(TchError::Torch)?;
+    checked(unsafe { nct_read(raw(map), raw(at), room, fused, &raw mut out) }).map_err(TchError::Torch)?;
     // SAFETY: without an error it points to a new tensor that nobody else has.
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// Compiles the kernels of [`norm_relu`] for this GPU, which takes a second. They are compiled when they are first asked
+/// Compiles the kernels of [`norm_relu`] and [`read`] for this GPU, which takes a second. They are compiled when they are first asked
 /// for; here, what is missing for it is told before anything depends on it.
 pub fn compile_kernels(gpu: usize) -> Result<(), String> {
     // SAFETY: takes a number; the device is one that libtorch's CUDA half, which is open, is asked about.

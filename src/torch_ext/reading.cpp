@@ -3,9 +3,11 @@
 // and has one thread for a position, which a readout of few neurons leaves most of a GPU idle with.
 //
 // A value read is a sum over all pixels, weighted by two tents around the position, one along each axis: products of
-// matrices, forwards and backwards.
+// matrices, forwards and backwards; or, by kernels of our own (`kernels/reading.cu`), over the four pixels that count.
 
 #include "guard.h"
+#include "kernels/kernels.h"
+#include "kernels/reading.h"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -87,14 +89,93 @@ struct Reading : torch::autograd::Function<Reading> {
   }
 };
 
+// The same by our own kernels.
+struct Reader : torch::autograd::Function<Reader> {
+  // Whether they can do it.
+  static bool fits(const Tensor& map, const Tensor& at) {
+    const auto kind = map.scalar_type();
+    return map.is_cuda() && (kind == at::kBFloat16 || kind == at::kFloat) && at.scalar_type() == at::kFloat &&
+           map.size(1) % nct::PACK == 0 && map.is_contiguous(at::MemoryFormat::ChannelsLast) && aligned(map) &&
+           map.numel() / nct::PACK < LIMIT && at.size(0) * at.size(1) * map.size(1) / nct::PACK < LIMIT;
+  }
+
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& map, const Tensor& given) {
+    const Tensor at = given.contiguous();
+    const int64_t channels = map.size(1);
+    Tensor read = at::empty({at.size(0), at.size(1), channels}, at.options());
+    Tensor slopes;
+    nct::Readings task = readings(map.sizes(), at);
+    task.map = map.const_data_ptr();
+    task.value = read.mutable_data_ptr<float>();
+    if (given.requires_grad()) {
+      slopes = at::empty({at.size(0), at.size(1), 2, channels}, at.options());
+      task.slopes = slopes.mutable_data_ptr<float>();
+    }
+    launch(map, "nct_read_", read.numel(), task);
+    ctx->save_for_backward({at, slopes});
+    ctx->saved_data["map"] = map.sizes().vec();
+    ctx->saved_data["kind"] = map.scalar_type();
+    return read;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "what is read from a map has no second derivative");
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &at = saved[0], &slopes = saved[1];
+    const Tensor dense = grads[0].contiguous(), grad = aligned(dense) ? dense : dense.clone();
+    Tensor of_map, of_at;
+    if (ctx->needs_input_grad(1)) of_at = (slopes * grad.unsqueeze(2)).sum(-1);
+    if (ctx->needs_input_grad(0)) {
+      const auto size = ctx->saved_data["map"].toIntVector();
+      of_map = at::empty(size, grad.options()
+                                   .dtype(ctx->saved_data["kind"].toScalarType())
+                                   .memory_format(at::MemoryFormat::ChannelsLast));
+      nct::Readings task = readings(size, at);
+      task.dvalue = grad.const_data_ptr<float>();
+      task.dmap = of_map.mutable_data_ptr();
+      launch(of_map, "nct_read_back_", of_map.numel(), task);
+    }
+    return {of_map, of_at};
+  }
+
+ private:
+  static constexpr int64_t LIMIT = int64_t{1} << 31;
+
+  static bool aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0; }
+
+  static nct::Readings readings(at::IntArrayRef map, const Tensor& at) {
+    nct::Readings task{};
+    task.at = at.const_data_ptr<float>();
+    task.batch = static_cast<unsigned>(map[0]);
+    task.channels = static_cast<unsigned>(map[1]);
+    task.height = static_cast<unsigned>(map[2]);
+    task.width = static_cast<unsigned>(map[3]);
+    task.n = static_cast<unsigned>(at.size(1));
+    return task;
+  }
+
+  // A thread for each eight of `n` numbers.
+  static void launch(const Tensor& map, const std::string& kernel, int64_t n, const nct::Readings& task) {
+    if (n == 0) return;
+    const auto blocks = static_cast<unsigned>((n / nct::PACK + nct::THREADS - 1) / nct::THREADS);
+    const auto name = kernel + (map.scalar_type() == at::kFloat ? "f32" : "bf16");
+    Kernels::of(map.device()).launch(name, {blocks}, {nct::THREADS}, &task);
+  }
+};
+
 } // namespace
 
 extern "C" {
 
 // `map` `[batch, C, height, width]` at positions `at` `[batch, n, 2]`, (x, y) from -1 to 1 between the centres of the
-// outermost pixels: `[batch, n, C]`. Both of one floating type and device; n is 1 or more.
-int nct_read(const Tensor* map, const Tensor* at, int64_t room, Tensor** out) {
-  return guarded([&] { *out = new Tensor(Reading::apply(*map, *at, room)); });
+// outermost pixels: `[batch, n, C]`, of at's type. On one device; n is 1 or more. With `fused`, by our own kernels where
+// they can.
+int nct_read(const Tensor* map, const Tensor* at, int64_t room, bool fused, Tensor** out) {
+  return guarded([&] {
+    const bool own = fused && Reader::fits(*map, *at);
+    *out = new Tensor(own ? Reader::apply(*map, *at) : Reading::apply(map->to(at->scalar_type()), *at, room));
+  });
 }
 
 } // extern "C"

@@ -208,7 +208,7 @@ fn maps_are_read_as_grid_sampler_reads_them() {
             map.grid_sampler(&at.unsqueeze(2), 0, 0, true).squeeze_dim(3).transpose(1, 2)
         });
         for room in [1, 2 * 3 * height * width * 3, 1 << 20] {
-            let found = gradients(&|map, at| read_with(map, at, room).unwrap());
+            let found = gradients(&|map, at| read_with(map, at, room, true).unwrap());
             for (what, (a, b)) in ["values", "map", "positions"].iter().zip(found.iter().zip(&expected)) {
                 assert!(near(a, b), "{what} of {height} x {width}, room {room}:\n{a}\n{b}");
             }
@@ -220,15 +220,15 @@ fn maps_are_read_as_grid_sampler_reads_them() {
 #[test]
 fn only_asked_for_gradients_of_readings_are_made() {
     let (map, at) = (numbers(&[1, 2, 4, 4], 0.0), numbers(&[1, 3, 2], 0.0) * 0.3);
-    let whole = read(&map, &at).unwrap();
+    let whole = read(&map, &at, true).unwrap();
     assert!(!whole.requires_grad());
     let moving = at.copy().set_requires_grad(true);
-    assert!(near(&read(&map, &moving).unwrap().detach(), &whole));
-    let loss = read(&map, &moving).unwrap().square().sum(Kind::Double);
+    assert!(near(&read(&map, &moving, true).unwrap().detach(), &whole));
+    let loss = read(&map, &moving, true).unwrap().square().sum(Kind::Double);
     let twice = Tensor::f_run_backward(&[loss], &[&moving], true, true).unwrap_err().to_string();
     assert!(twice.contains("no second derivative"), "{twice}");
     let map = map.set_requires_grad(true);
-    let loss = read(&map, &at).unwrap().sum(Kind::Double);
+    let loss = read(&map, &at, true).unwrap().sum(Kind::Double);
     let gradient = Tensor::run_backward(&[loss], &[&map], false, false).remove(0);
     assert_eq!((gradient.size(), gradient.stride()), (map.size(), vec![32, 1, 8, 2]));
 }

@@ -42,6 +42,7 @@
 
 // Our own kernels, as the host's compiler reads them.
 #include "../../src/torch_ext/kernels/norm.cu"
+#include "../../src/torch_ext/kernels/reading.cu"
 
 namespace {
 
@@ -755,8 +756,10 @@ struct Extent {
   unsigned x, y, z;
 };
 
+bool reads(const std::string& kernel) { return kernel.rfind("nct_read", 0) == 0; }
+
 // One thread after another. What a block shares is no number until a thread has written it.
-void run(const std::string& kernel, Extent blocks, Extent threads, const nct::Task& task) {
+void run(const std::string& kernel, Extent blocks, Extent threads, const void* of) {
   const auto each_block = [&](auto work) {
     for (unsigned y = 0; y < blocks.y; ++y) {
       for (unsigned x = 0; x < blocks.x; ++x) work(x, y);
@@ -765,10 +768,10 @@ void run(const std::string& kernel, Extent blocks, Extent threads, const nct::Ta
   const auto all = [&](unsigned x, unsigned y, auto step) {
     for (unsigned thread = 0; thread < threads.x; ++thread) step(nct::Place{thread, x, y, blocks.x});
   };
-  const auto one = [&](auto step) {
+  const auto one = [&](const auto& task, auto step) {
     each_block([&](unsigned x, unsigned y) { all(x, y, [&](const nct::Place& at) { step(task, at); }); });
   };
-  const auto two = [&](auto between, auto first, auto then) {
+  const auto two = [&](const auto& task, auto between, auto first, auto then) {
     each_block([&](unsigned x, unsigned y) {
       std::memset(&between, 0xff, sizeof between);
       all(x, y, [&](const nct::Place& at) { first(task, at, between); });
@@ -776,15 +779,23 @@ void run(const std::string& kernel, Extent blocks, Extent threads, const nct::Ta
     });
   };
   using namespace nct;
-  if (kernel == "nct_norm_sums") return two(Sums{}, add_map, gather);
-  if (kernel == "nct_norm_statistics") return two(Totals{}, add_blocks, statistics);
-  if (kernel == "nct_norm_sums_back") return two(Sums{}, add_gradient<1>, gather);
-  if (kernel == "nct_norm_sums_back_pooled") return two(Sums{}, add_gradient<2>, gather);
-  if (kernel == "nct_norm_gradients") return two(Totals{}, add_blocks, gradients);
-  if (kernel == "nct_norm") return one(normalise<1>);
-  if (kernel == "nct_norm_pooled") return one(normalise<2>);
-  if (kernel == "nct_norm_back") return one(take_back<1>);
-  if (kernel == "nct_norm_back_pooled") return one(take_back<2>);
+  if (reads(kernel)) {
+    const auto& task = *static_cast<const Readings*>(of);
+    if (kernel == "nct_read_bf16") return one(task, read<Packed>);
+    if (kernel == "nct_read_f32") return one(task, read<Values>);
+    if (kernel == "nct_read_back_bf16") return one(task, read_back<Packed>);
+    if (kernel == "nct_read_back_f32") return one(task, read_back<Values>);
+  }
+  const auto& task = *static_cast<const Task*>(of);
+  if (kernel == "nct_norm_sums") return two(task, Sums{}, add_map, gather);
+  if (kernel == "nct_norm_statistics") return two(task, Totals{}, add_blocks, statistics);
+  if (kernel == "nct_norm_sums_back") return two(task, Sums{}, add_gradient<1>, gather);
+  if (kernel == "nct_norm_sums_back_pooled") return two(task, Sums{}, add_gradient<2>, gather);
+  if (kernel == "nct_norm_gradients") return two(task, Totals{}, add_blocks, gradients);
+  if (kernel == "nct_norm") return one(task, normalise<1>);
+  if (kernel == "nct_norm_pooled") return one(task, normalise<2>);
+  if (kernel == "nct_norm_back") return one(task, take_back<1>);
+  if (kernel == "nct_norm_back_pooled") return one(task, take_back<2>);
   TORCH_CHECK(false, "no kernel ", kernel);
 }
 
@@ -820,9 +831,13 @@ int cudaLibraryGetKernel(const void** kernel, void* library, const char* name) {
 
 int cudaLaunchKernel(const void* kernel, Extent blocks, Extent threads, void** arguments, size_t, void* stream) {
   const auto name = *static_cast<const std::string*>(kernel);
-  const auto task = *static_cast<const nct::Task*>(arguments[0]);
-  for (const void* data : std::initializer_list<const void*>{task.x, task.y, task.dy, task.dx, task.found, task.stats,
-                                                             task.share, task.running_mean, task.dweight}) {
+  std::vector<char> task(sizeof(nct::Task) + sizeof(nct::Readings));
+  std::memcpy(task.data(), arguments[0], reads(name) ? sizeof(nct::Readings) : sizeof(nct::Task));
+  const auto& norm = *reinterpret_cast<const nct::Task*>(task.data());
+  const auto& reading = *reinterpret_cast<const nct::Readings*>(task.data());
+  std::vector<const void*> touched{norm.x, norm.y, norm.dy, norm.dx, norm.found, norm.stats, norm.share, norm.dweight};
+  if (reads(name)) touched = {reading.map, reading.at, reading.value, reading.slopes, reading.dvalue, reading.dmap};
+  for (const void* data : touched) {
     const auto wrong = data ? order.touch(data, reinterpret_cast<size_t>(stream)) : std::string();
     if (wrong.empty()) continue;
     std::fprintf(stderr, "stand-in: %s: %s\n", name.c_str(), wrong.c_str());
@@ -833,21 +848,23 @@ int cudaLaunchKernel(const void* kernel, Extent blocks, Extent threads, void** a
       const auto running = at::from_blob(data, {n}, kind);
       recording->before.emplace_back(running, running.clone());
     };
-    if (task.running_mean) {
+    if (!reads(name) && norm.running_mean) {
       at::AutoDispatchBelowADInplaceOrView below;
-      keep(task.running_mean, task.channels, at::kFloat);
-      keep(task.running_variance, task.channels, at::kFloat);
-      keep(task.batches, 1, at::kLong);
+      keep(norm.running_mean, norm.channels, at::kFloat);
+      keep(norm.running_variance, norm.channels, at::kFloat);
+      keep(norm.batches, 1, at::kLong);
     }
-    recording->all.push_back([=] { run(name, blocks, threads, task); });
+    recording->all.push_back([=] { run(name, blocks, threads, task.data()); });
   }
   note(name);
-  run(name, blocks, threads, task);
+  run(name, blocks, threads, task.data());
   return 0;
 }
 
-int nvrtcCreateProgram(void** program, const char* text, const char*, int, const char* const*, const char* const*) {
-  *program = new std::string(text);
+int nvrtcCreateProgram(void** program, const char*, const char*, int n, const char* const* texts, const char* const*) {
+  auto* all = new std::string;
+  for (int i = 0; i < n; ++i) *all += texts[i];
+  *program = all;
   return 0;
 }
 int nvrtcCompileProgram(void*, int, const char* const*) { return 0; }

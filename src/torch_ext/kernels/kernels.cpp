@@ -5,7 +5,7 @@
 
 #include "../cuda.h"
 #include "../guard.h"
-// The texts of the kernels, which `build.rs` writes.
+// The sources of the kernels, which `build.rs` writes.
 #include "kernel_texts.h"
 
 #include <c10/core/DeviceGuard.h>
@@ -134,13 +134,12 @@ struct Compiler {
     const std::string arch = std::string("--gpu-architecture=") + (exact ? "sm_" : "compute_") + std::to_string(target);
     // Sums and products are fused where the source says so, and round as a host's.
     const char* const options[] = {arch.c_str(), "--std=c++17", "--fmad=false"};
-    const char* const headers[] = {NORM_H};
-    const char* const names[] = {"norm.h"};
     Program program = nullptr;
-    TORCH_CHECK(create(&program, NORM_CU, "norm.cu", 1, headers, names) == 0, NVRTC, " refuses norm.cu");
+    TORCH_CHECK(create(&program, KERNELS, "kernels.cu", std::size(HEADERS), HEADERS, HEADER_NAMES) == 0, NVRTC,
+                " refuses the kernels");
     const auto owned = std::unique_ptr<void, void (*)(void*)>(program, [](void* p) { get().destroy(&p); });
     const int code = compile(program, std::size(options), options);
-    TORCH_CHECK(code == 0, "numerics.fused: ", NVRTC, " does not compile norm.cu with ", arch,
+    TORCH_CHECK(code == 0, "numerics.fused: ", NVRTC, " does not compile the kernels with ", arch,
                 "; set numerics.fused = false: ", text(log_size, log, program));
     return exact ? text(cubin_size, cubin, program) : text(ptx_size, ptx, program);
   }
@@ -158,9 +157,10 @@ Kernels::Kernels(c10::Device device) : device(device) {
   // Never unloaded: the process may end while the device is at work.
   void* library = nullptr;
   const c10::DeviceGuard guard(device);
-  runtime.check(runtime.load(&library, code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0), "kernels of norm.cu");
+  runtime.check(runtime.load(&library, code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0), "kernels of nct");
   for (const char* name : {"nct_norm_sums", "nct_norm_statistics", "nct_norm", "nct_norm_pooled", "nct_norm_sums_back",
-                           "nct_norm_sums_back_pooled", "nct_norm_gradients", "nct_norm_back", "nct_norm_back_pooled"}) {
+                           "nct_norm_sums_back_pooled", "nct_norm_gradients", "nct_norm_back", "nct_norm_back_pooled",
+                           "nct_read_bf16", "nct_read_f32", "nct_read_back_bf16", "nct_read_back_f32"}) {
     runtime.check(runtime.kernel(&all[name], library, name), name);
   }
 }
@@ -174,9 +174,9 @@ const Kernels& Kernels::of(c10::Device device) {
   return *kernels;
 }
 
-void Kernels::launch(const char* name, Extent blocks, Extent threads, const void* task) const {
+void Kernels::launch(const std::string& name, Extent blocks, Extent threads, const void* task) const {
   void* arguments[] = {const_cast<void*>(task)};
   void* stream = gpu().getStream(device).native_handle();
   const auto& runtime = Runtime::get();
-  runtime.check(runtime.launch(all.at(name), blocks, threads, arguments, 0, stream), name);
+  runtime.check(runtime.launch(all.at(name), blocks, threads, arguments, 0, stream), name.c_str());
 }

@@ -14,11 +14,11 @@ struct Extent {
 
 class Kernels {
  public:
-  // Those of norm.cu, for this GPU; compiled when they are first asked for, which takes a second.
+  // For this GPU; compiled when they are first asked for, which takes a second.
   static const Kernels& of(c10::Device device);
 
   // On the device's current stream. `task` is the kernel's only argument, and is taken before this returns.
-  void launch(const char* name, Extent blocks, Extent threads, const void* task) const;
+  void launch(const std::string& name, Extent blocks, Extent threads, const void* task) const;
 
  private:
   explicit Kernels(c10::Device device);

@@ -5,80 +5,11 @@
 // Sums are of fixed order: the same bits every time. They begin at the map's end, so that the second pass begins with what
 // the first has left in the cache. They are of distances from the first pixel, which is about as far
 // from the mean as others, so that 32 bits are enough whatever the mean.
-//
-// Without a device's compiler, a host's can read this: each kernel is a function of its place, or two with a barrier
-// between them, which tests call for one place after another.
 
 #include "norm.h"
-
-#ifdef __CUDACC_RTC__
-#define ON_DEVICE __device__ __forceinline__
-#else
-#define ON_DEVICE inline
-#endif
+#include "packed.cuh"
 
 namespace nct {
-
-// A thread of a grid.
-struct Place {
-  unsigned thread, block, row_of_blocks, blocks;
-};
-
-// Eight numbers of bfloat16.
-struct alignas(16) Packed {
-  unsigned pair[PACK / 2];
-};
-
-struct alignas(16) Values {
-  float at[PACK];
-};
-
-ON_DEVICE float as_float(unsigned bits) {
-#ifdef __CUDACC_RTC__
-  return __uint_as_float(bits);
-#else
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof value);
-  return value;
-#endif
-}
-
-ON_DEVICE Values unpacked(const Packed& packed) {
-  Values values;
-#pragma unroll
-  for (unsigned i = 0; i < PACK / 2; ++i) {
-    values.at[2 * i] = as_float(packed.pair[i] << 16);
-    values.at[2 * i + 1] = as_float(packed.pair[i] & 0xffff0000u);
-  }
-  return values;
-}
-
-// Two numbers rounded to the nearest, ties to even.
-ON_DEVICE unsigned rounded(float low, float high) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  unsigned pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-#else
-  const auto one = [](float value) {
-    unsigned bits;
-#ifdef __CUDACC_RTC__
-    bits = __float_as_uint(value);
-#else
-    __builtin_memcpy(&bits, &value, sizeof bits);
-#endif
-    return value != value ? 0x7fffu : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  };
-  return one(low) | one(high) << 16;
-#endif
-}
-
-ON_DEVICE Packed packed(const Values& values) {
-  Packed result;
-#pragma unroll
-  for (unsigned i = 0; i < PACK / 2; ++i) result.pair[i] = rounded(values.at[2 * i], values.at[2 * i + 1]);
-  return result;
-}
 
 // What a thread works on: eight channels of every `step`th row or window from `first` on.
 struct Lane {
@@ -422,12 +353,8 @@ ON_DEVICE void take_back(const Task& task, const Place& place) {
 
 } // namespace nct
 
-#undef ON_DEVICE
-
 #ifdef __CUDACC_RTC__
 
-#define PLACE nct::Place{threadIdx.x, blockIdx.x, blockIdx.y, gridDim.x}
-#define OVER_MAP extern "C" __global__ __launch_bounds__(nct::THREADS) void
 #define OVER_SUMS extern "C" __global__ __launch_bounds__(nct::COLUMNS * nct::GROUPS) void
 
 #define IN_TWO_STEPS(kernel, name, Between, first, second) \

@@ -3,12 +3,10 @@
 #ifndef NCT_NORM_H
 #define NCT_NORM_H
 
+#include "place.h"
+
 namespace nct {
 
-// Of a block.
-constexpr unsigned THREADS = 256;
-// Channels that a thread takes at once: 16 bytes.
-constexpr unsigned PACK = 8;
 // Channels of a block that adds up what other blocks found, and in how many groups it does.
 constexpr unsigned COLUMNS = 32, GROUPS = 32;
 
