@@ -263,13 +263,13 @@ fn gpus_exchange_what_hosts_would() {
     }
 }
 
-/// The kernels of all convolutions, one after another.
-fn convolutions(run: &Path) -> Vec<f32> {
+/// The tensors of a run whose names end so, one after another.
+fn weights(run: &Path, ends: &str) -> Vec<f32> {
     let file = fs::read(run.join("checkpoints/last.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let mut names: Vec<&str> = tensors.names();
-    names.retain(|name| !name.starts_with("optimizer.") && tensors.tensor(name).unwrap().shape().len() == 4);
-    names.sort();
+    names.retain(|name| !name.starts_with("optimizer.") && name.ends_with(ends));
+    names.sort_unstable();
     let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
     names
         .iter()
@@ -289,10 +289,10 @@ fn several_gpus_normalise_the_whole_batch_by_our_kernels() {
         assert!(fs::read_to_string(log).unwrap().contains("nct_norm_back"));
         let run = only_run(dir.path(), &out);
         let losses: Vec<f64> = metrics(&run).iter().filter_map(|line| line["train_loss"].as_f64()).collect();
-        (losses, convolutions(&run))
+        (losses, weights(&run, ".0.weight"), weights(&run, "running_mean"))
     };
     // Small steps, so that rounding to bfloat16 does not grow.
-    let ((_, start), alone, together) = (trained(1, 1e-12), trained(1, 1e-4), trained(3, 1e-4));
+    let ((_, start, _), alone, together) = (trained(1, 1e-12), trained(1, 1e-4), trained(3, 1e-4));
     assert!(alone.0.len() == 2 && together.0.len() == 2);
     for (alone, together) in alone.0.iter().zip(&together.0) {
         assert!((together / alone - 1.0).abs() < 3e-3, "{together} {alone}");
@@ -303,6 +303,9 @@ fn several_gpus_normalise_the_whole_batch_by_our_kernels() {
     let step = norm(&mut alone.1.iter().zip(&start).map(|(a, b)| a - b));
     let apart = norm(&mut alone.1.iter().zip(&together.1).map(|(a, b)| a - b));
     assert!(step > 0.0 && apart / step < 0.08, "{apart} of {step}");
+    let (size, apart) =
+        (norm(&mut alone.2.iter().copied()), norm(&mut alone.2.iter().zip(&together.2).map(|(a, b)| a - b)));
+    assert!(size > 0.0 && apart / size < 1e-2, "{apart} of {size}");
 }
 
 #[test]

@@ -160,7 +160,7 @@ impl Layer {
         pass: &mut Pass<'_>,
     ) -> Result<Option<(Tensor, usize)>, ModelError> {
         if let Op::Norm(norm) = &self.op {
-            return norm.rectified(self, rest, x, pass);
+            return norm.rectified((self, None), rest, x, pass);
         }
         let Op::Conv { weight, bias, padding, dilation, groups, folded } = &self.op else { return Ok(None) };
         let [next @ Layer { op: Op::Norm(norm), .. }, rest @ ..] = rest else { return Ok(None) };
@@ -168,21 +168,20 @@ impl Layer {
             return Ok(None);
         }
         let (geometry, precision) = ([*padding, *dilation, *groups], pass.precision);
-        let (y, more) = match (folded, bias) {
+        let y = match (folded, bias) {
             (Some([kernel, bias]), _) if !pass.mode.train => {
-                (convolve(x, (kernel, Some(bias)), geometry, precision)?, None)
+                convolve(x, (kernel, Some(bias)), geometry, precision)?
             }
             (_, Some(bias)) if precision == Precision::Bf16 && pass.trains_norm(next.index) => {
-                norm.move_mean(bias)?;
                 let x = convolve(x, (weight, None), geometry, precision)?;
-                let more = norm.rectified(next, rest, &x, pass)?;
-                (if more.is_none() { norm.forward(&x, pass, next)? } else { x }, more)
+                if let Some((y, n)) = norm.rectified((next, Some(bias)), rest, &x, pass)? {
+                    return Ok(Some((y, n + 1)));
+                }
+                norm.move_mean(bias)?;
+                norm.forward(&x, pass, next)?
             }
             _ => return Ok(None),
         };
-        if let Some((y, n)) = more {
-            return Ok(Some((y, n + 1)));
-        }
         pass.seen(&next.path, &y);
         Ok(Some((y, 1)))
     }
@@ -285,10 +284,11 @@ impl BatchNorm {
 
     /// What this normalisation, the rectification after it, and the pooling that may follow make of `x`, and how many of
     /// `rest` these are: by one kernel that goes through the map where there were several, of a GPU that trains in
-    /// bfloat16. Values and gradients are the same up to rounding.
+    /// bfloat16. Values and gradients are the same up to rounding. Beside its layer stands the bias that the convolution
+    /// before has left out.
     fn rectified(
         &self,
-        layer: &Layer,
+        (layer, lacking): (&Layer, Option<&Tensor>),
         rest: &[Layer],
         x: &Tensor,
         pass: &mut Pass<'_>,
@@ -307,7 +307,7 @@ impl BatchNorm {
         }
         self.check(x, pass, layer)?;
         let running = [&self.mean, &self.variance, &self.batches];
-        let how = NormRelu { momentum: self.momentum, eps: EPSILON, pooled };
+        let how = NormRelu { lacking, momentum: self.momentum, eps: EPSILON, pooled };
         let y = torch_ext::norm_relu(x, [&self.weight, &self.bias], running, how, pass.sharing())?;
         Ok(y.map(|y| {
             pass.seen(&last.path, &y);

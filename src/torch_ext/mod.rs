@@ -160,6 +160,7 @@ unsafe extern "C" {
         x: *const c_void,
         weight: *const c_void,
         bias: *const c_void,
+        lacking: *const c_void,
         mean: *const c_void,
         variance: *const c_void,
         batches: *const c_void,
@@ -354,7 +355,9 @@ pub fn compile_kernels(gpu: usize) -> Result<(), String> {
 
 /// How [`norm_relu`] normalises.
 #[derive(Debug, Clone, Copy)]
-pub struct NormRelu {
+pub struct NormRelu<'a> {
+    /// `[C]`: what was left out of the map, since normalisation takes it away again; the running mean is that with it.
+    pub lacking: Option<&'a Tensor>,
     /// By which the running statistics move.
     pub momentum: f64,
     /// Added to variances.
@@ -375,11 +378,11 @@ pub fn norm_relu(
     x: &Tensor,
     [weight, bias]: [&Tensor; 2],
     [mean, variance, batches]: [&Tensor; 3],
-    how: NormRelu,
+    how: NormRelu<'_>,
     group: Option<&Group>,
 ) -> Result<Option<Tensor>, TchError> {
     let mut out = ptr::null_mut();
-    let NormRelu { momentum, eps, pooled } = how;
+    let NormRelu { lacking, momentum, eps, pooled } = how;
     let group = group.map_or(ptr::null(), |group| group.raw.cast_const());
     // SAFETY: the tensors and the group live through the call, and what the backward pass needs of them is counted by
     // references; `out` is a place for a pointer.
@@ -388,6 +391,7 @@ pub fn norm_relu(
             raw(x),
             raw(weight),
             raw(bias),
+            lacking.map_or(ptr::null(), raw),
             raw(mean),
             raw(variance),
             raw(batches),

@@ -10,6 +10,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <optional>
 
 using at::Tensor;
 
@@ -72,9 +73,9 @@ class Map {
 
 struct NormRelu : torch::autograd::Function<NormRelu> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
-                        const Tensor& bias, Tensor mean, Tensor variance, Tensor batches, double momentum, double eps,
-                        bool pooled, const GroupPtr& group) {
-    for (const Tensor& t : {weight, bias, mean, variance}) {
+                        const Tensor& bias, const std::optional<Tensor>& lacking, Tensor mean, Tensor variance, Tensor batches,
+                        double momentum, double eps, bool pooled, const GroupPtr& group) {
+    for (const Tensor& t : {weight, bias, lacking ? *lacking : bias, mean, variance}) {
       TORCH_CHECK(t.scalar_type() == at::kFloat && t.is_contiguous() && t.device() == x.device() &&
                   t.numel() == x.size(1), "normalisation of ", x.size(1), " channels by other numbers");
     }
@@ -85,6 +86,7 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
     map.task.stats = stats.mutable_data_ptr<float>();
     map.task.weight = weight.const_data_ptr<float>();
     map.task.bias = bias.const_data_ptr<float>();
+    map.task.lacking = lacking ? lacking->const_data_ptr<float>() : nullptr;
     map.task.running_mean = group ? own[0].mutable_data_ptr<float>() : mean.mutable_data_ptr<float>();
     map.task.running_variance = group ? own[1].mutable_data_ptr<float>() : variance.mutable_data_ptr<float>();
     map.task.batches = reinterpret_cast<long long*>(group ? own[2].mutable_data_ptr() : batches.mutable_data_ptr());
@@ -92,7 +94,10 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
     map.task.eps = static_cast<float>(eps);
     if (x.numel() > 0) map.sums("nct_norm_sums", "nct_norm_statistics", /*of_windows=*/false);
     Tensor total;
-    if (group) total = exchange(stats, map.task.rows, weight, bias, mean, variance, batches, momentum, eps, group);
+    if (group) {
+      total = exchange(stats, map.task.rows, weight, bias, mean, variance, batches, momentum, eps, group);
+      if (lacking) mean.add_(*lacking, momentum);
+    }
     const int64_t part = pooled ? 2 : 1;
     Tensor y = at::empty({x.size(0), x.size(1), x.size(2) / part, x.size(3) / part},
                          x.options().memory_format(at::MemoryFormat::ChannelsLast));
@@ -154,7 +159,7 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
       if (x.numel() > 0) map.through(pooled ? "nct_norm_back_pooled" : "nct_norm_back");
     }
     const Tensor none;
-    return {dx, dweight, dbias, none, none, none, none, none, none, none};
+    return {dx, dweight, dbias, none, none, none, none, none, none, none, none};
   }
 };
 
@@ -168,14 +173,17 @@ int nct_kernels(int index) {
 
 // `x` `[batch, C, height, width]`, normalised by statistics of the batch, rectified, and pooled if asked for; null if the
 // kernels cannot do it. `weight`, `bias`, `mean` and `variance` are `[C]` floats, `batches` an int64 []; the last three
-// are moved. `group`: null, or of processes of which each has a share of the batch. x's memory must not change until the
+// are moved. `lacking`: null, or what is to be added to x's mean before that. `group`: null, or of processes of which each has a share of the batch. x's memory must not change until the
 // backward pass, which autograd sees to.
-int nct_norm_relu(const Tensor* x, const Tensor* weight, const Tensor* bias, const Tensor* mean, const Tensor* variance,
-                  const Tensor* batches, double momentum, double eps, bool pooled, const NctGroup* group, Tensor** out) {
+int nct_norm_relu(const Tensor* x, const Tensor* weight, const Tensor* bias, const Tensor* lacking, const Tensor* mean,
+                  const Tensor* variance, const Tensor* batches, double momentum, double eps, bool pooled,
+                  const NctGroup* group, Tensor** out) {
   return guarded([&] {
     *out = nullptr;
     if (!fits(*x, pooled)) return;
-    *out = new Tensor(NormRelu::apply(*x, *weight, *bias, *mean, *variance, *batches, momentum, eps, pooled,
+    // A bias that is left out has no gradient.
+    const auto left_out = lacking ? std::optional<Tensor>(lacking->detach()) : std::nullopt;
+    *out = new Tensor(NormRelu::apply(*x, *weight, *bias, left_out, *mean, *variance, *batches, momentum, eps, pooled,
                                       group ? group->group : GroupPtr()));
   });
 }

@@ -269,7 +269,7 @@ ON_DEVICE void statistics(const Task& task, const Place& place, const Totals& to
   task.stats[3 * n + channel] = task.bias[channel];
   task.stats[4 * n + channel] = variance;
   const auto move = [&](float& running, float to) { running = (1 - task.momentum) * running + task.momentum * to; };
-  move(task.running_mean[channel], mean);
+  move(task.running_mean[channel], task.lacking ? mean + task.lacking[channel] : mean);
   move(task.running_variance[channel], variance * (rows / (rows - 1)));
   if (channel == 0) ++*task.batches;
 }

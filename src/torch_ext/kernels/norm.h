@@ -25,6 +25,8 @@ struct Task {
   float* share;
   const float* weight;
   const float* bias;
+  // Null, or of the convolution before, which left it out: what x lacks, and the running mean does not.
+  const float* lacking;
   float* running_mean;
   float* running_variance;
   long long* batches;
