@@ -21,7 +21,7 @@ pub(crate) fn stand_in() -> &'static Path {
         let source = root.join("tests/stand_in/cuda.cpp");
         let kernels = fs::read_dir(root.join("src/torch_ext/kernels")).unwrap();
         let mut sources: Vec<PathBuf> = kernels.map(|file| file.unwrap().path()).collect();
-        sources.push(source.clone());
+        sources.extend([source.clone(), root.join("tests/stand_in/places.h")]);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let (made, library) = (folder.join("stand_in.so"), folder.join("libtorch_cuda.so"));
         let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
@@ -424,6 +424,24 @@ fn our_kernels_compute_what_those_of_torch_do() {
     command.args(["--ignored", "--exact", "device::our_kernels_beside_those_of_torch"]);
     let told = succeed(command.env("NCT_CUDA_LIBRARY", stand_in()));
     assert!(told.contains("1 passed"), "{told}");
+}
+
+/// What a GPU would do to memory that is not theirs, a sanitizer sees.
+#[test]
+fn our_kernels_stay_within_their_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("bounds");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in/bounds.cpp");
+    let mut compiler = Command::new(std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned()));
+    let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    compiler.args(["-std=c++17", "-O1", "-w"]).args(sanitizers).arg(source).arg("-o").arg(&program);
+    let made = output(&mut compiler);
+    if !made.status.success() && ["asan", "ubsan", "sanitize"].iter().any(|what| stderr(&made).contains(what))
+    {
+        return eprintln!("skipped: this compiler has no sanitizers");
+    }
+    assert!(made.status.success(), "{}", stderr(&made));
+    succeed(&mut Command::new(program));
 }
 
 #[test]

@@ -102,8 +102,8 @@ shows the network layer by layer."
 and `nct weights FILE --diff RUN` what differs. Without `init.strict` what fits is taken. Files of torch.save are read
 without running anything; one that holds more than tensors in plain containers is refused."
     N503 2 "a device that is not there"
-"No such GPU, a driver or GPU that is too old for the libtorch in place, or libtorch's CUDA half is missing. `nct doctor`
-shows driver and GPUs, what is missing, and what brings it. `--device cpu` works everywhere."
+"No such GPU, a driver or GPU that is too old for the libtorch in place, or libtorch's CUDA half or what compiles kernels
+is missing. `nct doctor` shows driver and GPUs, what is missing, and what brings it. `--device cpu` works everywhere."
     N601 1 "a loss that is no number"
 "An update gave NaN or infinity. checkpoints/failed.safetensors is the state before it, failure.json names the update and
 its images. Most often the learning rate is too large: lower optimizer.lr, or warm it up with schedule.lr_warmup. If the

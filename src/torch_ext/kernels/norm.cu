@@ -3,8 +3,8 @@
 // through it twice forwards (sums, result) and twice backwards (sums, gradient), and keep nothing of it but x.
 //
 // Sums are of fixed order: the same bits every time. They begin at the map's end, so that the second pass begins with what
-// the first has left in the cache. They are of distances from the first pixel, which is about as far
-// from the mean as others, so that 32 bits are enough whatever the mean.
+// the first has left in the cache. They are of distances from the first pixel, which is about as far from the mean as
+// others, so that 32 bits are enough whatever the mean.
 
 #include "norm.h"
 #include "packed.cuh"
