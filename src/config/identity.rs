@@ -6,8 +6,8 @@ use crate::runs::flat_settings;
 use crate::train::OptimizerSettings;
 use std::collections::BTreeMap;
 
-/// Settings that change no result but by rounding, by the beginnings of their names; and those that name weights by a path, which
-/// count by their content.
+/// Settings that change no result, or its rounding only, by the beginnings of their names; and those that name weights by
+/// a path, which count by their content.
 const WITHOUT_EFFECT: [&str; 8] = [
     "name",
     "loader.",

@@ -56,7 +56,7 @@ pub fn select_own(name: &str, rank: u32, here: u32) -> Result<Selected, ModelErr
 pub fn prepare(device: Device, runtime: Runtime) -> Result<(), ModelError> {
     match device {
         Device::Cuda(gpu)
-            if runtime.fused && runtime.channels_last && runtime.precision == Precision::Bf16 =>
+            if runtime.fused && runtime.channels_last && runtime.precision != Precision::F64 =>
         {
             compile_kernels(gpu).map_err(ModelError::Device)
         }

@@ -16,12 +16,14 @@ using at::Tensor;
 
 namespace {
 
-// Whether the kernels can do it.
+// Whether the kernels can do it. Of processes with shares of one batch all can or none, also with an empty share, of
+// which the layout says nothing.
 bool fits(const Tensor& x, bool pooled) {
-  if (!x.is_cuda() || x.scalar_type() != at::kBFloat16 || x.dim() != 4) return false;
-  const int64_t rows = x.size(0) * x.size(2) * x.size(3);
-  return x.size(1) % nct::PACK == 0 && x.is_contiguous(at::MemoryFormat::ChannelsLast) && rows < (int64_t{1} << 31) &&
-         reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0 && (!pooled || (x.size(2) > 1 && x.size(3) > 1));
+  if (!x.is_cuda() || x.scalar_type() != at::kBFloat16 || x.dim() != 4 || x.size(1) % nct::PACK != 0) return false;
+  if (pooled && (x.size(2) < 2 || x.size(3) < 2)) return false;
+  if (x.numel() == 0) return true;
+  return x.is_contiguous(at::MemoryFormat::ChannelsLast) && x.numel() / x.size(1) < (int64_t{1} << 31) &&
+         reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
 }
 
 // A map that kernels go through.
@@ -147,10 +149,10 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
     }
     if (total.defined()) {
       const auto group = c10::static_intrusive_pointer_cast<c10d::ProcessGroup>(ctx->saved_data["group"].toCapsule());
-      std::vector<Tensor> sums{at::stack({dweight, dbias}).to(at::kDouble)};
+      std::vector<Tensor> sums{at::stack({dbias, dweight}).to(at::kDouble)};
       group->allreduce(sums)->wait();
-      share[0].copy_(stats[2] * stats[1] * sums[0][0] / -total);
-      share[1].copy_(stats[2] * sums[0][1] / -total);
+      share[0].copy_(stats[2] * stats[1] * sums[0][1] / -total);
+      share[1].copy_(stats[2] * sums[0][0] / -total);
     }
     Tensor dx;
     if (ctx->needs_input_grad(0)) {

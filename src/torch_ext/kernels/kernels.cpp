@@ -175,6 +175,7 @@ const Kernels& Kernels::of(c10::Device device) {
 }
 
 void Kernels::launch(const std::string& name, Extent blocks, Extent threads, const void* task) const {
+  const c10::DeviceGuard guard(device);
   void* arguments[] = {const_cast<void*>(task)};
   void* stream = gpu().getStream(device).native_handle();
   const auto& runtime = Runtime::get();
