@@ -41,27 +41,26 @@ class Map {
     task.windows = pooled ? images * ((task.height + 1) / 2) * ((task.width + 1) / 2) : task.rows;
   }
 
-  // Sums over the map by `sum`, and what `conclude` makes of them.
+  // Sums over the map by `sum`, and what `conclude` makes of them. Blocks that wait for others to end would make it last
+  // twice as long.
   void sums(const char* sum, const char* conclude, bool of_windows) {
-    // Four an SM of an H200, and fewer than would have nothing to do.
-    constexpr unsigned MOST = 512;
-    const Extent blocks = extent(of_windows, MOST);
+    const auto& kernels = Kernels::of(x.device());
+    const Extent blocks = extent(of_windows, kernels.at_once(sum));
     task.blocks = blocks.x;
     const Tensor found = at::empty({task.blocks, 2, task.channels}, x.options().dtype(at::kFloat));
     task.found = found.mutable_data_ptr<float>();
-    const auto& kernels = Kernels::of(x.device());
     kernels.launch(sum, blocks, {nct::THREADS}, &task);
     const Extent columns{(task.channels + nct::COLUMNS - 1) / nct::COLUMNS};
     kernels.launch(conclude, columns, {nct::COLUMNS * nct::GROUPS}, &task);
   }
 
   void through(const char* kernel) {
-    constexpr unsigned MOST = 1024;
-    Kernels::of(x.device()).launch(kernel, extent(true, MOST), {nct::THREADS}, &task);
+    const auto& kernels = Kernels::of(x.device());
+    kernels.launch(kernel, extent(true, 2 * kernels.at_once(kernel)), {nct::THREADS}, &task);
   }
 
  private:
-  // A block takes some rows or windows at once, of all channels or 2,048 of them.
+  // A block takes some rows or windows at once, of all channels or 2,048 of them. No more blocks than have something to do.
   Extent extent(bool of_windows, unsigned most) const {
     const unsigned vectors = task.channels / nct::PACK, wide = std::min(vectors, nct::THREADS);
     const unsigned each = nct::THREADS / wide * (of_windows && pooled ? 1 : 4);
@@ -145,7 +144,8 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
     map.task.dbias = dbias.mutable_data_ptr<float>();
     map.task.share = share.mutable_data_ptr<float>();
     if (x.numel() > 0) {
-      map.sums(pooled ? "nct_norm_sums_back_pooled" : "nct_norm_sums_back", "nct_norm_gradients", /*of_windows=*/true);
+      const char* sum = pooled ? "nct_norm_sums_back_pooled" : "nct_norm_sums_back";
+      map.sums(sum, "nct_norm_gradients", /*of_windows=*/true);
     }
     if (total.defined()) {
       const auto group = c10::static_intrusive_pointer_cast<c10d::ProcessGroup>(ctx->saved_data["group"].toCapsule());

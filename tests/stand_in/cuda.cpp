@@ -752,10 +752,12 @@ extern "C" {
 const char* cudaGetErrorString(int) { return "refused by the stand-in"; }
 
 int cudaDeviceGetAttribute(int* value, int attribute, int) {
-  constexpr int MAJOR = 75;
-  *value = attribute == MAJOR ? 9 : 0;
+  constexpr int PROCESSORS = 16, MAJOR = 75;
+  *value = attribute == MAJOR ? 9 : attribute == PROCESSORS ? 132 : 0;
   return 0;
 }
+
+int cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int, size_t) { return *blocks = 4, 0; }
 
 int cudaLibraryLoadData(void** library, const void* code, int*, void**, unsigned, int*, void**, unsigned) {
   static std::string loaded;

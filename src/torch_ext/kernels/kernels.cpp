@@ -7,6 +7,7 @@
 #include "../guard.h"
 // The sources of the kernels, which `build.rs` writes.
 #include "kernel_texts.h"
+#include "place.h"
 
 #include <c10/core/DeviceGuard.h>
 
@@ -25,6 +26,7 @@ struct Runtime {
   int (*attribute)(int* value, int attribute, int device);
   int (*load)(void** library, const void* code, int*, void**, unsigned, int*, void**, unsigned);
   int (*kernel)(const void** kernel, void* library, const char* name);
+  int (*occupancy)(int* blocks, const void* kernel, int threads, size_t shared);
   int (*launch)(const void* kernel, Extent blocks, Extent threads, void** arguments, size_t shared, void* stream);
   const char* (*error)(int);
 
@@ -32,6 +34,7 @@ struct Runtime {
     find(attribute, "cudaDeviceGetAttribute");
     find(load, "cudaLibraryLoadData");
     find(kernel, "cudaLibraryGetKernel");
+    find(occupancy, "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
     find(launch, "cudaLaunchKernel");
     find(error, "cudaGetErrorString");
   }
@@ -149,11 +152,13 @@ struct Compiler {
 
 Kernels::Kernels(c10::Device device) : device(device) {
   const auto& runtime = Runtime::get();
-  constexpr int MAJOR = 75, MINOR = 76;
-  int major = 0, minor = 0;
-  runtime.check(runtime.attribute(&major, MAJOR, device.index()), "compute capability");
-  runtime.check(runtime.attribute(&minor, MINOR, device.index()), "compute capability");
-  const std::string code = Compiler::get().compiled(major, minor);
+  constexpr int PROCESSORS = 16, MAJOR = 75, MINOR = 76;
+  const auto attribute = [&](int which) {
+    int value = 0;
+    runtime.check(runtime.attribute(&value, which, device.index()), "attributes of the GPU");
+    return value;
+  };
+  const std::string code = Compiler::get().compiled(attribute(MAJOR), attribute(MINOR));
   // Never unloaded: the process may end while the device is at work.
   void* library = nullptr;
   const c10::DeviceGuard guard(device);
@@ -161,7 +166,11 @@ Kernels::Kernels(c10::Device device) : device(device) {
   for (const char* name : {"nct_norm_sums", "nct_norm_statistics", "nct_norm", "nct_norm_pooled", "nct_norm_sums_back",
                            "nct_norm_sums_back_pooled", "nct_norm_gradients", "nct_norm_back", "nct_norm_back_pooled",
                            "nct_read_bf16", "nct_read_f32", "nct_read_back_bf16", "nct_read_back_f32"}) {
-    runtime.check(runtime.kernel(&all[name], library, name), name);
+    Kernel& kernel = all[name];
+    int of_each = 0;
+    runtime.check(runtime.kernel(&kernel.handle, library, name), name);
+    runtime.check(runtime.occupancy(&of_each, kernel.handle, nct::THREADS, 0), name);
+    kernel.blocks_at_once = static_cast<unsigned>(std::max(of_each * attribute(PROCESSORS), 1));
   }
 }
 
@@ -179,5 +188,5 @@ void Kernels::launch(const std::string& name, Extent blocks, Extent threads, con
   void* arguments[] = {const_cast<void*>(task)};
   void* stream = gpu().getStream(device).native_handle();
   const auto& runtime = Runtime::get();
-  runtime.check(runtime.launch(all.at(name), blocks, threads, arguments, 0, stream), name.c_str());
+  runtime.check(runtime.launch(all.at(name).handle, blocks, threads, arguments, 0, stream), name.c_str());
 }

@@ -17,12 +17,20 @@ class Kernels {
   // For this GPU; compiled when they are first asked for, which takes a second.
   static const Kernels& of(c10::Device device);
 
+  // How many of a kernel's blocks, of the usual number of threads, the GPU works on at once.
+  unsigned at_once(const std::string& name) const { return all.at(name).blocks_at_once; }
+
   // On the device's current stream. `task` is the kernel's only argument, and is taken before this returns.
   void launch(const std::string& name, Extent blocks, Extent threads, const void* task) const;
 
  private:
   explicit Kernels(c10::Device device);
 
+  struct Kernel {
+    const void* handle = nullptr;
+    unsigned blocks_at_once = 1;
+  };
+
   c10::Device device;
-  std::map<std::string, const void*> all;
+  std::map<std::string, Kernel> all;
 };
