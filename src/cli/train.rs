@@ -188,8 +188,7 @@ fn train_together(
     together: &Together,
     show: Show,
 ) -> anyhow::Result<Option<(Run, Vec<Value>)>> {
-    let selected = together.device(&args.device)?;
-    device::prepare(selected.device, experiment.runtime())?;
+    let selected = prepared(experiment, &args.device, together)?;
     if start::shows_frost(experiment) {
         super::corrupt::frost::open(None)?;
     }
@@ -273,6 +272,13 @@ fn recorder(
     let Some(folder) = &args.record else { return Ok(None) };
     let (validation, classes) = (data.sources(Split::Validation)?, info.classes.unwrap_or(0) as usize);
     Ok(Some(Recorder::start(folder, net, objective, sources, validation, classes)?))
+}
+
+/// The device that was asked for, with what training needs there.
+fn prepared(experiment: &Experiment, asked: &str, together: &Together) -> anyhow::Result<device::Selected> {
+    let selected = together.device(asked)?;
+    device::prepare(selected.device, experiment.runtime())?;
+    Ok(selected)
 }
 
 /// What makes a GPU fast and is not asked for.

@@ -231,6 +231,19 @@ fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: Precision) -> R
     Ok(precision.product(&x.f_linear(&weight, Some(&bias))?))
 }
 
+/// Refuses batches that have no variance.
+fn has_variance(x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<(), ModelError> {
+    let size = x.size();
+    let images = pass.mode.share.map_or(size[0], Share::images);
+    if images * size[2..].iter().product::<i64>() == 1 {
+        return Err(ModelError::Settings(format!(
+            "{}: batch normalisation of one image with a map of 1 x 1 has a single value a channel; use larger batches or data.last_batch = \"drop\"",
+            layer.path
+        )));
+    }
+    Ok(())
+}
+
 impl BatchNorm {
     /// Kernel and bias of the convolution that does what one with these and the normalisation by running statistics do.
     fn folded(&self, kernel: &Tensor, bias: Option<&Tensor>) -> [Tensor; 2] {
@@ -247,23 +260,10 @@ impl BatchNorm {
         Ok(())
     }
 
-    /// Refuses batches that have no variance.
-    fn check(&self, x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<(), ModelError> {
-        let size = x.size();
-        let images = pass.mode.share.map_or(size[0], Share::images);
-        if images * size[2..].iter().product::<i64>() == 1 {
-            return Err(ModelError::Settings(format!(
-                "{}: batch normalisation of one image with a map of 1 x 1 has a single value a channel; use larger batches or data.last_batch = \"drop\"",
-                layer.path
-            )));
-        }
-        Ok(())
-    }
-
     fn forward(&self, x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<Tensor, ModelError> {
         let train = pass.trains_norm(layer.index);
         if train {
-            self.check(x, pass, layer)?;
+            has_variance(x, pass, layer)?;
             tch::no_grad(|| self.batches.shallow_clone().f_add_scalar_(1i64).map(drop))?;
         }
         let Self { weight, bias, mean, variance, .. } = self;
@@ -305,7 +305,7 @@ impl BatchNorm {
         if !(pass.fused && pass.trains_norm(layer.index) && pass.passes_over(&layer.path)) {
             return Ok(None);
         }
-        self.check(x, pass, layer)?;
+        has_variance(x, pass, layer)?;
         let running = [&self.mean, &self.variance, &self.batches];
         let how = NormRelu { lacking, momentum: self.momentum, eps: EPSILON, pooled };
         let y = torch_ext::norm_relu(x, [&self.weight, &self.bias], running, how, pass.sharing())?;
