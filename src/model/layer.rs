@@ -232,7 +232,7 @@ fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: Precision) -> R
 }
 
 /// Refuses batches that have no variance.
-fn has_variance(x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<(), ModelError> {
+fn check_variance(x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<(), ModelError> {
     let size = x.size();
     let images = pass.mode.share.map_or(size[0], Share::images);
     if images * size[2..].iter().product::<i64>() == 1 {
@@ -263,7 +263,7 @@ impl BatchNorm {
     fn forward(&self, x: &Tensor, pass: &Pass<'_>, layer: &Layer) -> Result<Tensor, ModelError> {
         let train = pass.trains_norm(layer.index);
         if train {
-            has_variance(x, pass, layer)?;
+            check_variance(x, pass, layer)?;
             tch::no_grad(|| self.batches.shallow_clone().f_add_scalar_(1i64).map(drop))?;
         }
         let Self { weight, bias, mean, variance, .. } = self;
@@ -305,7 +305,7 @@ impl BatchNorm {
         if !(pass.fused && pass.trains_norm(layer.index) && pass.passes_over(&layer.path)) {
             return Ok(None);
         }
-        has_variance(x, pass, layer)?;
+        check_variance(x, pass, layer)?;
         let running = [&self.mean, &self.variance, &self.batches];
         let how = NormRelu { lacking, momentum: self.momentum, eps: EPSILON, pooled };
         let y = torch_ext::norm_relu(x, [&self.weight, &self.bias], running, how, pass.sharing())?;

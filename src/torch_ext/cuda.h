@@ -25,7 +25,9 @@ struct CudaHalf {
       Dl_info place{};
       void* known = dlsym(RTLD_DEFAULT, "_ZN2at4cuda9CUDAGraph6replayEv");
       TORCH_CHECK(known && dladdr(known, &place), "the CUDA half of libtorch is not here");
-      return CudaHalf{place.dli_fname, dlopen(place.dli_fname, RTLD_NOW | RTLD_NOLOAD)};
+      void* library = dlopen(place.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+      TORCH_CHECK(library, "the CUDA half of libtorch is not where it was: ", place.dli_fname);
+      return CudaHalf{place.dli_fname, library};
     }();
     return found;
   }

@@ -74,8 +74,8 @@ class Map {
 
 struct NormRelu : torch::autograd::Function<NormRelu> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
-                        const Tensor& bias, const std::optional<Tensor>& lacking, Tensor mean, Tensor variance, Tensor batches,
-                        double momentum, double eps, bool pooled, const GroupPtr& group) {
+                        const Tensor& bias, const std::optional<Tensor>& lacking, Tensor mean, Tensor variance,
+                        Tensor batches, double momentum, double eps, bool pooled, const GroupPtr& group) {
     for (const Tensor& t : {weight, bias, lacking ? *lacking : bias, mean, variance}) {
       TORCH_CHECK(t.scalar_type() == at::kFloat && t.is_contiguous() && t.device() == x.device() &&
                   t.numel() == x.size(1), "normalisation of ", x.size(1), " channels by other numbers");
@@ -135,7 +135,8 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
     const bool pooled = ctx->saved_data["pooled"].toBool();
     const Tensor dy = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
     // Of an empty share, nothing comes back.
-    const Tensor of_weights = x.numel() > 0 ? at::empty({4, x.size(1)}, stats.options()) : at::zeros({4, x.size(1)}, stats.options());
+    const Tensor of_weights = at::empty({4, x.size(1)}, stats.options());
+    if (x.numel() == 0) of_weights.zero_();
     const Tensor dweight = of_weights[0], dbias = of_weights[1], share = of_weights.narrow(0, 2, 2);
     Map map(x, pooled);
     map.task.stats = stats.mutable_data_ptr<float>();
@@ -175,8 +176,8 @@ int nct_kernels(int index) {
 
 // `x` `[batch, C, height, width]`, normalised by statistics of the batch, rectified, and pooled if asked for; null if the
 // kernels cannot do it. `weight`, `bias`, `mean` and `variance` are `[C]` floats, `batches` an int64 []; the last three
-// are moved. `lacking`: null, or what is to be added to x's mean before that. `group`: null, or of processes of which each has a share of the batch. x's memory must not change until the
-// backward pass, which autograd sees to.
+// are moved. `lacking`: null, or what is to be added to x's mean before that. `group`: null, or of processes of which
+// each has a share of the batch. x's memory must not change until the backward pass, which autograd sees to.
 int nct_norm_relu(const Tensor* x, const Tensor* weight, const Tensor* bias, const Tensor* lacking, const Tensor* mean,
                   const Tensor* variance, const Tensor* batches, double momentum, double eps, bool pooled,
                   const NctGroup* group, Tensor** out) {

@@ -111,7 +111,7 @@ struct Reader : torch::autograd::Function<Reader> {
       slopes = at::empty({at.size(0), at.size(1), 2, channels}, at.options());
       task.slopes = slopes.mutable_data_ptr<float>();
     }
-    launch(map, "nct_read_", read.numel(), task);
+    launch(map, wide(map) ? "nct_read_f32" : "nct_read_bf16", read.numel(), task);
     ctx->save_for_backward({at, slopes});
     ctx->saved_data["map"] = map.sizes().vec();
     ctx->saved_data["kind"] = map.scalar_type();
@@ -134,7 +134,7 @@ struct Reader : torch::autograd::Function<Reader> {
       nct::Readings task = readings(size, at);
       task.dvalue = grad.const_data_ptr<float>();
       task.dmap = of_map.mutable_data_ptr();
-      launch(of_map, "nct_read_back_", of_map.numel(), task);
+      launch(of_map, wide(of_map) ? "nct_read_back_f32" : "nct_read_back_bf16", of_map.numel(), task);
     }
     return {of_map, of_at};
   }
@@ -143,6 +143,8 @@ struct Reader : torch::autograd::Function<Reader> {
   static constexpr int64_t LIMIT = int64_t{1} << 31;
 
   static bool aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0; }
+
+  static bool wide(const Tensor& map) { return map.scalar_type() == at::kFloat; }
 
   static nct::Readings readings(at::IntArrayRef map, const Tensor& at) {
     nct::Readings task{};
@@ -156,11 +158,10 @@ struct Reader : torch::autograd::Function<Reader> {
   }
 
   // A thread for each eight of `n` numbers.
-  static void launch(const Tensor& map, const std::string& kernel, int64_t n, const nct::Readings& task) {
+  static void launch(const Tensor& map, const char* kernel, int64_t n, const nct::Readings& task) {
     if (n == 0) return;
     const auto blocks = static_cast<unsigned>((n / nct::PACK + nct::THREADS - 1) / nct::THREADS);
-    const auto name = kernel + (map.scalar_type() == at::kFloat ? "f32" : "bf16");
-    Kernels::of(map.device()).launch(name, {blocks}, {nct::THREADS}, &task);
+    Kernels::of(map.device()).launch(kernel, {blocks}, {nct::THREADS}, &task);
   }
 };
 

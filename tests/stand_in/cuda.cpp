@@ -6,8 +6,9 @@
 // nothing of speed, or of what CUDA's own kernels do.
 //
 // With NCT_STAND_IN_LOG=FILE, each operation for which the host would wait adds a line to that file, and so does each
-// copy to the device that takes a stream of its own, and each launch of a kernel of our own. With NCT_STAND_IN_MEETING=refuse, GPUs do not find each other, as
-// where two processes have the same; with `die`, the process ends when it meets the others.
+// copy to the device that takes a stream of its own, and each launch of a kernel of our own. With
+// NCT_STAND_IN_MEETING=refuse, GPUs do not find each other, as where two processes have the same; with `die`, the process
+// ends when it meets the others.
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -28,7 +29,6 @@
 
 #include <array>
 #include <atomic>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -744,10 +744,6 @@ int ncclAllGather(const void* from, void* to, size_t n, int type, Comm* comm, vo
     }
   });
 }
-
-} // extern "C"
-
-extern "C" {
 
 const char* cudaGetErrorString(int) { return "refused by the stand-in"; }
 

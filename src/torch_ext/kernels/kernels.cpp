@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 namespace {
@@ -158,6 +159,7 @@ Kernels::Kernels(c10::Device device) : device(device) {
     runtime.check(runtime.attribute(&value, which, device.index()), "attributes of the GPU");
     return value;
   };
+  const int processors = attribute(PROCESSORS);
   const std::string code = Compiler::get().compiled(attribute(MAJOR), attribute(MINOR));
   // Never unloaded: the process may end while the device is at work.
   void* library = nullptr;
@@ -170,7 +172,7 @@ Kernels::Kernels(c10::Device device) : device(device) {
     int of_each = 0;
     runtime.check(runtime.kernel(&kernel.handle, library, name), name);
     runtime.check(runtime.occupancy(&of_each, kernel.handle, nct::THREADS, 0), name);
-    kernel.blocks_at_once = static_cast<unsigned>(std::max(of_each * attribute(PROCESSORS), 1));
+    kernel.blocks_at_once = static_cast<unsigned>(std::max(of_each * processors, 1));
   }
 }
 
@@ -183,10 +185,10 @@ const Kernels& Kernels::of(c10::Device device) {
   return *kernels;
 }
 
-void Kernels::launch(const std::string& name, Extent blocks, Extent threads, const void* task) const {
+void Kernels::launch(std::string_view name, Extent blocks, Extent threads, const void* task) const {
   const c10::DeviceGuard guard(device);
   void* arguments[] = {const_cast<void*>(task)};
   void* stream = gpu().getStream(device).native_handle();
   const auto& runtime = Runtime::get();
-  runtime.check(runtime.launch(all.at(name).handle, blocks, threads, arguments, 0, stream), name.c_str());
+  runtime.check(runtime.launch(all.at(name).handle, blocks, threads, arguments, 0, stream), name.data());
 }

@@ -5,7 +5,7 @@
 #include <c10/core/Device.h>
 
 #include <map>
-#include <string>
+#include <string_view>
 
 // As CUDA's dim3.
 struct Extent {
@@ -18,10 +18,10 @@ class Kernels {
   static const Kernels& of(c10::Device device);
 
   // How many of a kernel's blocks, of the usual number of threads, the GPU works on at once.
-  unsigned at_once(const std::string& name) const { return all.at(name).blocks_at_once; }
+  unsigned at_once(std::string_view name) const { return all.at(name).blocks_at_once; }
 
   // On the device's current stream. `task` is the kernel's only argument, and is taken before this returns.
-  void launch(const std::string& name, Extent blocks, Extent threads, const void* task) const;
+  void launch(std::string_view name, Extent blocks, Extent threads, const void* task) const;
 
  private:
   explicit Kernels(c10::Device device);
@@ -32,5 +32,6 @@ class Kernels {
   };
 
   c10::Device device;
-  std::map<std::string, Kernel> all;
+  // By their names, which are literals.
+  std::map<std::string_view, Kernel> all;
 };

@@ -101,6 +101,14 @@ struct Stats {
     }
     return best;
   }
+
+  // What comes back through pooling and rectification, to pixel number `best` of the window.
+  template <unsigned SIDE>
+  ON_DEVICE float gradient(const Values (&x)[SIDE * SIDE], const Values& dy, unsigned k, unsigned& best) const {
+    float y;
+    best = largest<SIDE>(x, k, y);
+    return y <= 0 ? 0 : dy.at[k];
+  }
 };
 
 // --- Sums over a map, by blocks
@@ -203,9 +211,8 @@ ON_DEVICE void add_gradient(const Task& task, const Place& place, Sums& sums) {
         const Values dy = unpacked(loaded.dy[i]);
 #pragma unroll
         for (unsigned k = 0; k < PACK; ++k) {
-          float y;
-          const unsigned best = stats.template largest<SIDE>(x, k, y);
-          const float dz = y <= 0 ? 0 : dy.at[k];
+          unsigned best;
+          const float dz = stats.template gradient<SIDE>(x, dy, k, best);
           float at = x[0].at[k];
 #pragma unroll
           for (unsigned pixel = 1; pixel < SIDE * SIDE; ++pixel) at = best == pixel ? x[pixel].at[k] : at;
@@ -261,6 +268,7 @@ ON_DEVICE void statistics(const Task& task, const Place& place, const Totals& to
 #pragma unroll
   for (unsigned k = 0; k < PACK; ++k) zero = channel % PACK == k ? pixel.at[k] : zero;
   const float rows = static_cast<float>(task.rows), away = sum / rows;
+  // Rounding may leave less than nothing; what is no number stays so.
   const float mean = zero + away, spread = squares - sum * away, variance = (spread > 0 ? spread : 0 * spread) / rows;
   const float inverse = 1 / sqrtf(variance + task.eps);
   task.stats[channel] = mean;
@@ -334,9 +342,8 @@ ON_DEVICE void take_back(const Task& task, const Place& place) {
       const Values dy = unpacked(loaded.dy[i]);
 #pragma unroll
       for (unsigned k = 0; k < PACK; ++k) {
-        float y;
-        const unsigned best = stats.template largest<SIDE>(x, k, y);
-        const float dz = y <= 0 ? 0 : dy.at[k];
+        unsigned best;
+        const float dz = stats.template gradient<SIDE>(x, dy, k, best);
 #pragma unroll
         for (unsigned pixel = 0; pixel < SIDE * SIDE; ++pixel) {
           const float from_statistics = fmaf(slope.at[k], x[pixel].at[k] - stats.mean.at[k], level.at[k]);
@@ -358,8 +365,8 @@ ON_DEVICE void take_back(const Task& task, const Place& place) {
 #define OVER_SUMS extern "C" __global__ __launch_bounds__(nct::COLUMNS * nct::GROUPS) void
 
 #define IN_TWO_STEPS(kernel, name, Between, first, second) \
-  kernel name(const nct::Task task) {                     \
-    __shared__ nct::Between between;                      \
+  kernel name(const nct::Task task) {                      \
+    __shared__ nct::Between between;                       \
     first(task, PLACE, between);                           \
     __syncthreads();                                       \
     second(task, PLACE, between);                          \
