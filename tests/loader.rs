@@ -2,9 +2,11 @@
 
 use crate::common::shards;
 use nct::base::{Fingerprint, Split, Task};
+use nct::config::{Data, Experiment};
 use nct::load::{AugmentSettings, Budget, Loader, LoaderOptions, Source, Targets, View};
 use nct::schedule::{Mix, Ratio, RatioByEpoch, Schedule, StreamSpec};
 use nct::shard::ShardSet;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -96,6 +98,83 @@ fn two_hundred_batches_are_the_same_with_one_two_and_eight_threads() {
     assert!(one.iter().zip(&other).all(|(a, b)| a != b), "another seed gives a batch in common");
 }
 
+/// Every record of both sessions and of the labelled images, and each session's mean responses.
+fn all_of(dir: &Path, share: Option<f64>) -> (Vec<Vec<Record>>, Vec<Vec<f32>>) {
+    let set = ShardSet::open(&dir.join("shards")).unwrap();
+    let view = View::new(vec![0.45], vec![0.22]);
+    let neural = set.dataset("mtl_monkey_dataset").unwrap();
+    let mut sources = Source::sessions(neural, Task::V1, Split::Train, &view, None).unwrap();
+    sources.push(Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap());
+    for source in &mut sources {
+        share.iter().for_each(|&share| source.keep(share).unwrap());
+    }
+    let means = sources.iter().map(Source::mean_response).collect();
+    let sources = Arc::new(sources);
+    let plan = Arc::new(schedule(&sources, Mix::InOrder, 0));
+    let steps = 0..plan.steps_per_epoch();
+    let mut records = vec![Vec::new(); sources.len()];
+    for step in Loader::start(&sources, &plan, 0, steps, LoaderOptions::default()).unwrap() {
+        for batch in step.unwrap().batches {
+            let pixels = batch.pixels.as_f32().unwrap();
+            let each = pixels.len() / batch.ids.len();
+            for (i, (&id, pixels)) in batch.ids.iter().zip(pixels.chunks(each)).enumerate() {
+                let targets = match batch.targets() {
+                    Targets::Labels(labels) => vec![labels[i] as u32],
+                    Targets::Responses(all) | Targets::Both { responses: all, .. } => {
+                        let n = all.len() / batch.ids.len();
+                        all[i * n..][..n].iter().map(|value| value.to_bits()).collect()
+                    }
+                };
+                let pixels = pixels.iter().map(|value| value.to_bits()).collect();
+                records[batch.stream.0 as usize].push((id, targets, pixels));
+            }
+        }
+    }
+    (records, means)
+}
+
+/// Id, targets and pixels.
+type Record = (u32, Vec<u32>, Vec<u32>);
+
+#[test]
+fn a_share_of_the_records_is_one_choice_and_has_all_of_a_smaller_one() {
+    let dir = shards();
+    let (whole, means) = all_of(dir.path(), None);
+    assert_eq!(all_of(dir.path(), Some(1.0)), (whole.clone(), means.clone()));
+    let [(most, _), (less, of_less)] = [0.7, 0.3].map(|share| all_of(dir.path(), Some(share)));
+    for ((whole, most), less) in whole.iter().zip(&most).zip(&less) {
+        let part = |share: f64| (whole.len() as f64 * share) as usize;
+        assert_eq!((most.len(), less.len()), (part(0.7), part(0.3)));
+        let is_part = |few: &[Record], many: &[Record]| {
+            few.iter().collect::<BTreeSet<_>>().is_subset(&many.iter().collect())
+        };
+        assert!(is_part(less, most) && is_part(most, whole));
+    }
+    for session in 0..2 {
+        let of_neuron = |k: usize| less[session].iter().map(move |r| f64::from(f32::from_bits(r.1[k])));
+        for (k, &mean) in of_less[session].iter().enumerate() {
+            let expected = of_neuron(k).sum::<f64>() / less[session].len() as f64;
+            assert!(
+                (f64::from(mean) - expected).abs() < 1e-5 && mean != means[session][k],
+                "{mean} {expected}"
+            );
+        }
+    }
+    let set = ShardSet::open(&dir.path().join("shards")).unwrap();
+    let starts = |frac: &str| {
+        let experiment = Experiment::parse(frac, "x", &[]).unwrap();
+        let data = Data::open(&experiment, &set).unwrap();
+        data.info(&data.sources(Split::Train).unwrap()).unwrap().sessions.into_iter().map(|s| s.mean_response)
+    };
+    assert!(starts("[data]\nneural_frac = 0.3\n").eq(of_less[..2].iter().cloned()), "other means");
+    assert!(!starts("").eq(of_less[..2].iter().cloned()));
+    assert!(starts("[data]\nneural_frac = 1.0\n").eq(starts("")), "of all, those of the shards");
+
+    let mut sources = sources(dir.path());
+    let told = sources[2].keep(0.001).unwrap_err().to_string();
+    assert!(told.contains("tiny-imagenet-200: 0.001 of "), "{told}");
+}
+
 #[test]
 fn reading_may_begin_at_any_step() {
     let dir = shards();
@@ -180,7 +259,7 @@ fn augmentation_differs_between_records_and_between_epochs() {
     let [mut first, mut second] = shifts;
     first.sort_unstable();
     second.sort_unstable();
-    let distinct: std::collections::BTreeSet<_> = first.iter().map(|(_, shift)| shift).collect();
+    let distinct: BTreeSet<_> = first.iter().map(|(_, shift)| shift).collect();
     assert!(distinct.len() >= 8, "{distinct:?}");
     let moved = first.iter().zip(&second).filter(|(a, b)| a.0 == b.0 && a.1 != b.1).count();
     assert!(first.len() == second.len() && moved * 3 > first.len(), "{moved} of {} moved", first.len());

@@ -164,6 +164,14 @@ fn a_run_is_the_same_wherever_its_batches_are_made() {
         ["last", "best"].map(|name| fs::read(run.join(format!("checkpoints/{name}.safetensors"))).unwrap())
     };
     assert!(end("on") == end("off"), "weights differ");
+    // By a part of the data.
+    let less = ["data.frac=0.5", "data.neural_frac=0.25"];
+    let (half_on, half_off) = ("half-on", "half-off");
+    succeed(&mut train(half_on, "on", &less));
+    succeed(&mut train(half_off, "off", &less));
+    assert!(end(half_on) == end(half_off) && end(half_on) != end("on"), "weights differ");
+    let told = stderr(&output(&mut train("refused", "on", &["data.neural_frac=0.0"])));
+    assert!(told.contains("data.neural_frac: expected a share above 0 and up to 1"), "{told}");
 
     let corrupted = "data.augment.distort={kinds=[\"fog\"]}";
     let refused = output(&mut train("refused", "on", &[corrupted]));

@@ -32,6 +32,8 @@ pub enum Purpose {
     Permute = 10,
     /// Shifts and crops of images that are searched by gradient.
     Search = 11,
+    /// Choice of the records that are trained on.
+    Choice = 12,
 }
 
 /// A key: all randomness of one purpose under one seed.

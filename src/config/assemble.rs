@@ -98,7 +98,7 @@ impl<'a> Data<'a> {
         let mut sources = Vec::new();
         for (task, dataset, view) in self.views(split)? {
             match task {
-                Task::Classification => sources.push(Source::images(dataset, split, &view)?),
+                Task::Classification => sources.push(self.labelled(dataset, split, &view)?),
                 _ => sources.extend(self.sessions(task, dataset, split, &view)?),
             }
         }
@@ -140,7 +140,20 @@ impl<'a> Data<'a> {
         // Evaluations of a neural task score responses only.
         let labelled = self.images.filter(|_| self.experiment.data.neural_labels && split == Split::Train);
         let classes = labelled.map(|images| images.manifest().classes.len());
-        Ok(Source::sessions(dataset, task, split, view, classes)?)
+        let mut sources = Source::sessions(dataset, task, split, view, classes)?;
+        if let (Split::Train, Some(share)) = (split, self.experiment.data.neural_frac) {
+            sources.iter_mut().try_for_each(|source| source.keep(share))?;
+        }
+        Ok(sources)
+    }
+
+    /// Of the set that is trained on.
+    fn labelled(&self, dataset: &Dataset, split: Split, view: &View) -> Result<Source, DataError> {
+        let mut source = Source::images(dataset, split, view)?;
+        if let (Split::Train, Some(share)) = (split, self.experiment.data.frac) {
+            source.keep(share)?;
+        }
+        Ok(source)
     }
 
     fn neural_view(
@@ -286,8 +299,11 @@ impl<'a> Data<'a> {
         let trained = self.images.ok_or_else(other_task)?;
         let view = self.image_view(trained, evaluation.view.augment(), &Budget::new(READ_ONCE_BYTES))?;
         let (dataset, classes) = labelled.of(trained, self.experiment.data.input_size)?;
-        let sources = vec![Source::images(dataset, split, &view)?];
-        Ok(Evaluator::new(sources, classes, batch_size, self.loader())?)
+        let source = match labelled {
+            Labelled::Other(_) => Source::images(dataset, split, &view)?,
+            Labelled::Own | Labelled::First(_) => self.labelled(dataset, split, &view)?,
+        };
+        Ok(Evaluator::new(vec![source], classes, batch_size, self.loader())?)
     }
 
     /// Threads and read-ahead.
@@ -296,14 +312,18 @@ impl<'a> Data<'a> {
         LoaderOptions { threads, depth, ..LoaderOptions::default() }
     }
 
-    /// What the network must know.
+    /// What the network must know; `sources` are those of training.
     pub fn info(&self, sources: &[Source]) -> Result<DataInfo, DataError> {
         let mut sessions = Vec::new();
         for &(task, dataset) in &self.neural {
             let shown = sources.iter().find(|s| s.task == task).map_or([1, 1, 1], |s| s.image);
             for info in &dataset.manifest().sessions {
                 let meta = dataset.session_meta(&info.id)?;
-                sessions.push(SessionData { task, id: meta.id, image: shown, mean_response: meta.mean });
+                let source = sources.iter().find(|s| s.task == task && s.name == meta.id);
+                let of_share =
+                    source.filter(|_| self.experiment.data.neural_frac.is_some_and(|share| share < 1.0));
+                let mean_response = of_share.map_or(meta.mean, Source::mean_response);
+                sessions.push(SessionData { task, id: meta.id, image: shown, mean_response });
             }
         }
         // The head's size follows the labelled images, which are last.

@@ -52,6 +52,8 @@ impl Experiment {
             leave_out(&mut group.lr, &lr);
             leave_out(&mut group.weight_decay, &weight_decay);
         }
+        leave_out(&mut plain.data.frac, &1.0);
+        leave_out(&mut plain.data.neural_frac, &1.0);
         let loss = &mut plain.loss;
         leave_out(&mut loss.neural_v4, &loss.neural);
         leave_out(&mut loss.regularize, &loss.scale_loss);
@@ -126,6 +128,7 @@ mod tests {
             ("[mix]\nkind = \"mtl\"\n", "batches_per_step = 1", "batches_per_step = 2"),
             ("[mix]\nkind = \"long\"\n", "", "batches_per_step = 1"),
             (rdm, "target = \"l\"", "target = \"m\""),
+            ("[data]\n", "frac = 1.0\nneural_frac = 1.0", "frac = 0.5"),
         ] {
             let with = |more: &str| of(&format!("{plain}{more}\n"));
             assert_eq!(of(plain), with(same), "{same}");

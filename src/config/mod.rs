@@ -215,6 +215,13 @@ pub struct DataSettings {
     /// others the middle. All of what is stored if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_size: Option<u32>,
+    /// Share of the labelled training images that are trained on, all if not given: the same random choice in every run,
+    /// and a larger share has all of a smaller one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frac: Option<f64>,
+    /// The same of each session's training trials (spec/data 1.4, `image_frac`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neural_frac: Option<f64>,
     /// Labelled images per batch.
     pub batch_size: u32,
     /// Stimuli per batch.
@@ -247,6 +254,8 @@ impl Default for DataSettings {
             neural_labels: false,
             gray: true,
             input_size: None,
+            frac: None,
+            neural_frac: None,
             batch_size: 128,
             neural_batch_size: 128,
             mean: Vec::new(),
@@ -429,6 +438,11 @@ impl Experiment {
             || self.loader.depth == 0
         {
             return Err("batch sizes, loader.threads and loader.depth must be at least 1".into());
+        }
+        for (key, share) in [("frac", data.frac), ("neural_frac", data.neural_frac)] {
+            if share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+                return Err(format!("data.{key}: expected a share above 0 and up to 1"));
+            }
         }
         if data.mean.len() != data.std.len() || data.neural_mean.len() != data.neural_std.len() {
             return Err("a mean needs a std for each channel, and the reverse".into());

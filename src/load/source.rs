@@ -9,9 +9,10 @@ use super::distort::DistortMemory;
 use super::frame::FrameMemory;
 use super::moves::{Grain, LARGEST_SIDE, Moves, moved};
 use super::render::{self, Scratch, Tables};
+use crate::base::digest::crc32c;
 use crate::base::rng::mix64;
 use crate::base::{DType, Purpose, Rng, RngKey, Split, Task};
-use crate::schedule::{BatchPlan, Schedule, Window};
+use crate::schedule::{BatchPlan, Permutation, Schedule, Window};
 use crate::shard::{Dataset, OpenShard};
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -170,6 +171,44 @@ impl Source {
         manifest.sessions.iter().map(|info| session(&info.id)).collect()
     }
 
+    /// Leaves a share of the records, above 0 and up to 1: the whole part of it, by a random choice that is always the
+    /// same for this name and number of records, and of which a larger share has all of a smaller one.
+    ///
+    /// # Errors
+    /// A share of less than one record.
+    pub fn keep(&mut self, share: f64) -> Result<(), LoadError> {
+        let n = self.n_records();
+        let kept = (n as f64 * share) as u64;
+        if kept == 0 {
+            return Err(LoadError::Data(format!("{}: {share} of {n} records is less than one", self.name)));
+        }
+        let of_name = u64::from(crc32c(self.name.as_bytes()));
+        let order = Permutation::new(n, RngKey::new(of_name, Purpose::Choice, 0).word(0, 0));
+        let mut chosen: Vec<usize> = (0..kept).map(|i| order.at(i) as usize).collect();
+        chosen.sort_unstable();
+        self.rows = Some(chosen.iter().map(|&record| self.row(record) as u32).collect());
+        let of_chosen = |all: &[u32]| chosen.iter().map(|&record| all[record]).collect::<Vec<u32>>();
+        self.ids = of_chosen(&self.ids);
+        match &mut self.targets {
+            AllTargets::Labels(all) => *all = of_chosen(all),
+            AllTargets::Responses { n_neurons, values, labels } => {
+                let of_trial = |record: usize| &values[record * *n_neurons..][..*n_neurons];
+                *values = chosen.iter().flat_map(|&record| of_trial(record)).copied().collect();
+                *labels = labels.as_deref().map(of_chosen);
+            }
+        }
+        Ok(())
+    }
+
+    /// Mean response of each neuron of a session over its records.
+    pub fn mean_response(&self) -> Vec<f32> {
+        let mut sums = vec![0.0_f64; self.n_neurons()];
+        for (_, responses) in self.trials() {
+            sums.iter_mut().zip(responses).for_each(|(sum, &response)| *sum += f64::from(response));
+        }
+        sums.iter().map(|sum| (sum / self.n_records() as f64) as f32).collect()
+    }
+
     /// Number of records.
     pub fn n_records(&self) -> u64 {
         self.ids.len() as u64
@@ -195,8 +234,11 @@ impl Source {
 
     /// A window of random blocks with about `bytes` of decoded images.
     pub fn window(&self, bytes: u64) -> Window {
-        let block = self.images.block_rows().min(self.n_records()).max(1);
-        let block_bytes = (self.images.bytes() / self.images.n_rows().max(1)).max(1) * block;
+        let n_rows = self.images.n_rows().max(1);
+        let block_rows = self.images.block_rows().clamp(1, n_rows);
+        let block_bytes = (self.images.bytes() / n_rows).max(1) * block_rows;
+        // Blocks are read whole, also for the records of them that are left.
+        let block = (block_rows * self.n_records()).div_ceil(n_rows).max(1);
         let clamp = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         Window { block: clamp(block), blocks: clamp((bytes / block_bytes).max(1)) }
     }

@@ -503,12 +503,18 @@ mod tests {
         frozen["freeze"] = json!({"freeze": ["core"]});
         let (frozen, _) = of(set(json!({})), v4(json!({})), frozen).unwrap();
         assert_eq!(frozen.freeze.parameters, ["v1_block", "v4_block"]);
+        let share = json!({"image_frac": 0.3});
+        let (less, notes) = of(set(share.clone()), v4(share.clone()), losses.clone()).unwrap();
+        assert!(
+            less.data.neural_frac == Some(0.3) && notes.iter().any(|note| note.contains("validation trials"))
+        );
         // Without arguments the cycler has its own main key and ratio.
         let cycler = &dictionaries(&found, &Prepared::new()).trainer["train_cycler_args"];
         assert_eq!(*cycler, json!({"main_key": "img_classification", "ratio": {"1": 1}}));
         for (v1, v4, trainer, expected) in [
             (set(json!({})), v4(json!({"stats": {}})), losses.clone(), "v4_dataset_dict.stats"),
             (set(json!({})), v4(json!({"batch_size": 3})), losses.clone(), "v4_dataset_dict.batch_size"),
+            (set(json!({})), v4(share), losses.clone(), "v4_dataset_dict.image_frac"),
             (set(json!({"target_types": ["v1", "v4"]})), json!({}), losses.clone(), "target_types"),
             (set(json!({"train_transformation": true})), json!({}), losses.clone(), "train_transformation"),
             (set(json!({})), json!({}), json!({}), "trainer.loss_functions.v1: is not given"),

@@ -43,18 +43,21 @@ impl Writer {
             v1 = part.inner("neural_dataset_dict", "v1_dataset_config", Class::Neural);
         }
         let v4 = part.inner("v4_dataset_dict", "v4_dataset_config", Class::Neural);
-        let mut seen: Option<[Value; 3]> = None;
+        let mut seen: Option<[Value; 4]> = None;
         for (mut neural, area) in [(v1, ""), (v4, "_v4")] {
             if neural.given.is_empty() {
                 continue;
             }
             // Gray or not, stimuli are as they were prepared.
             neural.get("apply_grayscale");
-            let shared = ["batch_size", "normalize", "stats"].map(|key| neural.get(key));
+            let shared = ["batch_size", "image_frac", "normalize", "stats"].map(|key| neural.get(key));
             if let Some(other) = &seen {
                 let name = neural.name;
                 if other[0] != shared[0] {
                     return Err(format!("{name}.batch_size: data.neural_batch_size is of v1 and v4"));
+                }
+                if other[1] != shared[1] {
+                    return Err(format!("{name}.image_frac: data.neural_frac is of v1 and v4"));
                 }
                 if other != &shared {
                     return Err(format!("{name}.stats: {NORMALIZATION}"));
@@ -169,6 +172,12 @@ impl Writer {
             return Err(format!("{}.target_types = {types}: expected [\"v1\"] or [\"v4\"]", part.name));
         };
         self.set(&format!("data.neural{area}"), &name);
+        let share = part.get("image_frac");
+        if share.as_f64().is_some_and(|share| share < 1.0) {
+            self.set("data.neural_frac", &share);
+            self.notes
+                .push("image_frac is of training trials here; all validation trials are used".to_owned());
+        }
         let stats = part.get("stats");
         if !part.is("normalize") {
             self.set("data.neural_mean", &json!([0.0]));
