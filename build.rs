@@ -60,12 +60,13 @@ fn kernel_texts() -> std::path::PathBuf {
             std::fs::read_to_string(Path::new("src/torch_ext/kernels").join(file)).expect("it is ours");
         format!("R\"nct({text})nct\"")
     };
-    let files = ["norm.cu", "norm.h", "packed.cuh", "place.h", "reading.cu", "reading.h"];
+    let files =
+        ["first.cu", "first.h", "norm.cu", "norm.h", "packed.cuh", "place.h", "reading.cu", "reading.h"];
     let array = |name: &str, of: &dyn Fn(&str) -> String| {
         format!("constexpr const char* {name}[] = {{{}}};\n", files.map(of).join(",\n"))
     };
     let kernels =
-        "constexpr char KERNELS[] = R\"(#include \"norm.cu\"\n#include \"reading.cu\"\n)\";\n".to_owned();
+        "constexpr char KERNELS[] = R\"(#include \"first.cu\"\n#include \"reading.cu\"\n)\";\n".to_owned();
     let texts = kernels + &array("HEADER_NAMES", &|file| format!("{file:?}")) + &array("HEADERS", &source);
     std::fs::write(out.join("kernel_texts.h"), texts).expect("the folder is ours");
     out

@@ -321,8 +321,13 @@ fn compare([n, channels, height, width]: [i64; 4], pooled: bool, level: f64) {
     let [mean, variance] = running().map(|t| there(&t));
     let batches = there(&Tensor::from(4i64));
     let bias_of_before = there(&(Tensor::randn([channels], on) * f64::from(level == 0.0)));
-    let how =
-        NormRelu { lacking: (level == 0.0).then_some(&bias_of_before), momentum: 0.1, eps: 1e-5, pooled };
+    let how = NormRelu {
+        kernel: None,
+        lacking: (level == 0.0).then_some(&bias_of_before),
+        momentum: 0.1,
+        eps: 1e-5,
+        pooled,
+    };
     let y = norm_relu(&x, [&weight, &bias], [&mean, &variance, &batches], how, None).unwrap();
     let y = y.unwrap_or_else(|| panic!("{what}: no kernels"));
     (&y * there(&dy)).sum(Kind::Float).backward();
@@ -340,6 +345,44 @@ fn compare([n, channels, height, width]: [i64; 4], pooled: bool, level: f64) {
         let off =
             (found.to_device(Device::Cpu).to_kind(Kind::Double) - expected).abs().max().double_value(&[]);
         assert!(off < 1e-6 * level.abs().max(1.0), "{what}: {off}");
+    }
+    assert_eq!(batches.int64_value(&[]), 5);
+}
+
+/// The first layer of images of the given extent with `channels` channels, by our kernels and by torch's layers.
+fn compare_first([n, height, width]: [i64; 3], channels: i64, level: f64) {
+    let what = format!("{n} x {height} x {width}, {channels} channels, level {level}");
+    let on = (Kind::Float, Device::Cpu);
+    let x = (Tensor::randn([n, 1, height, width], on) + level).to_kind(Kind::BFloat16);
+    let kernel = Tensor::randn([channels, 1, 3, 3], on) * 0.3;
+    let [weight, bias] = [1.0, 0.2].map(|about| Tensor::randn([channels], on) * 0.3 + about);
+    let dy = innermost(&Tensor::randn([n, channels, height, width], on));
+    let running = || [Tensor::zeros([channels], on), Tensor::ones([channels], on)];
+    let exact = |t: &Tensor| t.to_kind(Kind::BFloat16).to_kind(Kind::Double);
+    let by_torch = exact(&kernel).set_requires_grad(true);
+    let map = exact(&x).conv2d(&by_torch, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
+    let expected_running = running().map(|t| t.to_kind(Kind::Double));
+    // Of the layers after it, the gradient of the map, which is that of the convolution.
+    let [y, of_map, of_weight, of_bias] =
+        by_layers(&map.detach(), [&weight, &bias], expected_running.each_ref(), false, &dy);
+    (&map * &of_map).sum(Kind::Double).backward();
+    let expected = [&y, &by_torch.grad(), &of_weight, &of_bias];
+
+    let [kernel, weight, bias] =
+        [&kernel, &weight, &bias].map(|t| t.to_device(Device::Cuda(0)).set_requires_grad(true));
+    let [mean, variance] = running().map(|t| t.to_device(Device::Cuda(0)));
+    let batches = Tensor::from(4i64).to_device(Device::Cuda(0));
+    let how = NormRelu { kernel: Some(&kernel), lacking: None, momentum: 0.1, eps: 1e-5, pooled: false };
+    let images = x.to_device(Device::Cuda(0));
+    let y = norm_relu(&images, [&weight, &bias], [&mean, &variance, &batches], how, None).unwrap();
+    let y = y.unwrap_or_else(|| panic!("{what}: no kernels"));
+    (&y * dy.to_device(Device::Cuda(0))).sum(Kind::Float).backward();
+    let found = [&y, &kernel.grad(), &weight.grad(), &bias.grad()];
+    for ((found, expected), within) in found.into_iter().zip(expected).zip([1.0 / 256.0, 1e-5, 1e-5, 1e-5]) {
+        assert!(apart(found, expected) < within, "{what}: {}", apart(found, expected));
+    }
+    for (found, expected) in [&mean, &variance].into_iter().zip(&expected_running) {
+        assert!(apart(found, expected) < 1e-5, "{what}: {}", apart(found, expected));
     }
     assert_eq!(batches.int64_value(&[]), 5);
 }
@@ -385,6 +428,11 @@ fn our_kernels_beside_those_of_torch() {
         compare_readings([2, 8, 1, 4], 4, kind);
         compare_readings([5, 256, 16, 16], 14, kind);
     }
+    tch::manual_seed(6);
+    compare_first([3, 7, 6], 8, 0.0);
+    compare_first([2, 1, 5], 24, 0.5);
+    compare_first([9, 32, 32], 64, -0.3);
+    compare_first([2, 4, 3], 1048, 3.0);
     for pooled in [false, true] {
         tch::manual_seed(5);
         // Few rows, odd edges, channels that are no power of 2 or more than a block takes, many blocks, a mean far away.
@@ -400,7 +448,7 @@ fn our_kernels_beside_those_of_torch() {
         let [weight, variance] = [0, 1].map(|_| Tensor::ones([x.size()[1]], (Kind::Float, Device::Cuda(0))));
         let [bias, mean] = [0, 1].map(|_| Tensor::zeros([x.size()[1]], (Kind::Float, Device::Cuda(0))));
         let batches = Tensor::zeros([], (Kind::Int64, Device::Cuda(0)));
-        let how = NormRelu { lacking: None, momentum: 0.1, eps: 1e-5, pooled };
+        let how = NormRelu { kernel: None, lacking: None, momentum: 0.1, eps: 1e-5, pooled };
         norm_relu(&x.to_device(Device::Cuda(0)), [&weight, &bias], [&mean, &variance, &batches], how, None)
             .unwrap()
     };

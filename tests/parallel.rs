@@ -283,29 +283,34 @@ fn several_gpus_normalise_the_whole_batch_by_our_kernels() {
     let trained = |n: usize, lr: f64| {
         let (out, log) = (format!("kernels-of-{n}-{lr}"), dir.path().join(format!("kernels-{n}-{lr}")));
         let optimizer = format!("optimizer={{kind=\"sgd\",lr={lr}}}");
+        // One update, so that rounding to bfloat16 does not grow from one to the next, with a batch of every stream.
+        let update = ["mix.kind=\"weighted\"", "mix.batches_per_step=3", "mix.steps_per_epoch=1"];
+        let network = ["model.vgg_type=\"bn 8 8 M 16 M 16 M\"", "model.v1_model_layer=11"];
         let bf16 = ["numerics.precision=\"bf16\"", "numerics.channels_last=true", "schedule.max_iter=1"];
-        let sets = [&bf16[..], &[&optimizer]].concat();
+        let sets = [&update[..], &network, &bf16, &[&optimizer]].concat();
         succeed(on_gpus(dir.path(), n, &anew(dir.path(), &out, &sets)).env("NCT_STAND_IN_LOG", &log));
-        assert!(fs::read_to_string(log).unwrap().contains("nct_norm_back"));
+        let log = fs::read_to_string(log).unwrap();
+        for kernel in ["nct_norm_back_pooled", "nct_norm_back\n", "nct_first_gradients"] {
+            assert!(log.contains(kernel), "no {kernel}");
+        }
         let run = only_run(dir.path(), &out);
         let losses: Vec<f64> = metrics(&run).iter().filter_map(|line| line["train_loss"].as_f64()).collect();
         (losses, weights(&run, ".0.weight"), weights(&run, "running_mean"))
     };
-    // Small steps, so that rounding to bfloat16 does not grow.
     let ((_, start, _), alone, together) = (trained(1, 1e-12), trained(1, 1e-4), trained(3, 1e-4));
     assert!(alone.0.len() == 2 && together.0.len() == 2);
     for (alone, together) in alone.0.iter().zip(&together.0) {
-        assert!((together / alone - 1.0).abs() < 3e-3, "{together} {alone}");
+        assert!((together / alone - 1.0).abs() < 1e-3, "{together} {alone}");
     }
-    // The same gradients, up to rounding to bfloat16: steps from the same start.
+    // The same gradient, up to rounding to bfloat16: steps from the same start.
     let norm =
         |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     let step = norm(&mut alone.1.iter().zip(&start).map(|(a, b)| a - b));
     let apart = norm(&mut alone.1.iter().zip(&together.1).map(|(a, b)| a - b));
-    assert!(step > 0.0 && apart / step < 0.08, "{apart} of {step}");
+    assert!(step > 0.0 && apart / step < 0.02, "{apart} of {step}");
     let (size, apart) =
         (norm(&mut alone.2.iter().copied()), norm(&mut alone.2.iter().zip(&together.2).map(|(a, b)| a - b)));
-    assert!(size > 0.0 && apart / size < 1e-2, "{apart} of {size}");
+    assert!(size > 0.0 && apart / size < 1e-4, "{apart} of {size}");
 }
 
 #[test]

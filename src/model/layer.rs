@@ -160,7 +160,7 @@ impl Layer {
         pass: &mut Pass<'_>,
     ) -> Result<Option<(Tensor, usize)>, ModelError> {
         if let Op::Norm(norm) = &self.op {
-            return norm.rectified((self, None), rest, x, pass);
+            return norm.rectified((self, None), None, rest, x, pass);
         }
         let Op::Conv { weight, bias, padding, dilation, groups, folded } = &self.op else { return Ok(None) };
         let [next @ Layer { op: Op::Norm(norm), .. }, rest @ ..] = rest else { return Ok(None) };
@@ -173,8 +173,15 @@ impl Layer {
                 convolve(x, (kernel, Some(bias)), geometry, precision)?
             }
             (_, Some(bias)) if precision == Precision::Bf16 && pass.trains_norm(next.index) => {
+                if pass.fused && geometry == [1; 3] && x.size()[1] == 1 && x.device().is_cuda() {
+                    let (summed, images) = (summed_for(x, weight), precision.operand(x));
+                    let kernel = Some(summed.as_ref().unwrap_or(weight));
+                    if let Some((y, n)) = norm.rectified((next, Some(bias)), kernel, rest, &images, pass)? {
+                        return Ok(Some((y, n + 1)));
+                    }
+                }
                 let x = convolve(x, (weight, None), geometry, precision)?;
-                if let Some((y, n)) = norm.rectified((next, Some(bias)), rest, &x, pass)? {
+                if let Some((y, n)) = norm.rectified((next, Some(bias)), None, rest, &x, pass)? {
                     return Ok(Some((y, n + 1)));
                 }
                 norm.move_mean(bias)?;
@@ -198,6 +205,11 @@ impl Layer {
     }
 }
 
+/// Three equal channels, of which `x` has one, see the sum of the kernel over its inputs: a third of the work.
+fn summed_for(x: &Tensor, weight: &Tensor) -> Option<Tensor> {
+    (x.size()[1] == 1 && weight.size()[1] == 3).then(|| summed(weight))
+}
+
 /// A kernel `[n, 3, height, width]` summed over its inputs, laid out as it is: of one channel, libtorch tells from the
 /// kernel's strides whether maps are to have their channels innermost, and would take the strides of a plain sum for no.
 fn summed(kernel: &Tensor) -> Tensor {
@@ -213,8 +225,7 @@ fn convolve(
     [padding, dilation, groups]: [i64; 3],
     precision: Precision,
 ) -> Result<Tensor, ModelError> {
-    // Three equal channels see the sum of the kernel over its inputs: a third of the work.
-    let summed = (x.size()[1] == 1 && weight.size()[1] == 3).then(|| summed(weight));
+    let summed = summed_for(x, weight);
     let weight = precision.operand(summed.as_ref().unwrap_or(weight));
     let bias = bias.map(|b| precision.operand(b));
     let (mut x, padding, dilation) = (precision.operand(x), [padding; 2], [dilation; 2]);
@@ -285,10 +296,11 @@ impl BatchNorm {
     /// What this normalisation, the rectification after it, and the pooling that may follow make of `x`, and how many of
     /// `rest` these are: by one kernel that goes through the map where there were several, of a GPU that trains in
     /// bfloat16. Values and gradients are the same up to rounding. Beside its layer stands the bias that the convolution
-    /// before has left out.
+    /// before has left out. With `kernel`, `x` is gray images that are convolved with it first.
     fn rectified(
         &self,
         (layer, lacking): (&Layer, Option<&Tensor>),
+        kernel: Option<&Tensor>,
         rest: &[Layer],
         x: &Tensor,
         pass: &mut Pass<'_>,
@@ -307,7 +319,7 @@ impl BatchNorm {
         }
         check_variance(x, pass, layer)?;
         let running = [&self.mean, &self.variance, &self.batches];
-        let how = NormRelu { lacking, momentum: self.momentum, eps: EPSILON, pooled };
+        let how = NormRelu { kernel, lacking, momentum: self.momentum, eps: EPSILON, pooled };
         let y = torch_ext::norm_relu(x, [&self.weight, &self.bias], running, how, pass.sharing())?;
         Ok(y.map(|y| {
             pass.seen(&last.path, &y);

@@ -158,6 +158,7 @@ unsafe extern "C" {
     fn nct_kernels(index: c_int) -> c_int;
     fn nct_norm_relu(
         x: *const c_void,
+        kernel: *const c_void,
         weight: *const c_void,
         bias: *const c_void,
         lacking: *const c_void,
@@ -356,6 +357,9 @@ pub fn compile_kernels(gpu: usize) -> Result<(), String> {
 /// How [`norm_relu`] normalises.
 #[derive(Debug, Clone, Copy)]
 pub struct NormRelu<'a> {
+    /// `[C, 1, 3, 3]` in 32 bits, rounded to bfloat16: convolve with it first, with a padding of 1. What is given is then
+    /// the images `[batch, 1, height, width]`, of which there is no gradient.
+    pub kernel: Option<&'a Tensor>,
     /// `[C]`: what was left out of the map, since normalisation takes it away again; the running mean is that with it.
     pub lacking: Option<&'a Tensor>,
     /// By which the running statistics move.
@@ -372,7 +376,8 @@ pub struct NormRelu<'a> {
 /// move, and the number of batches, an int64 `[]`, grows. With `group`, every process has a share of the batch, perhaps an
 /// empty one; this and the backward pass are collective then, and gradients of the weights are those of the share.
 ///
-/// None where there are no kernels for it: they are for bfloat16 on a GPU, with channels innermost and a multiple of 8.
+/// None where there are no kernels for it: they are for bfloat16 on a GPU, with channels innermost and a multiple of 8; with
+/// a convolution, for maps that are not pooled.
 /// Gradients have the same bits every time. There is no second derivative.
 pub fn norm_relu(
     x: &Tensor,
@@ -382,13 +387,14 @@ pub fn norm_relu(
     group: Option<&Group>,
 ) -> Result<Option<Tensor>, TchError> {
     let mut out = ptr::null_mut();
-    let NormRelu { lacking, momentum, eps, pooled } = how;
+    let NormRelu { kernel, lacking, momentum, eps, pooled } = how;
     let group = group.map_or(ptr::null(), |group| group.raw.cast_const());
     // SAFETY: the tensors and the group live through the call, and what the backward pass needs of them is counted by
     // references; `out` is a place for a pointer.
     let code = unsafe {
         nct_norm_relu(
             raw(x),
+            kernel.map_or(ptr::null(), raw),
             raw(weight),
             raw(bias),
             lacking.map_or(ptr::null(), raw),

@@ -1,10 +1,11 @@
 // What tch lacks of libtorch: batch normalisation, rectification and pooling in one, for maps in bfloat16 on a GPU, by
-// kernels of our own (`kernels/norm.cu`). Not differentiable twice.
+// kernels of our own (`kernels/norm.cu`), and with the convolution before them where that is the first of a network that
+// sees gray images (`kernels/first.cu`). Not differentiable twice.
 
 #include "group.h"
 #include "guard.h"
+#include "kernels/first.h"
 #include "kernels/kernels.h"
-#include "kernels/norm.h"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -72,47 +73,42 @@ class Map {
   const bool pooled;
 };
 
-struct NormRelu : torch::autograd::Function<NormRelu> {
-  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
-                        const Tensor& bias, const std::optional<Tensor>& lacking, Tensor mean, Tensor variance,
-                        Tensor batches, double momentum, double eps, bool pooled, const GroupPtr& group) {
+// What a normalisation remembers, and how.
+struct Running {
+  // What is left out of the map.
+  std::optional<Tensor> lacking;
+  Tensor mean, variance, batches;
+  double momentum, eps;
+  // Of processes with shares of the batch, or null.
+  GroupPtr group;
+
+  void check(const Tensor& weight, const Tensor& bias, const Tensor& x, int64_t channels) const {
     for (const Tensor& t : {weight, bias, lacking ? *lacking : bias, mean, variance}) {
-      TORCH_CHECK(t.scalar_type() == at::kFloat && t.is_contiguous() && t.device() == x.device() &&
-                  t.numel() == x.size(1), "normalisation of ", x.size(1), " channels by other numbers");
+      TORCH_CHECK(t.scalar_type() == at::kFloat && t.is_contiguous() && t.device() == x.device() && t.numel() == channels,
+                  "normalisation of ", channels, " channels by other numbers");
     }
-    Map map(x, pooled);
-    const Tensor stats = at::empty({5, x.size(1)}, weight.options());
-    // Of a share, the statistics are not those to remember.
-    const Tensor own = group ? at::empty({4, x.size(1)}, weight.options()) : Tensor();
-    map.task.stats = stats.mutable_data_ptr<float>();
-    map.task.weight = weight.const_data_ptr<float>();
-    map.task.bias = bias.const_data_ptr<float>();
-    map.task.lacking = lacking ? lacking->const_data_ptr<float>() : nullptr;
-    map.task.running_mean = group ? own[0].mutable_data_ptr<float>() : mean.mutable_data_ptr<float>();
-    map.task.running_variance = group ? own[1].mutable_data_ptr<float>() : variance.mutable_data_ptr<float>();
-    map.task.batches = reinterpret_cast<long long*>(group ? own[2].mutable_data_ptr() : batches.mutable_data_ptr());
-    map.task.momentum = static_cast<float>(momentum);
-    map.task.eps = static_cast<float>(eps);
-    if (x.numel() > 0) map.sums("nct_norm_sums", "nct_norm_statistics", /*of_windows=*/false);
-    Tensor total;
-    if (group) {
-      total = exchange(stats, map.task.rows, weight, bias, mean, variance, batches, momentum, eps, group);
-      if (lacking) mean.add_(*lacking, momentum);
-    }
-    const int64_t part = pooled ? 2 : 1;
-    Tensor y = at::empty({x.size(0), x.size(1), x.size(2) / part, x.size(3) / part},
-                         x.options().memory_format(at::MemoryFormat::ChannelsLast));
-    map.task.y = y.mutable_data_ptr();
-    if (x.numel() > 0) map.through(pooled ? "nct_norm_pooled" : "nct_norm");
-    ctx->save_for_backward({x, stats, total});
-    ctx->saved_data["pooled"] = pooled;
-    if (group) ctx->saved_data["group"] = c10::IValue::make_capsule(group);
-    return y;
   }
 
-  // Makes `stats`, those of a share of `rows` rows, those of the whole batch, and gives the number of its rows.
-  static Tensor exchange(const Tensor& stats, unsigned rows, const Tensor& weight, const Tensor& bias, const Tensor& mean,
-                         const Tensor& variance, const Tensor& batches, double momentum, double eps, const GroupPtr& group) {
+  // Tells kernels; `stats` `[5, C]` are to be found out. What is given back lives until they are launched.
+  Tensor tell(nct::Task& task, const Tensor& weight, const Tensor& bias, const Tensor& stats) const {
+    // Of a share, the statistics are not those to remember.
+    const Tensor own = group ? at::empty({4, weight.size(0)}, weight.options()) : Tensor();
+    task.stats = stats.mutable_data_ptr<float>();
+    task.weight = weight.const_data_ptr<float>();
+    task.bias = bias.const_data_ptr<float>();
+    task.lacking = lacking ? lacking->const_data_ptr<float>() : nullptr;
+    task.running_mean = (group ? own[0] : mean).mutable_data_ptr<float>();
+    task.running_variance = (group ? own[1] : variance).mutable_data_ptr<float>();
+    task.batches = static_cast<long long*>(group ? own[2].mutable_data_ptr() : batches.mutable_data_ptr());
+    task.momentum = static_cast<float>(momentum);
+    task.eps = static_cast<float>(eps);
+    return own;
+  }
+
+  // Makes `stats`, those of a share of `rows` rows, those of the whole batch, and gives the number of its rows; none where
+  // nothing is shared.
+  Tensor exchange(const Tensor& stats, unsigned rows, const Tensor& weight, const Tensor& bias) const {
+    if (!group) return {};
     Tensor own = at::zeros({3, weight.size(0)}, weight.options().dtype(at::kDouble));
     if (rows > 0) {
       own[0].fill_(static_cast<double>(rows));
@@ -120,11 +116,64 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
       own[2].copy_(stats[4]).mul_(static_cast<double>(rows));
     }
     const Statistics all = of_all(group, own, mean, variance, momentum);
-    batches.add_(1);
+    Tensor(batches).add_(1);
     const Tensor inverse = (all.variance + eps).rsqrt();
     // In its place, which the kernels know.
     stats.copy_(at::stack({all.mean, inverse, weight * inverse, bias.to(at::kDouble), all.variance}));
+    if (lacking) Tensor(mean).add_(*lacking, momentum);
     return all.total;
+  }
+};
+
+// What the backward pass of a normalisation finds out beside the gradient of a map, and tells kernels.
+struct Back {
+  Tensor dweight, dbias, share;
+
+  // Of an empty share, nothing comes back.
+  Back(nct::Task& task, const Tensor& stats, bool empty) {
+    const Tensor all = at::empty({4, stats.size(1)}, stats.options());
+    if (empty) all.zero_();
+    dweight = all[0];
+    dbias = all[1];
+    share = all.narrow(0, 2, 2);
+    task.stats = stats.mutable_data_ptr<float>();
+    task.dweight = dweight.mutable_data_ptr<float>();
+    task.dbias = dbias.mutable_data_ptr<float>();
+    task.share = share.mutable_data_ptr<float>();
+  }
+
+  // What statistics add follows from the gradients of all shares.
+  void exchange(torch::autograd::AutogradContext* ctx, const Tensor& stats, const Tensor& total) const {
+    if (!total.defined()) return;
+    const auto group = c10::static_intrusive_pointer_cast<c10d::ProcessGroup>(ctx->saved_data["group"].toCapsule());
+    std::vector<Tensor> sums{at::stack({dbias, dweight}).to(at::kDouble)};
+    group->allreduce(sums)->wait();
+    share[0].copy_(stats[2] * stats[1] * sums[0][1] / -total);
+    share[1].copy_(stats[2] * sums[0][0] / -total);
+  }
+};
+
+Tensor map_of(const Tensor& x, int64_t channels, int64_t part) {
+  return at::empty({x.size(0), channels, x.size(2) / part, x.size(3) / part},
+                   x.options().memory_format(at::MemoryFormat::ChannelsLast));
+}
+
+struct NormRelu : torch::autograd::Function<NormRelu> {
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
+                        const Tensor& bias, const Running& running, bool pooled) {
+    running.check(weight, bias, x, x.size(1));
+    Map map(x, pooled);
+    const Tensor stats = at::empty({5, x.size(1)}, weight.options());
+    const Tensor own = running.tell(map.task, weight, bias, stats);
+    if (x.numel() > 0) map.sums("nct_norm_sums", "nct_norm_statistics", /*of_windows=*/false);
+    const Tensor total = running.exchange(stats, map.task.rows, weight, bias);
+    Tensor y = map_of(x, x.size(1), pooled ? 2 : 1);
+    map.task.y = y.mutable_data_ptr();
+    if (x.numel() > 0) map.through(pooled ? "nct_norm_pooled" : "nct_norm");
+    ctx->save_for_backward({x, stats, total});
+    ctx->saved_data["pooled"] = pooled;
+    if (running.group) ctx->saved_data["group"] = c10::IValue::make_capsule(running.group);
+    return y;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
@@ -134,27 +183,14 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
     const Tensor &x = saved[0], &stats = saved[1], &total = saved[2];
     const bool pooled = ctx->saved_data["pooled"].toBool();
     const Tensor dy = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
-    // Of an empty share, nothing comes back.
-    const Tensor of_weights = at::empty({4, x.size(1)}, stats.options());
-    if (x.numel() == 0) of_weights.zero_();
-    const Tensor dweight = of_weights[0], dbias = of_weights[1], share = of_weights.narrow(0, 2, 2);
     Map map(x, pooled);
-    map.task.stats = stats.mutable_data_ptr<float>();
+    const Back back(map.task, stats, x.numel() == 0);
     map.task.dy = dy.const_data_ptr();
-    map.task.dweight = dweight.mutable_data_ptr<float>();
-    map.task.dbias = dbias.mutable_data_ptr<float>();
-    map.task.share = share.mutable_data_ptr<float>();
     if (x.numel() > 0) {
       const char* sum = pooled ? "nct_norm_sums_back_pooled" : "nct_norm_sums_back";
       map.sums(sum, "nct_norm_gradients", /*of_windows=*/true);
     }
-    if (total.defined()) {
-      const auto group = c10::static_intrusive_pointer_cast<c10d::ProcessGroup>(ctx->saved_data["group"].toCapsule());
-      std::vector<Tensor> sums{at::stack({dbias, dweight}).to(at::kDouble)};
-      group->allreduce(sums)->wait();
-      share[0].copy_(stats[2] * stats[1] * sums[0][1] / -total);
-      share[1].copy_(stats[2] * sums[0][0] / -total);
-    }
+    back.exchange(ctx, stats, total);
     Tensor dx;
     if (ctx->needs_input_grad(0)) {
       dx = at::empty_like(x);
@@ -162,8 +198,97 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
       if (x.numel() > 0) map.through(pooled ? "nct_norm_back_pooled" : "nct_norm_back");
     }
     const Tensor none;
-    return {dx, dweight, dbias, none, none, none, none, none, none, none, none};
+    return {dx, back.dweight, back.dbias, none, none};
   }
+};
+
+// With the convolution before it, of gray images that nobody wants gradients of.
+struct FirstLayer : torch::autograd::Function<FirstLayer> {
+  // Of processes with shares of one batch all fit or none.
+  static bool fits(const Tensor& x, const Tensor& kernel) {
+    return x.is_cuda() && x.scalar_type() == at::kBFloat16 && x.dim() == 4 && x.size(1) == 1 && !x.requires_grad() &&
+           kernel.scalar_type() == at::kFloat && kernel.dim() == 4 && kernel.sizes().slice(1).equals({1, 3, 3}) &&
+           kernel.size(0) % nct::PACK == 0 && x.numel() < (int64_t{1} << 31);
+  }
+
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& given, const Tensor& filters,
+                        const Tensor& weight, const Tensor& bias, const Running& running) {
+    const Tensor x = given.contiguous(), kernel = filters.contiguous();
+    const int64_t channels = kernel.size(0);
+    running.check(weight, bias, x, channels);
+    const Tensor stats = at::empty({5, channels}, weight.options());
+    const Tensor moments = at::zeros({nct::MOMENTS}, weight.options().dtype(at::kDouble));
+    Tensor y = map_of(x, channels, 1);
+    nct::First task = told(x, y, kernel, moments);
+    const Tensor own = running.tell(task.norm, weight, bias, stats);
+    const auto& kernels = Kernels::of(x.device());
+    if (x.numel() > 0) {
+      const Extent some{std::min(blocks(x.numel(), nct::FEW_THREADS).x, kernels.at_once("nct_first_moments"))};
+      task.norm.blocks = some.x;
+      const Tensor found = at::empty({some.x, nct::MOMENTS}, moments.options());
+      task.found = found.mutable_data_ptr<double>();
+      kernels.launch("nct_first_moments", some, {nct::FEW_THREADS}, &task);
+      kernels.launch("nct_first_statistics", {1}, {nct::FEW_THREADS}, &task);
+    }
+    const Tensor total = running.exchange(stats, task.norm.rows, weight, bias);
+    if (x.numel() > 0) kernels.launch("nct_first", extent(task, kernels, "nct_first"), {nct::FEW_THREADS}, &task);
+    ctx->save_for_backward({x, y, kernel, stats, moments, total});
+    if (running.group) ctx->saved_data["group"] = c10::IValue::make_capsule(running.group);
+    return y;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "the first layer has no second derivative");
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &y = saved[1], &kernel = saved[2], &stats = saved[3], &moments = saved[4];
+    const Tensor dy = grads[0].contiguous(at::MemoryFormat::ChannelsLast), dkernel = at::empty_like(kernel);
+    const int64_t channels = kernel.size(0);
+    nct::First task = told(x, y, kernel, moments);
+    const Back back(task.norm, stats, x.numel() == 0);
+    task.norm.dy = dy.const_data_ptr();
+    task.dkernel = dkernel.mutable_data_ptr<float>();
+    const Tensor products = at::zeros({1 + nct::TAPS, channels}, stats.options());
+    task.products = products.mutable_data_ptr<float>();
+    const auto& kernels = Kernels::of(x.device());
+    if (x.numel() > 0) {
+      const Extent some = extent(task, kernels, "nct_first_products");
+      task.norm.blocks = some.x;
+      const Tensor found = at::empty({some.x, 1 + nct::TAPS, channels}, stats.options());
+      task.norm.found = found.mutable_data_ptr<float>();
+      kernels.launch("nct_first_products", some, {nct::FEW_THREADS}, &task);
+      const Extent sums{blocks(channels, nct::COLUMNS).x, 1 + nct::TAPS};
+      kernels.launch("nct_first_sums", sums, {nct::COLUMNS * nct::GROUPS}, &task);
+      kernels.launch("nct_first_norm_gradients", blocks(channels, nct::THREADS), {nct::THREADS}, &task);
+    }
+    back.exchange(ctx, stats, saved[5]);
+    kernels.launch("nct_first_gradients", blocks(channels * nct::TAPS, nct::THREADS), {nct::THREADS}, &task);
+    const Tensor none;
+    return {none, dkernel, back.dweight, back.dbias, none};
+  }
+
+ private:
+  static nct::First told(const Tensor& x, const Tensor& y, const Tensor& kernel, const Tensor& moments) {
+    nct::First task{};
+    task.norm.x = x.const_data_ptr();
+    task.norm.y = y.mutable_data_ptr();
+    task.norm.channels = static_cast<unsigned>(kernel.size(0));
+    task.norm.height = static_cast<unsigned>(x.size(2));
+    task.norm.width = static_cast<unsigned>(x.size(3));
+    task.norm.rows = static_cast<unsigned>(x.numel());
+    task.kernel = kernel.const_data_ptr<float>();
+    task.moments = moments.mutable_data_ptr<double>();
+    return task;
+  }
+
+  // By as many blocks as the GPU works on at once, each with some rows at once, and no more than have something to do.
+  static Extent extent(const nct::First& task, const Kernels& kernels, const char* kernel) {
+    const unsigned vectors = task.norm.channels / nct::PACK, wide = std::min(vectors, nct::FEW_THREADS);
+    const unsigned rows = nct::FEW_THREADS / wide;
+    return {std::min((task.norm.rows + rows - 1) / rows, kernels.at_once(kernel)), (vectors + wide - 1) / wide};
+  }
+
+  static Extent blocks(int64_t n, unsigned each) { return {static_cast<unsigned>((n + each - 1) / each)}; }
 };
 
 } // namespace
@@ -178,16 +303,19 @@ int nct_kernels(int index) {
 // kernels cannot do it. `weight`, `bias`, `mean` and `variance` are `[C]` floats, `batches` an int64 []; the last three
 // are moved. `lacking`: null, or what is to be added to x's mean before that. `group`: null, or of processes of which
 // each has a share of the batch. x's memory must not change until the backward pass, which autograd sees to.
-int nct_norm_relu(const Tensor* x, const Tensor* weight, const Tensor* bias, const Tensor* lacking, const Tensor* mean,
-                  const Tensor* variance, const Tensor* batches, double momentum, double eps, bool pooled,
-                  const NctGroup* group, Tensor** out) {
+// `kernel`: null, or `[C, 1, 3, 3]` floats by which x, which is `[batch, 1, height, width]` then, is convolved first, with a
+// padding of 1.
+int nct_norm_relu(const Tensor* x, const Tensor* kernel, const Tensor* weight, const Tensor* bias, const Tensor* lacking,
+                  const Tensor* mean, const Tensor* variance, const Tensor* batches, double momentum, double eps,
+                  bool pooled, const NctGroup* group, Tensor** out) {
   return guarded([&] {
     *out = nullptr;
-    if (!fits(*x, pooled)) return;
+    if (kernel ? pooled || !FirstLayer::fits(*x, *kernel) : !fits(*x, pooled)) return;
     // A bias that is left out has no gradient.
     const auto left_out = lacking ? std::optional<Tensor>(lacking->detach()) : std::nullopt;
-    *out = new Tensor(NormRelu::apply(*x, *weight, *bias, left_out, *mean, *variance, *batches, momentum, eps, pooled,
-                                      group ? group->group : GroupPtr()));
+    const Running running{left_out, *mean, *variance, *batches, momentum, eps, group ? group->group : GroupPtr()};
+    *out = new Tensor(kernel ? FirstLayer::apply(*x, *kernel, *weight, *bias, running)
+                             : NormRelu::apply(*x, *weight, *bias, running, pooled));
   });
 }
 

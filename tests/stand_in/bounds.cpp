@@ -55,6 +55,44 @@ void normalise(unsigned images, unsigned channels, unsigned height, unsigned wid
   run(pooled ? "nct_norm_back_pooled" : "nct_norm_back", grid, block, &task);
 }
 
+void convolve(unsigned images, unsigned channels, unsigned height, unsigned width, unsigned blocks) {
+  nct::First task{};
+  task.norm.channels = channels;
+  task.norm.height = height;
+  task.norm.width = width;
+  task.norm.rows = images * height * width;
+  task.norm.blocks = blocks;
+  task.norm.x = piece<unsigned short>({images, height, width}).data();
+  task.norm.y = piece<unsigned short>({images, height, width, channels}).data();
+  task.norm.dy = piece<unsigned short>({images, height, width, channels}).data();
+  task.norm.found = piece<float>({blocks, 1 + nct::TAPS, channels}).data();
+  task.norm.stats = piece<float>({5, channels}).data();
+  task.norm.share = piece<float>({2, channels}).data();
+  for (auto* list : {&task.norm.weight, &task.norm.bias}) *list = piece<float>({channels}).data();
+  for (auto* list : {&task.norm.running_mean, &task.norm.running_variance, &task.norm.dweight, &task.norm.dbias}) {
+    *list = piece<float>({channels}).data();
+  }
+  task.norm.batches = piece<long long>({1}).data();
+  task.kernel = piece<float>({channels, nct::TAPS}).data();
+  task.dkernel = piece<float>({channels, nct::TAPS}).data();
+  task.found = piece<double>({blocks, nct::MOMENTS}).data();
+  task.moments = piece<double>({nct::MOMENTS}).data();
+  task.products = piece<float>({1 + nct::TAPS, channels}).data();
+  const unsigned vectors = channels / nct::PACK;
+  const Extent some{blocks, 1, 1}, few{nct::FEW_THREADS, 1, 1}, block{nct::THREADS, 1, 1};
+  const Extent grid{blocks, (vectors + nct::FEW_THREADS - 1) / nct::FEW_THREADS, 1};
+  const auto over = [](unsigned n, unsigned each) { return Extent{(n + each - 1) / each, 1, 1}; };
+  Extent sums = over(channels, nct::COLUMNS);
+  sums.y = 1 + nct::TAPS;
+  run("nct_first_moments", some, few, &task);
+  run("nct_first_statistics", {1, 1, 1}, few, &task);
+  run("nct_first", grid, few, &task);
+  run("nct_first_products", grid, few, &task);
+  run("nct_first_sums", sums, {nct::COLUMNS * nct::GROUPS, 1, 1}, &task);
+  run("nct_first_norm_gradients", over(channels, nct::THREADS), block, &task);
+  run("nct_first_gradients", over(channels * nct::TAPS, nct::THREADS), block, &task);
+}
+
 template <class Number>
 void read(unsigned images, unsigned channels, unsigned height, unsigned width, unsigned n, bool slopes) {
   nct::Readings task{};
@@ -88,6 +126,7 @@ int main() {
     for (const auto [height, width] : {std::pair{2u, 2u}, {5u, 3u}, {4u, 7u}}) {
       for (const unsigned blocks : {1u, 3u, 40u}) {
         for (const bool pooled : {false, true}) normalise(2, channels, height, width, pooled, blocks);
+        convolve(2, channels, height, width, blocks);
       }
       for (const bool slopes : {false, true}) {
         read<unsigned short>(2, channels, height, width, 11, slopes);
@@ -96,5 +135,6 @@ int main() {
     }
   }
   normalise(1, 8, 1, 3, false, 2);
+  convolve(1, 8, 1, 1, 2);
   read<float>(1, 8, 1, 1, 11, true);
 }

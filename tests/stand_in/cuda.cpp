@@ -775,11 +775,16 @@ int cudaLibraryGetKernel(const void** kernel, void* library, const char* name) {
 
 int cudaLaunchKernel(const void* kernel, Extent blocks, Extent threads, void** arguments, size_t, void* stream) {
   const auto name = *static_cast<const std::string*>(kernel);
-  std::vector<char> task(sizeof(nct::Task) + sizeof(nct::Readings));
-  std::memcpy(task.data(), arguments[0], reads(name) ? sizeof(nct::Readings) : sizeof(nct::Task));
+  std::vector<char> task(sizeof(nct::First) + sizeof(nct::Readings));
+  const size_t told = convolves(name) ? sizeof(nct::First) : sizeof(nct::Task);
+  std::memcpy(task.data(), arguments[0], reads(name) ? sizeof(nct::Readings) : told);
+  const auto& first = *reinterpret_cast<const nct::First*>(task.data());
   const auto& norm = *reinterpret_cast<const nct::Task*>(task.data());
   const auto& reading = *reinterpret_cast<const nct::Readings*>(task.data());
   std::vector<const void*> touched{norm.x, norm.y, norm.dy, norm.dx, norm.found, norm.stats, norm.share, norm.dweight};
+  if (convolves(name)) {
+    touched.insert(touched.end(), {first.kernel, first.found, first.moments, first.products, first.dkernel});
+  }
   if (reads(name)) touched = {reading.map, reading.at, reading.value, reading.slopes, reading.dvalue, reading.dmap};
   for (const void* data : touched) {
     const auto wrong = data ? order.touch(data, reinterpret_cast<size_t>(stream)) : std::string();

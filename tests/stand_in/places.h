@@ -8,7 +8,7 @@
 #include <cstring>
 #include <string>
 
-#include "../../src/torch_ext/kernels/norm.cu"
+#include "../../src/torch_ext/kernels/first.cu"
 #include "../../src/torch_ext/kernels/reading.cu"
 
 // As CUDA's dim3.
@@ -17,6 +17,7 @@ struct Extent {
 };
 
 inline bool reads(const std::string& kernel) { return kernel.rfind("nct_read", 0) == 0; }
+inline bool convolves(const std::string& kernel) { return kernel.rfind("nct_first", 0) == 0; }
 
 // One thread after another. What a block shares is no number until a thread has written it.
 inline void run(const std::string& kernel, Extent blocks, Extent threads, const void* of) {
@@ -45,6 +46,16 @@ inline void run(const std::string& kernel, Extent blocks, Extent threads, const 
     if (kernel == "nct_read_f32") return one(task, read<Values>);
     if (kernel == "nct_read_back_bf16") return one(task, read_back<Packed>);
     if (kernel == "nct_read_back_f32") return one(task, read_back<Values>);
+  }
+  if (convolves(kernel)) {
+    const auto& task = *static_cast<const First*>(of);
+    if (kernel == "nct_first_moments") return two(task, Moments{}, add_patches, gather_patches);
+    if (kernel == "nct_first_statistics") return two(task, AllMoments{}, add_moments, channel_statistics);
+    if (kernel == "nct_first") return one(task, convolve);
+    if (kernel == "nct_first_products") return two(task, Products{}, add_products, gather_products);
+    if (kernel == "nct_first_sums") return two(task, AllProducts{}, add_found, sum_products);
+    if (kernel == "nct_first_norm_gradients") return one(task, norm_gradients);
+    if (kernel == "nct_first_gradients") return one(task, kernel_gradients);
   }
   const auto& task = *static_cast<const Task*>(of);
   if (kernel == "nct_norm_sums") return two(task, Sums{}, add_map, gather);

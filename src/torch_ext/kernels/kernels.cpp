@@ -7,7 +7,7 @@
 #include "../guard.h"
 // The sources of the kernels, which `build.rs` writes.
 #include "kernel_texts.h"
-#include "place.h"
+#include "first.h"
 
 #include <c10/core/DeviceGuard.h>
 
@@ -165,14 +165,21 @@ Kernels::Kernels(c10::Device device) : device(device) {
   void* library = nullptr;
   const c10::DeviceGuard guard(device);
   runtime.check(runtime.load(&library, code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0), "kernels of nct");
-  for (const char* name : {"nct_norm_sums", "nct_norm_statistics", "nct_norm", "nct_norm_pooled", "nct_norm_sums_back",
-                           "nct_norm_sums_back_pooled", "nct_norm_gradients", "nct_norm_back", "nct_norm_back_pooled",
-                           "nct_read_bf16", "nct_read_f32", "nct_read_back_bf16", "nct_read_back_f32"}) {
+  const auto look_up = [&](const char* name, unsigned threads) {
     Kernel& kernel = all[name];
     int of_each = 0;
     runtime.check(runtime.kernel(&kernel.handle, library, name), name);
-    runtime.check(runtime.occupancy(&of_each, kernel.handle, nct::THREADS, 0), name);
+    runtime.check(runtime.occupancy(&of_each, kernel.handle, static_cast<int>(threads), 0), name);
     kernel.blocks_at_once = static_cast<unsigned>(std::max(of_each * processors, 1));
+  };
+  for (const char* name : {"nct_norm_sums", "nct_norm_statistics", "nct_norm", "nct_norm_pooled", "nct_norm_sums_back",
+                           "nct_norm_sums_back_pooled", "nct_norm_gradients", "nct_norm_back", "nct_norm_back_pooled",
+                           "nct_read_bf16", "nct_read_f32", "nct_read_back_bf16", "nct_read_back_f32",
+                           "nct_first_sums", "nct_first_norm_gradients", "nct_first_gradients"}) {
+    look_up(name, nct::THREADS);
+  }
+  for (const char* name : {"nct_first_moments", "nct_first_statistics", "nct_first", "nct_first_products"}) {
+    look_up(name, nct::FEW_THREADS);
   }
 }
 

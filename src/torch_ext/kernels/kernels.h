@@ -17,7 +17,7 @@ class Kernels {
   // For this GPU; compiled when they are first asked for, which takes a second.
   static const Kernels& of(c10::Device device);
 
-  // How many of a kernel's blocks, of the usual number of threads, the GPU works on at once.
+  // How many of a kernel's blocks, of as many threads as it goes through maps with, the GPU works on at once.
   unsigned at_once(std::string_view name) const { return all.at(name).blocks_at_once; }
 
   // On the device's current stream. `task` is the kernel's only argument, and is taken before this returns.

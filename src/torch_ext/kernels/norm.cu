@@ -11,15 +11,16 @@
 
 namespace nct {
 
-// What a thread works on: eight channels of every `step`th row or window from `first` on.
+// What a thread of `N` in a block works on: eight channels of every `step`th row or window from `first` on.
+template <unsigned N = THREADS>
 struct Lane {
   unsigned wide, tall, vectors, vector, first, step;
   bool works;
 
   ON_DEVICE Lane(const Task& task, const Place& place) {
     vectors = task.channels / PACK;
-    wide = vectors < THREADS ? vectors : THREADS;
-    tall = THREADS / wide;
+    wide = vectors < N ? vectors : N;
+    tall = N / wide;
     vector = place.row_of_blocks * wide + place.thread % wide;
     first = place.block * tall + place.thread / wide;
     step = place.blocks * tall;
@@ -74,7 +75,7 @@ constexpr unsigned AT_ONCE = SIDE == 1 ? 4 : 1;
 struct Stats {
   Values mean, scale, shift;
 
-  ON_DEVICE Stats(const Task& task, const Lane& lane)
+  ON_DEVICE Stats(const Task& task, const Lane<>& lane)
       : mean(lane.of(task.stats, task, 0)), scale(lane.of(task.stats, task, 2)), shift(lane.of(task.stats, task, 3)) {}
 
   // Normalised and rectified. What is no number stays so.
@@ -177,7 +178,7 @@ struct Loaded {
   Packed x[N][PIXELS], dy[N];
 
   // Pixels outside are 0, and nothing comes back to what is not whole. Numbers below 0 are none of windows, either.
-  ON_DEVICE Loaded(const Task& task, const Lane& lane, unsigned from) {
+  ON_DEVICE Loaded(const Task& task, const Lane<>& lane, unsigned from) {
 #pragma unroll
     for (unsigned i = 0; i < N; ++i) {
       const unsigned number = from + i * lane.step;
@@ -258,19 +259,10 @@ ON_DEVICE bool total(const Task& task, const Place& place, const Totals& totals,
   return true;
 }
 
-// Mean and variance of each channel, also for the running ones, which take that of a sample.
-ON_DEVICE void statistics(const Task& task, const Place& place, const Totals& totals) {
-  float sum, squares;
-  if (!total(task, place, totals, sum, squares)) return;
-  const unsigned channel = channel_of(place), n = task.channels;
-  const Values pixel = unpacked(static_cast<const Packed*>(task.x)[channel / PACK]);
-  float zero = 0;
-#pragma unroll
-  for (unsigned k = 0; k < PACK; ++k) zero = channel % PACK == k ? pixel.at[k] : zero;
-  const float rows = static_cast<float>(task.rows), away = sum / rows;
-  // Rounding may leave less than nothing; what is no number stays so.
-  const float mean = zero + away, spread = squares - sum * away, variance = (spread > 0 ? spread : 0 * spread) / rows;
-  const float inverse = 1 / sqrtf(variance + task.eps);
+// Mean and variance of a channel, also for the running ones, which take that of a sample.
+ON_DEVICE void remember(const Task& task, unsigned channel, float mean, float variance) {
+  const unsigned n = task.channels;
+  const float rows = static_cast<float>(task.rows), inverse = 1 / sqrtf(variance + task.eps);
   task.stats[channel] = mean;
   task.stats[n + channel] = inverse;
   task.stats[2 * n + channel] = task.weight[channel] * inverse;
@@ -282,17 +274,35 @@ ON_DEVICE void statistics(const Task& task, const Place& place, const Totals& to
   if (channel == 0) ++*task.batches;
 }
 
-// Gradients of weight and bias, and what is left for that of x to need.
-ON_DEVICE void gradients(const Task& task, const Place& place, const Totals& totals) {
-  float sum, product;
-  if (!total(task, place, totals, sum, product)) return;
-  const unsigned channel = channel_of(place), n = task.channels;
+ON_DEVICE void statistics(const Task& task, const Place& place, const Totals& totals) {
+  float sum, squares;
+  if (!total(task, place, totals, sum, squares)) return;
+  const unsigned channel = channel_of(place);
+  const Values pixel = unpacked(static_cast<const Packed*>(task.x)[channel / PACK]);
+  float zero = 0;
+#pragma unroll
+  for (unsigned k = 0; k < PACK; ++k) zero = channel % PACK == k ? pixel.at[k] : zero;
+  const float rows = static_cast<float>(task.rows), away = sum / rows;
+  // Rounding may leave less than nothing; what is no number stays so.
+  const float spread = squares - sum * away;
+  remember(task, channel, zero + away, (spread > 0 ? spread : 0 * spread) / rows);
+}
+
+// Gradients of weight and bias, and what is left for that of x to need, of the sums of the gradient of what is normalised
+// and of its product with the distance from the mean.
+ON_DEVICE void give_back(const Task& task, unsigned channel, float sum, float product) {
+  const unsigned n = task.channels;
   const float inverse = task.stats[n + channel], scale = task.stats[2 * n + channel];
   const float rows = static_cast<float>(task.rows);
   task.dweight[channel] = product * inverse;
   task.dbias[channel] = sum;
   task.share[channel] = -scale * inverse * inverse * (product / rows);
   task.share[n + channel] = -scale * (sum / rows);
+}
+
+ON_DEVICE void gradients(const Task& task, const Place& place, const Totals& totals) {
+  float sum, product;
+  if (total(task, place, totals, sum, product)) give_back(task, channel_of(place), sum, product);
 }
 
 // --- The map again
@@ -364,19 +374,11 @@ ON_DEVICE void take_back(const Task& task, const Place& place) {
 
 #define OVER_SUMS extern "C" __global__ __launch_bounds__(nct::COLUMNS * nct::GROUPS) void
 
-#define IN_TWO_STEPS(kernel, name, Between, first, second) \
-  kernel name(const nct::Task task) {                      \
-    __shared__ nct::Between between;                       \
-    first(task, PLACE, between);                           \
-    __syncthreads();                                       \
-    second(task, PLACE, between);                          \
-  }
-
-IN_TWO_STEPS(OVER_MAP, nct_norm_sums, Sums, nct::add_map, nct::gather)
-IN_TWO_STEPS(OVER_SUMS, nct_norm_statistics, Totals, nct::add_blocks, nct::statistics)
-IN_TWO_STEPS(OVER_MAP, nct_norm_sums_back, Sums, nct::add_gradient<1>, nct::gather)
-IN_TWO_STEPS(OVER_MAP, nct_norm_sums_back_pooled, Sums, nct::add_gradient<2>, nct::gather)
-IN_TWO_STEPS(OVER_SUMS, nct_norm_gradients, Totals, nct::add_blocks, nct::gradients)
+IN_TWO_STEPS(OVER_MAP, nct_norm_sums, Task, Sums, nct::add_map, nct::gather)
+IN_TWO_STEPS(OVER_SUMS, nct_norm_statistics, Task, Totals, nct::add_blocks, nct::statistics)
+IN_TWO_STEPS(OVER_MAP, nct_norm_sums_back, Task, Sums, nct::add_gradient<1>, nct::gather)
+IN_TWO_STEPS(OVER_MAP, nct_norm_sums_back_pooled, Task, Sums, nct::add_gradient<2>, nct::gather)
+IN_TWO_STEPS(OVER_SUMS, nct_norm_gradients, Task, Totals, nct::add_blocks, nct::gradients)
 OVER_MAP nct_norm(const nct::Task task) { nct::normalise<1>(task, PLACE); }
 OVER_MAP nct_norm_pooled(const nct::Task task) { nct::normalise<2>(task, PLACE); }
 OVER_MAP nct_norm_back(const nct::Task task) { nct::take_back<1>(task, PLACE); }

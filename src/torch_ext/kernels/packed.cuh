@@ -77,6 +77,13 @@ ON_DEVICE Packed packed(const Values& values) {
 #ifdef __CUDACC_RTC__
 #define PLACE nct::Place{threadIdx.x, blockIdx.x, blockIdx.y, gridDim.x}
 #define OVER_MAP extern "C" __global__ __launch_bounds__(nct::THREADS) void
+#define IN_TWO_STEPS(kernel, name, Told, Between, first, second) \
+  kernel name(const nct::Told task) {                            \
+    __shared__ nct::Between between;                             \
+    first(task, PLACE, between);                                 \
+    __syncthreads();                                             \
+    second(task, PLACE, between);                                \
+  }
 #endif
 
 #endif

@@ -1,0 +1,31 @@
+// What the kernels of first.cu are told. The host's compiler and the device's read it alike.
+
+#ifndef NCT_FIRST_H
+#define NCT_FIRST_H
+
+#include "norm.h"
+
+namespace nct {
+
+// Weights of a channel, pairs of them in either order, and with the sums of both: what is found out about patches.
+constexpr unsigned TAPS = 9, PAIRS = TAPS * (TAPS + 1) / 2, MOMENTS = TAPS + PAIRS;
+// Threads of a block that goes through images.
+constexpr unsigned FEW_THREADS = 128;
+
+struct First {
+  // Of the normalisation: `x` is `[images, height, width]`, `found` `[blocks, 1 + TAPS, channels]`; `dx` is not there.
+  Task norm;
+  // `[channels, TAPS]`, read as bfloat16.
+  const float* kernel;
+  // `[blocks, MOMENTS]`: what each block found about the patches, and `[MOMENTS]`: all of it.
+  double* found;
+  double* moments;
+  // `[1 + TAPS, channels]`: sums of the gradient of what is normalised, and of its products with the pixels of patches.
+  float* products;
+  // `[channels, TAPS]`
+  float* dkernel;
+};
+
+} // namespace nct
+
+#endif
