@@ -264,7 +264,7 @@ fn gpus_exchange_what_hosts_would() {
 }
 
 /// The tensors of a run whose names end so, one after another.
-fn weights(run: &Path, ends: &str) -> Vec<f32> {
+pub(crate) fn weights(run: &Path, ends: &str) -> Vec<f32> {
     let file = fs::read(run.join("checkpoints/last.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let mut names: Vec<&str> = tensors.names();

@@ -217,7 +217,7 @@ struct FirstLayer : torch::autograd::Function<FirstLayer> {
     const int64_t channels = kernel.size(0);
     running.check(weight, bias, x, channels);
     const Tensor stats = at::empty({5, channels}, weight.options());
-    const Tensor moments = at::zeros({nct::MOMENTS}, weight.options().dtype(at::kDouble));
+    const Tensor moments = at::empty({nct::MOMENTS}, weight.options().dtype(at::kDouble));
     Tensor y = map_of(x, channels, 1);
     nct::First task = told(x, y, kernel, moments);
     const Tensor own = running.tell(task.norm, weight, bias, stats);
@@ -228,7 +228,10 @@ struct FirstLayer : torch::autograd::Function<FirstLayer> {
       const Tensor found = at::empty({some.x, nct::MOMENTS}, moments.options());
       task.found = found.mutable_data_ptr<double>();
       kernels.launch("nct_first_moments", some, {nct::FEW_THREADS}, &task);
+      kernels.launch("nct_first_totals", {nct::MOMENTS}, {nct::FEW_THREADS}, &task);
       kernels.launch("nct_first_statistics", {1}, {nct::FEW_THREADS}, &task);
+    } else {
+      moments.zero_();
     }
     const Tensor total = running.exchange(stats, task.norm.rows, weight, bias);
     if (x.numel() > 0) kernels.launch("nct_first", extent(task, kernels, "nct_first"), {nct::FEW_THREADS}, &task);
@@ -248,7 +251,7 @@ struct FirstLayer : torch::autograd::Function<FirstLayer> {
     const Back back(task.norm, stats, x.numel() == 0);
     task.norm.dy = dy.const_data_ptr();
     task.dkernel = dkernel.mutable_data_ptr<float>();
-    const Tensor products = at::zeros({1 + nct::TAPS, channels}, stats.options());
+    const Tensor products = at::empty({1 + nct::TAPS, channels}, stats.options());
     task.products = products.mutable_data_ptr<float>();
     const auto& kernels = Kernels::of(x.device());
     if (x.numel() > 0) {
@@ -260,6 +263,8 @@ struct FirstLayer : torch::autograd::Function<FirstLayer> {
       const Extent sums{blocks(channels, nct::COLUMNS).x, 1 + nct::TAPS};
       kernels.launch("nct_first_sums", sums, {nct::COLUMNS * nct::GROUPS}, &task);
       kernels.launch("nct_first_norm_gradients", blocks(channels, nct::THREADS), {nct::THREADS}, &task);
+    } else {
+      products.zero_();
     }
     back.exchange(ctx, stats, saved[5]);
     kernels.launch("nct_first_gradients", blocks(channels * nct::TAPS, nct::THREADS), {nct::THREADS}, &task);

@@ -85,6 +85,7 @@ void convolve(unsigned images, unsigned channels, unsigned height, unsigned widt
   Extent sums = over(channels, nct::COLUMNS);
   sums.y = 1 + nct::TAPS;
   run("nct_first_moments", some, few, &task);
+  run("nct_first_totals", {nct::MOMENTS, 1, 1}, few, &task);
   run("nct_first_statistics", {1, 1, 1}, few, &task);
   run("nct_first", grid, few, &task);
   run("nct_first_products", grid, few, &task);

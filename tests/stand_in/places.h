@@ -50,7 +50,8 @@ inline void run(const std::string& kernel, Extent blocks, Extent threads, const 
   if (convolves(kernel)) {
     const auto& task = *static_cast<const First*>(of);
     if (kernel == "nct_first_moments") return two(task, Moments{}, add_patches, gather_patches);
-    if (kernel == "nct_first_statistics") return two(task, AllMoments{}, add_moments, channel_statistics);
+    if (kernel == "nct_first_totals") return two(task, OfThreads{}, add_moment, sum_moment);
+    if (kernel == "nct_first_statistics") return two(task, Patches{}, describe, channel_statistics);
     if (kernel == "nct_first") return one(task, convolve);
     if (kernel == "nct_first_products") return two(task, Products{}, add_products, gather_products);
     if (kernel == "nct_first_sums") return two(task, AllProducts{}, add_found, sum_products);

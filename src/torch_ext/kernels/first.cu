@@ -62,34 +62,53 @@ ON_DEVICE void gather_patches(const First& task, const Place& place, const Momen
   task.found[place.block * MOMENTS + place.thread] = sum;
 }
 
-struct AllMoments {
+struct OfThreads {
+  double of[FEW_THREADS];
+};
+
+// One of the moments is each block's.
+ON_DEVICE void add_moment(const First& task, const Place& place, OfThreads& all) {
+  double sum = 0;
+  for (unsigned i = place.thread; i < task.norm.blocks; i += FEW_THREADS) sum += task.found[i * MOMENTS + place.block];
+  all.of[place.thread] = sum;
+}
+
+ON_DEVICE void sum_moment(const First& task, const Place& place, const OfThreads& all) {
+  if (place.thread > 0) return;
+  double sum = 0;
+  for (unsigned i = 0; i < FEW_THREADS; ++i) sum += all.of[i];
+  task.moments[place.block] = sum;
+}
+
+// Number of the pair of pixels `s` and `t` among all moments.
+ON_DEVICE unsigned pair_of(unsigned s, unsigned t) {
+  const unsigned low = s < t ? s : t, high = s < t ? t : s;
+  return TAPS + low * (2 * TAPS + 1 - low) / 2 + high - low;
+}
+
+// Means of the pixels of patches, and their covariances.
+struct Patches {
   double of[MOMENTS];
 };
 
-ON_DEVICE void add_moments(const First& task, const Place& place, AllMoments& all) {
-  if (place.thread >= MOMENTS) return;
-  double sum = 0;
-#pragma unroll 8
-  for (unsigned i = 0; i < task.norm.blocks; ++i) sum += task.found[i * MOMENTS + place.thread];
-  all.of[place.thread] = task.moments[place.thread] = sum;
-}
-
-// Sum over the patches of the product of pixels `s` and `t`.
-ON_DEVICE double product_of(const double* moments, unsigned s, unsigned t) {
-  const unsigned low = s < t ? s : t, high = s < t ? t : s;
-  return moments[TAPS + low * (2 * TAPS + 1 - low) / 2 + high - low];
-}
-
-ON_DEVICE void channel_statistics(const First& task, const Place& place, const AllMoments& all) {
+ON_DEVICE void describe(const First& task, const Place& place, Patches& patches) {
   const double rows = task.norm.rows;
+  if (place.thread < TAPS) patches.of[place.thread] = task.moments[place.thread] / rows;
+  if (place.thread >= TAPS * TAPS) return;
+  const unsigned s = place.thread / TAPS, t = place.thread % TAPS;
+  const double means = task.moments[s] / rows * (task.moments[t] / rows);
+  if (s <= t) patches.of[pair_of(s, t)] = task.moments[pair_of(s, t)] / rows - means;
+}
+
+ON_DEVICE void channel_statistics(const First& task, const Place& place, const Patches& patches) {
   for (unsigned channel = place.thread; channel < task.norm.channels; channel += FEW_THREADS) {
     double mean = 0, variance = 0;
     for (unsigned s = 0; s < TAPS; ++s) {
-      const double mean_of_pixel = all.of[s] / rows, weight = weight_of(task, channel, s);
-      mean += weight * mean_of_pixel;
-      for (unsigned t = 0; t < TAPS; ++t) {
-        const double covariance = product_of(all.of, s, t) / rows - mean_of_pixel * (all.of[t] / rows);
-        variance += weight * weight_of(task, channel, t) * covariance;
+      const double weight = weight_of(task, channel, s);
+      mean = fma(weight, patches.of[s], mean);
+      for (unsigned t = s; t < TAPS; ++t) {
+        const double both = weight * weight_of(task, channel, t);
+        variance = fma(s == t ? both : 2 * both, patches.of[pair_of(s, t)], variance);
       }
     }
     // Rounding may leave less than nothing; what is no number stays so.
@@ -213,7 +232,7 @@ ON_DEVICE void kernel_gradients(const First& task, const Place& place) {
   const double mean = task.norm.stats[channel], scale = task.norm.stats[2 * n + channel];
   const double slope = task.norm.share[channel], level = task.norm.share[n + channel];
   double away = -mean * task.moments[t];
-  for (unsigned s = 0; s < TAPS; ++s) away += weight_of(task, channel, s) * product_of(task.moments, s, t);
+  for (unsigned s = 0; s < TAPS; ++s) away += weight_of(task, channel, s) * task.moments[pair_of(s, t)];
   const double direct = scale * task.products[(1 + t) * n + channel];
   task.dkernel[i] = static_cast<float>(direct + level * task.moments[t] + slope * away);
 }
@@ -225,7 +244,8 @@ ON_DEVICE void kernel_gradients(const First& task, const Place& place) {
 #define OVER_IMAGES extern "C" __global__ __launch_bounds__(nct::FEW_THREADS) void
 
 IN_TWO_STEPS(OVER_IMAGES, nct_first_moments, First, Moments, nct::add_patches, nct::gather_patches)
-IN_TWO_STEPS(OVER_IMAGES, nct_first_statistics, First, AllMoments, nct::add_moments, nct::channel_statistics)
+IN_TWO_STEPS(OVER_IMAGES, nct_first_totals, First, OfThreads, nct::add_moment, nct::sum_moment)
+IN_TWO_STEPS(OVER_IMAGES, nct_first_statistics, First, Patches, nct::describe, nct::channel_statistics)
 OVER_IMAGES nct_first(const nct::First task) { nct::convolve(task, PLACE); }
 IN_TWO_STEPS(OVER_IMAGES, nct_first_products, First, Products, nct::add_products, nct::gather_products)
 IN_TWO_STEPS(OVER_SUMS, nct_first_sums, First, AllProducts, nct::add_found, nct::sum_products)
