@@ -106,7 +106,9 @@ fn all_of(dir: &Path, share: Option<f64>) -> (Vec<Vec<Record>>, Vec<Vec<f32>>) {
     let mut sources = Source::sessions(neural, Task::V1, Split::Train, &view, None).unwrap();
     sources.push(Source::images(set.dataset("tiny-imagenet-200").unwrap(), Split::Train, &view).unwrap());
     for source in &mut sources {
-        share.iter().for_each(|&share| source.keep(share).unwrap());
+        if let Some(share) = share {
+            source.keep(share).unwrap();
+        }
     }
     let means = sources.iter().map(Source::mean_response).collect();
     let sources = Arc::new(sources);
