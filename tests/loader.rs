@@ -2,7 +2,6 @@
 
 use crate::common::shards;
 use nct::base::{Fingerprint, Split, Task};
-use nct::config::{Data, Experiment};
 use nct::load::{AugmentSettings, Budget, Loader, LoaderOptions, Source, Targets, View};
 use nct::schedule::{Mix, Ratio, RatioByEpoch, Schedule, StreamSpec};
 use nct::shard::ShardSet;
@@ -162,16 +161,6 @@ fn a_share_of_the_records_is_one_choice_and_has_all_of_a_smaller_one() {
             );
         }
     }
-    let set = ShardSet::open(&dir.path().join("shards")).unwrap();
-    let starts = |frac: &str| {
-        let experiment = Experiment::parse(frac, "x", &[]).unwrap();
-        let data = Data::open(&experiment, &set).unwrap();
-        data.info(&data.sources(Split::Train).unwrap()).unwrap().sessions.into_iter().map(|s| s.mean_response)
-    };
-    assert!(starts("[data]\nneural_frac = 0.3\n").eq(of_less[..2].iter().cloned()), "other means");
-    assert!(!starts("").eq(of_less[..2].iter().cloned()));
-    assert!(starts("[data]\nneural_frac = 1.0\n").eq(starts("")), "of all, those of the shards");
-
     let mut sources = sources(dir.path());
     let told = sources[2].keep(0.001).unwrap_err().to_string();
     assert!(told.contains("tiny-imagenet-200: 0.001 of "), "{told}");

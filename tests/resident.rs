@@ -2,6 +2,7 @@
 
 use crate::common::{nct, only_run, output, raw, shards, stderr, succeed};
 use nct::base::{Split, Task};
+use nct::config::{Data, Experiment};
 use nct::load::{AugmentSettings, Loader, LoaderOptions, Noise, NoiseLevel, PixelType, Pixels, Source, View};
 use nct::model::device;
 use nct::schedule::{Mix, Schedule, StreamSpec};
@@ -180,4 +181,21 @@ fn a_run_is_the_same_wherever_its_batches_are_made() {
     for word in ["loader.resident", "tiny-imagenet-200", "corrupted", "auto"] {
         assert!(told.contains(word), "{told}");
     }
+}
+
+#[test]
+fn readouts_start_from_the_mean_responses_of_the_trials_that_are_trained_on() {
+    let dir = shards();
+    let set = ShardSet::open(&dir.path().join("shards")).unwrap();
+    let starts = |frac: &str| {
+        let experiment = Experiment::parse(frac, "x", &[]).unwrap();
+        let data = Data::open(&experiment, &set).unwrap();
+        let sources = data.sources(Split::Train).unwrap();
+        let info = data.info(&sources).unwrap();
+        let own: Vec<_> = sources[..2].iter().map(Source::mean_response).collect();
+        (info.sessions.into_iter().map(|session| session.mean_response).collect::<Vec<_>>(), own)
+    };
+    let (all, (few, of_few)) = (starts("").0, starts("[data]\nneural_frac = 0.3\n"));
+    assert!(few == of_few && few != all, "{few:?} {all:?}");
+    assert_eq!(starts("[data]\nneural_frac = 1.0\n").0, all);
 }
