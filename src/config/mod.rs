@@ -454,6 +454,9 @@ impl Experiment {
             augment.check()?;
         }
         let no_stimuli = data.neural.is_empty() && data.neural_v4.is_empty();
+        if (data.frac.is_some() && data.images.is_empty()) || (data.neural_frac.is_some() && no_stimuli) {
+            return Err("data.frac needs labelled images, and data.neural_frac a neural set".into());
+        }
         if data.neural_labels && (data.images.is_empty() || no_stimuli) {
             let what = "data.neural_labels needs labelled images, whose classes they are, and a neural set";
             return Err(what.into());

@@ -180,7 +180,10 @@ impl Source {
         let n = self.n_records();
         let kept = (n as f64 * share) as u64;
         if kept == 0 {
-            return Err(LoadError::Data(format!("{}: {share} of {n} records is less than one", self.name)));
+            return Err(LoadError::Data(format!(
+                "{}: {share} of {n} records is less than one; choose a larger share (data.frac, data.neural_frac)",
+                self.name
+            )));
         }
         let of_name = u64::from(crc32c(self.name.as_bytes()));
         let order = Permutation::new(n, RngKey::new(of_name, Purpose::Choice, 0).word(0, 0));

@@ -156,7 +156,9 @@ ON_DEVICE void add_products(const First& task, const Place& place, Products& pro
   Values sums[1 + TAPS] = {};
   if (lane.works) {
     for (unsigned row = lane.first; row < norm.rows; row += lane.step) {
-      const Values dy = unpacked(lane.of(norm.dy, row)), y = unpacked(lane.of(norm.y, row));
+      // Whole, that they are loaded by 16 bytes.
+      const Packed loaded[] = {lane.of(norm.dy, row), lane.of(norm.y, row)};
+      const Values dy = unpacked(loaded[0]), y = unpacked(loaded[1]);
       const Patch patch(norm, row);
 #pragma unroll
       for (unsigned k = 0; k < PACK; ++k) {

@@ -7,7 +7,8 @@
 
 namespace nct {
 
-// Weights of a channel, pairs of them in either order, and with the sums of both: what is found out about patches.
+// Weights of a channel; pairs of them, in any order, one with itself too; sums over all patches: of their pixels, and of the
+// products of pairs.
 constexpr unsigned TAPS = 9, PAIRS = TAPS * (TAPS + 1) / 2, MOMENTS = TAPS + PAIRS;
 // Threads of a block that goes through images.
 constexpr unsigned FEW_THREADS = 128;

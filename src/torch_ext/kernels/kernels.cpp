@@ -178,7 +178,8 @@ Kernels::Kernels(c10::Device device) : device(device) {
                            "nct_first_sums", "nct_first_norm_gradients", "nct_first_gradients"}) {
     look_up(name, nct::THREADS);
   }
-  for (const char* name : {"nct_first_moments", "nct_first_totals", "nct_first_statistics", "nct_first", "nct_first_products"}) {
+  for (const char* name : {"nct_first_moments", "nct_first_totals", "nct_first_statistics", "nct_first",
+                           "nct_first_products"}) {
     look_up(name, nct::FEW_THREADS);
   }
 }

@@ -173,7 +173,7 @@ impl Writer {
         };
         self.set(&format!("data.neural{area}"), &name);
         let share = part.get("image_frac");
-        if share.as_f64().is_some_and(|share| share < 1.0) {
+        if !share.is_null() && share.as_f64() != Some(1.0) {
             self.set("data.neural_frac", &share);
             self.notes
                 .push("image_frac is of training trials here; all validation trials are used".to_owned());
