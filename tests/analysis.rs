@@ -1,6 +1,7 @@
 //! Reconstructions, most exciting images and representational similarity, by the real binary on real runs.
 
 use crate::common::{SMALL, nct, only_run, output, python, shards, stderr, succeed};
+use nct::analysis::content::{Plane, spectrum_slope};
 use nct::base::Split;
 use nct::corruption::{Corruption, Severity};
 use nct::load::{AugmentSettings, DistortSettings, Loader, LoaderOptions, Pixels, Source, View};
@@ -69,11 +70,8 @@ fn reconstructions_are_found_measured_compared_and_shown() {
     assert_eq!((metrics.len(), out.lines().count()), (2 * 3 * 2 * 2, 24));
     let trajectory = rows(&root.join("trajectory.jsonl"));
     let images = Weights::read(&root.join("images.safetensors")).unwrap();
-    assert_eq!(
-        images.tensors.len(),
-        24 + 2 * 3 * 2,
-        "and of each network, each image as it is and with noise"
-    );
+    // And of each network, each image as it is and with noise.
+    assert_eq!(images.tensors.len(), 24 + 2 * 3 * 2);
     assert!(!root.join("activity.safetensors").exists());
     for row in &metrics {
         let (norm, budget) = (real(row, "norm"), real(row, "budget"));
@@ -91,6 +89,11 @@ fn reconstructions_are_found_measured_compared_and_shown() {
             .abs()
                 < 1e-12
         );
+        let model = row["model"].as_str().unwrap();
+        let name = format!("{model} budget {budget} seed {} image {}", row["seed"], row["image"]);
+        let (_, image) = images.tensors.iter().find(|(own, _)| *own == name).unwrap();
+        let slope = spectrum_slope(&Plane::of(image).unwrap()).unwrap();
+        assert!((real(row, "spectrum_slope") - slope).abs() < 1e-9, "{row}: {slope}");
         assert_eq!(row["saliency"], "spectral_residual");
         // Of the second network only, and of what it does not share with the first.
         let own = row["saliency_of_difference"].as_f64();

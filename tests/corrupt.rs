@@ -2,7 +2,7 @@
 
 use crate::common::{files, nct, output, raw, stderr, succeed};
 use nct::base::Split;
-use nct::corruption::{Corruption, Extent, ImageKey, Jpeg, Profile, Scratch, Severity};
+use nct::corruption::{Corruption, Extent, ImageKey, Jpeg, Manner, Profile, Scratch, Severity};
 use nct::shard::ShardSet;
 use serde_json::Value;
 use std::fs;
@@ -91,6 +91,46 @@ fn shards_hold_what_the_library_gives_and_are_sound() {
 }
 
 #[test]
+fn glass_and_jpeg_are_as_asked_for_and_manifests_say_so() {
+    let dir = images("keep");
+    let cells = "--layout shards --corruptions fog,glass_blur --severities 1 --seed 9";
+    let (before, id, [channels, height, width]) = first_image(&dir.path().join("shards"));
+    let extent = Extent { channels: channels as usize, height: height as usize, width: width as usize };
+    let key = ImageKey { seed: 9, image: u64::from(id) };
+    for (profile, jpeg85) in [(Profile::Tiny, false), (Profile::ImageNet, true)] {
+        let [plain, other] = ["plain", "other"].map(|name| format!("{name}-{profile}"));
+        corrupt(dir.path(), &format!("--out {plain} --profile {profile} {cells}"));
+        let asked = format!("--profile {profile} --glass-swap --jpeg85 {jpeg85} --json");
+        let told = corrupt(dir.path(), &format!("--out {other} {asked} {cells}"));
+        assert_eq!(told.matches(&format!("\"jpeg85\":{jpeg85}")).count(), 2, "{told}");
+        assert_eq!(told.matches("\"glass_swap\":true").count(), 1, "{told}");
+        for corruption in [Corruption::Fog, Corruption::GlassBlur] {
+            let [plain, other] =
+                [&plain, &other].map(|set| dir.path().join(set).join(format!("{corruption}-1")));
+            let says = |root: &Path, what: &str| {
+                fs::read_to_string(root.join("manifest.json")).unwrap().contains(what)
+            };
+            let glass = corruption == Corruption::GlassBlur;
+            assert!(says(&other, &format!("\"jpeg85 = {jpeg85}\"")), "{corruption} {profile}");
+            assert_eq!(says(&other, "\"glass_swap = true\""), glass, "{corruption} {profile}");
+            assert!(!says(&plain, "jpeg85") && !says(&plain, "glass_swap"), "{corruption} {profile}");
+            let expected = |glass_swap, jpeg: bool| {
+                let (mut image, manner) = (before.clone(), Manner { profile, glass_swap });
+                let severity = Severity::new(1).unwrap();
+                corruption.apply(manner, severity, key, &mut image, extent, &mut Scratch::new());
+                if jpeg {
+                    Jpeg::default().round_trip(&mut image, extent, Profile::QUALITY).unwrap();
+                }
+                image
+            };
+            assert!(first_image(&plain).0 == expected(false, !jpeg85), "{corruption} {profile}");
+            assert!(first_image(&other).0 == expected(true, jpeg85), "{corruption} {profile}");
+            assert!(expected(true, false) != expected(true, true), "{corruption} {profile}");
+        }
+    }
+}
+
+#[test]
 fn the_sheet_is_a_picture_and_bad_requests_leave_nothing() {
     let dir = images("gray");
     corrupt(dir.path(), "--sheet sheet.png --image 2 --profile i");
@@ -102,6 +142,8 @@ fn the_sheet_is_a_picture_and_bad_requests_leave_nothing() {
         ("--out x --corruptions rain", "no corruption \"rain\""),
         ("--out x --severities 6", "no severity \"6\""),
         ("--out x --profile tiny", "no profile \"tiny\""),
+        ("--out x --jpeg85 false", "`--jpeg85 false` needs `--layout shards`"),
+        ("--sheet y.png --jpeg85 true", "--jpeg85"),
         ("--sheet y.png --image 12", "image 12 of test, which has 12 images"),
         ("", "--out"),
     ] {

@@ -88,6 +88,21 @@ fn fit([ss, sn, nn]: [f64; 3], [xs, xn]: [f64; 2]) -> [f64; 2] {
     [(xs * nn - xn * sn) / determinant, (xn * ss - xs * sn) / determinant]
 }
 
+/// Radial frequency of each Fourier component of `plane`, in cycles a pixel.
+fn frequencies(plane: &Plane) -> Result<Vec<f64>, AnalysisError> {
+    let options = (Kind::Double, Device::Cpu);
+    let down = Tensor::fft_fftfreq(plane.height() as i64, 1.0, options).view([-1, 1]);
+    let across = Tensor::fft_fftfreq(plane.width as i64, 1.0, options).view([1, -1]);
+    Ok(Vec::<f64>::try_from((down.square() + across.square()).sqrt().flatten(0, -1))?)
+}
+
+/// Its Fourier components, as real and imaginary parts.
+fn spectrum(plane: &Plane) -> Result<Vec<[f64; 2]>, AnalysisError> {
+    let spectrum = plane.tensor().fft_fft2(None::<&[i64]>, [-2i64, -1].as_slice(), "backward");
+    let parts = Vec::<f64>::try_from(spectrum.view_as_real().flatten(0, -1))?;
+    Ok(parts.as_chunks().0.to_vec())
+}
+
 /// Upper ends of the bands of [`bands`], in cycles a pixel.
 pub const BANDS: [f64; 4] = [0.0625, 0.125, 0.25, 0.75];
 
@@ -96,16 +111,7 @@ pub const BANDS: [f64; 4] = [0.0625, 0.125, 0.25, 0.75];
 /// # Errors
 /// Of torch.
 pub fn bands(x: &Plane, content: &Plane, noise: &Plane) -> Result<[f64; BANDS.len()], AnalysisError> {
-    let (height, width) = (x.height() as i64, x.width as i64);
-    let options = (Kind::Double, Device::Cpu);
-    let down = Tensor::fft_fftfreq(height, 1.0, options).view([-1, 1]);
-    let across = Tensor::fft_fftfreq(width, 1.0, options).view([1, -1]);
-    let frequency = Vec::<f64>::try_from((down.square() + across.square()).sqrt().flatten(0, -1))?;
-    let spectrum = |plane: &Plane| -> Result<Vec<[f64; 2]>, AnalysisError> {
-        let spectrum = plane.tensor().fft_fft2(None::<&[i64]>, [-2i64, -1].as_slice(), "backward");
-        let parts = Vec::<f64>::try_from(spectrum.view_as_real().flatten(0, -1))?;
-        Ok(parts.as_chunks().0.to_vec())
-    };
+    let frequency = frequencies(x)?;
     let (x, s, n) = (spectrum(x)?, spectrum(content)?, spectrum(noise)?);
     let mut low = 0.0;
     Ok(BANDS.map(|high| {
@@ -174,6 +180,31 @@ pub fn ssim(a: &Plane, b: &Plane) -> f64 {
     similar.mean(Kind::Double).double_value(&[])
 }
 
+/// How power falls with frequency (protocol C): the slope of the logarithm of the radially averaged power spectrum of `x`
+/// over that of frequency, by least squares; -2 of amplitudes 1/f, 0 of white noise. The specification names no
+/// frequencies: these are 1, 2, ... cycles along the shorter side, below half its pixels, each with the mean power of
+/// the components that round to it. No window, no weights.
+///
+/// # Errors
+/// Of torch.
+pub fn spectrum_slope(x: &Plane) -> Result<f64, AnalysisError> {
+    let side = x.width.min(x.height());
+    let mut rings = vec![(0.0, 0u32); side.div_ceil(2)];
+    for (frequency, [real, imaginary]) in frequencies(x)?.into_iter().zip(spectrum(x)?) {
+        // What is beyond lies in corners.
+        if let Some((power, n)) = rings.get_mut((frequency * side as f64).round() as usize) {
+            *power += real * real + imaginary * imaginary;
+            *n += 1;
+        }
+    }
+    let point =
+        |(radius, (power, n)): (usize, &(f64, u32))| ((radius as f64).ln(), (power / f64::from(*n)).ln());
+    let (radii, powers): (Vec<f64>, Vec<f64>) = rings.iter().enumerate().skip(1).map(point).unzip();
+    let middle = mean(&radii);
+    let radii: Vec<f64> = radii.iter().map(|radius| radius - middle).collect();
+    Ok(dot(&radii, &powers) / dot(&radii, &radii))
+}
+
 /// Area under values over the logarithm of budgets, divided by its width: a mean over budgets that does not depend on
 /// how densely they lie. Of one budget, its value.
 pub fn over_log_budgets(points: &[(f64, f64)]) -> f64 {
@@ -191,6 +222,7 @@ pub fn over_log_budgets(points: &[(f64, f64)]) -> f64 {
 mod tests {
     use super::*;
     use crate::base::{Purpose, RngKey};
+    use std::f64::consts::TAU;
 
     fn noise(seed: u64) -> Plane {
         let mut rng = RngKey::new(seed, Purpose::Synth, 0).stream(0, 0);
@@ -222,6 +254,41 @@ mod tests {
         assert!(both[2..].iter().all(|share| (share - 0.5).abs() < 0.1), "{both:?}");
         let only = bands(&s, &s, &n).unwrap();
         assert!(only.iter().all(|share| *share > 0.999_999), "{only:?}");
+    }
+
+    /// All waves that fit, of amplitude 1 / frequency and any phase.
+    fn falling(width: usize, height: usize) -> Plane {
+        let mut rng = RngKey::new(4, Purpose::Synth, 0).stream(0, 0);
+        let (right, down) = (width as i32 / 2, height as i32 / 2);
+        let mut values = vec![0.0; width * height];
+        for (kx, ky) in (0..down).flat_map(|ky| (1 - right..right).map(move |kx| (kx, ky))) {
+            let (across, down) = (f64::from(kx) / width as f64, f64::from(ky) / height as f64);
+            // The other half is the same waves.
+            if ky > 0 || kx > 0 {
+                let (phase, amplitude) = (rng.unit(), 1.0 / across.hypot(down));
+                for (i, value) in values.iter_mut().enumerate() {
+                    let (x, y) = ((i % width) as f64, (i / width) as f64);
+                    *value += amplitude * (TAU * (across * x + down * y + phase)).cos();
+                }
+            }
+        }
+        Plane { values, width }
+    }
+
+    #[test]
+    fn the_spectrum_of_falling_waves_has_slope_minus_two_and_that_of_noise_none() {
+        // Numpy's, with floor(f + 1/2). Not quite -2, since rings are wide beside the lowest frequencies.
+        for (width, height, slope) in [(32, 32, -1.916_661), (64, 32, -2.052_018), (32, 64, -2.052_018)] {
+            let mut image = falling(width, height);
+            let found = spectrum_slope(&image).unwrap();
+            assert!((found - slope).abs() < 1e-6, "{width} x {height}: {found}");
+            image.values.iter_mut().for_each(|v| *v = 0.1 * *v + 7.0);
+            // Neither contrast nor level counts.
+            assert!((spectrum_slope(&image).unwrap() - found).abs() < 1e-9);
+        }
+        // One image is off by 0.13.
+        let slopes: Vec<f64> = (0..32).map(|seed| spectrum_slope(&noise(seed)).unwrap()).collect();
+        assert!(mean(&slopes).abs() < 0.15, "{slopes:?}");
     }
 
     #[test]

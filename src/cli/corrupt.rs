@@ -8,7 +8,7 @@ use super::sheet::{Sheet, TEXT};
 use super::show::{Show, SplitArg, bytes, count, out};
 use crate::base::Split;
 use crate::corruption::frost::source;
-use crate::corruption::{Corruption, Extent, ImageKey, Profile, Scratch, Severity};
+use crate::corruption::{Corruption, Extent, ImageKey, Manner, Profile, Scratch, Severity};
 use crate::ingest::{Cell, CorruptOptions, Layout, corrupt};
 use crate::load::{Budget, Column};
 use crate::shard::{Dataset, ShardSet};
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = super::files::folder, required_unless_present = "sheet")]
     out: Option<PathBuf>,
     /// Draw one image under every corruption and severity
-    #[arg(long, value_name = "PNG", conflicts_with_all = ["out", "corruptions", "severities", "layout", "threads", "json"])]
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["out", "corruptions", "severities", "layout", "jpeg85", "threads", "json"])]
     sheet: Option<PathBuf>,
     /// Number of the image that is drawn, within its split
     #[arg(long, default_value_t = 0, requires = "sheet")]
@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Parameters: t of Tiny-ImageNet-C, made for 64 pixels; i of ImageNet-C, as imagecorruptions has them
     #[arg(long, default_value_t = Profile::Tiny)]
     profile: Profile,
+    /// Glass blur swaps pixels, as was meant; in the published sets, which are the default, it copies one over the other
+    #[arg(long)]
+    glass_swap: bool,
     /// Which corruptions, by commas [default: the fifteen that averages are taken over]
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     corruptions: Vec<Corruption>,
@@ -50,6 +53,9 @@ pub(crate) struct Args {
     /// a JPEG of quality 85
     #[arg(long, value_enum, default_value_t = LayoutArg::Folders)]
     layout: LayoutArg,
+    /// Whether images of shards pass that JPEG [default: true for t, false for i]
+    #[arg(long, value_name = "true|false")]
+    jpeg85: Option<bool>,
     /// Folder of the published pictures of frost, frost1.png to frost6.jpg; NCT_FROST if not given. Without either, frost
     /// is made of textures
     #[arg(long, value_name = "DIR")]
@@ -80,10 +86,16 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         return draw(dataset, split, args, path);
     }
     let Some(target) = &args.out else { return Err(Usage("name a folder with `--out`".into()).into()) };
+    if args.jpeg85 == Some(false) && matches!(args.layout, LayoutArg::Folders) {
+        let what = "folders are of JPEGs of quality 85; `--jpeg85 false` needs `--layout shards`";
+        return Err(Usage(what.into()).into());
+    }
     let options = CorruptOptions {
         out: target.clone(),
         split,
         profile: args.profile,
+        glass_swap: args.glass_swap,
+        jpeg85: args.jpeg85,
         corruptions,
         severities: chosen(&args.severities, &Severity::ALL),
         seed: args.seed,
@@ -119,6 +131,9 @@ fn report(args: &Args, options: &CorruptOptions, cells: &[Cell], show: Show) -> 
         });
         if cell.corruption == Corruption::Frost {
             line["frost_source"] = json!(source().as_str());
+        }
+        for (key, value) in options.departures(cell.corruption) {
+            line[key] = json!(value);
         }
         out(&line.to_string())?;
     }
@@ -167,10 +182,12 @@ fn draw(dataset: &Dataset, split: Split, args: &Args, path: &Path) -> anyhow::Re
     let cell = [width + 2, height + 2];
     let columns = NAMES + cell[0] * Severity::ALL.len();
     let mut sheet = Sheet::new([columns, (TEXT + cell[1]) + TEXT + cell[1] * Corruption::ALL.len()]);
-    sheet.text(&format!("profile {}, seed {}", args.profile, args.seed), 0, 0);
+    let swap = if args.glass_swap { ", glass swap" } else { "" };
+    sheet.text(&format!("profile {}, seed {}{swap}", args.profile, args.seed), 0, 0);
     sheet.image(&stored, NAMES, TEXT, width, height);
     let top = TEXT + cell[1];
     let (mut scratch, key) = (Scratch::new(), ImageKey { seed: args.seed, image: args.image });
+    let manner = Manner { profile: args.profile, glass_swap: args.glass_swap };
     for (x, severity) in Severity::ALL.into_iter().enumerate() {
         let left = NAMES + x * cell[0];
         sheet.text(&severity.to_string(), left, top);
@@ -178,7 +195,7 @@ fn draw(dataset: &Dataset, split: Split, args: &Args, path: &Path) -> anyhow::Re
             let row = top + TEXT + y * cell[1];
             sheet.text(corruption.as_str(), 0, row + cell[1] / 2 - TEXT / 2);
             let mut image = stored.repeat(3 / channels);
-            corruption.apply(args.profile, severity, key, &mut image, extent, &mut scratch);
+            corruption.apply(manner, severity, key, &mut image, extent, &mut scratch);
             sheet.image(&image, left, row, width, height);
         }
     }

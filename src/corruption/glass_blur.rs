@@ -1,6 +1,6 @@
 //! Glass: blur, neighbours in disorder, blur.
 //!
-//! The published sets copy a neighbour over each pixel where a swap was meant; that is kept, because they are
+//! The published sets copy a neighbour over each pixel where a swap was meant; that is the default, because they are
 //! what results are compared with (spec/reconstruction 3.5).
 
 use super::draws::{Draws, scale};
@@ -12,7 +12,23 @@ use super::{Profile, Scratch, Severity};
 const TINY: [(f64, usize, usize); 5] = [(0.1, 1, 1), (0.5, 1, 1), (0.6, 1, 2), (0.7, 2, 1), (0.9, 2, 2)];
 const IMAGENET: [(f64, usize, usize); 5] = [(0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2)];
 
-pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, draws: &mut dyn Draws) {
+/// As published.
+pub(super) fn copy(s: &mut Scratch, profile: Profile, severity: Severity, draws: &mut dyn Draws) {
+    apply(s, profile, severity, draws, |from, at, neighbour| from[at] = from[neighbour]);
+}
+
+/// As meant.
+pub(super) fn swap(s: &mut Scratch, profile: Profile, severity: Severity, draws: &mut dyn Draws) {
+    apply(s, profile, severity, draws, <[u32]>::swap);
+}
+
+fn apply(
+    s: &mut Scratch,
+    profile: Profile,
+    severity: Severity,
+    draws: &mut dyn Draws,
+    displace: impl Fn(&mut [u32], usize, usize),
+) {
     let (sigma, distance, passes) = profile.pick(severity, &TINY, &IMAGENET);
     let plane = s.extent.size();
     let Scratch { values, padded, bytes, words, .. } = s;
@@ -31,7 +47,7 @@ pub(super) fn apply(s: &mut Scratch, profile: Profile, severity: Severity, draws
             for (x, word) in columns.clone().zip(words.as_chunks::<2>().0) {
                 let [dx, dy] = word.map(|word| scale(word, 2 * distance as u32));
                 let neighbour = (y + dy - distance) * plane.width + x + dx - distance;
-                from[y * plane.width + x] = from[neighbour];
+                displace(&mut from, y * plane.width + x, neighbour);
             }
         }
     }

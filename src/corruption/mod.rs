@@ -115,6 +115,15 @@ pub enum Profile {
     ImageNet,
 }
 
+/// A profile, and what else there is to choose. Made from a profile alone, it is as the published sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// Parameters.
+    pub profile: Profile,
+    /// Glass blur swaps pixels, as was meant. The published sets copy one over the other (spec/reconstruction 3.5).
+    pub glass_swap: bool,
+}
+
 /// Strength, 1 to 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Severity(u8);
@@ -223,16 +232,21 @@ impl Corruption {
     /// Panics if `image` is not as long as `extent` says, or not of one or three channels.
     pub fn apply(
         self,
-        profile: Profile,
+        manner: impl Into<Manner>,
         severity: Severity,
         key: ImageKey,
         image: &mut [u8],
         extent: Extent,
         scratch: &mut Scratch,
     ) {
+        let Manner { profile, glass_swap } = manner.into();
         let lane = (self as u32) << 8 | (profile as u32) << 4 | u32::from(severity.0);
         let mut rng = RngKey::new(key.seed, Purpose::Corruption, lane).stream(0, key.image);
-        self.definition().apply(image, extent, scratch, profile, severity, &mut rng);
+        let definition = match self {
+            Self::GlassBlur if glass_swap => Definition::Values(glass_blur::swap),
+            _ => self.definition(),
+        };
+        definition.apply(image, extent, scratch, profile, severity, &mut rng);
     }
 
     fn definition(self) -> Definition {
@@ -242,7 +256,7 @@ impl Corruption {
             Self::ShotNoise => Bytes(shot_noise::apply),
             Self::ImpulseNoise => Bytes(noise::impulse),
             Self::DefocusBlur => Bytes(defocus_blur::apply),
-            Self::GlassBlur => Values(glass_blur::apply),
+            Self::GlassBlur => Values(glass_blur::copy),
             Self::MotionBlur => Values(motion_blur::apply),
             Self::ZoomBlur => Values(zoom_blur::apply),
             Self::Snow => Values(snow::apply),
@@ -318,6 +332,11 @@ impl Profile {
         }
     }
 
+    /// Whether its images pass a JPEG of [`Self::QUALITY`] at the end, if nothing else is asked for.
+    pub const fn has_jpeg(self) -> bool {
+        matches!(self, Self::Tiny)
+    }
+
     /// The row of this profile's table for `severity`.
     fn pick<T: Copy>(self, severity: Severity, tiny: &[T; 5], imagenet: &[T; 5]) -> T {
         let table = match self {
@@ -325,6 +344,12 @@ impl Profile {
             Self::ImageNet => imagenet,
         };
         table[severity.index()]
+    }
+}
+
+impl From<Profile> for Manner {
+    fn from(profile: Profile) -> Self {
+        Self { profile, glass_swap: false }
     }
 }
 

@@ -58,9 +58,14 @@ fn picture() -> Vec<u8> {
     (0..3 * 4096).map(|i| value(i) as u8).collect()
 }
 
-fn corrupted(corruption: Corruption, profile: Profile, severity: Severity, key: ImageKey) -> Vec<u8> {
+fn corrupted(
+    corruption: Corruption,
+    manner: impl Into<Manner>,
+    severity: Severity,
+    key: ImageKey,
+) -> Vec<u8> {
     let mut image = picture();
-    corruption.apply(profile, severity, key, &mut image, COLOR, &mut Scratch::new());
+    corruption.apply(manner, severity, key, &mut image, COLOR, &mut Scratch::new());
     image
 }
 
@@ -288,6 +293,35 @@ fn the_same_key_gives_the_same_bytes_whatever_was_done_before() {
         assert!(fresh == again, "{corruption} {profile} {severity}");
         assert_ne!(fresh, picture(), "{corruption} {profile} {severity} changes nothing");
     }
+}
+
+#[test]
+fn swapping_changes_glass_blur_alone() {
+    for (corruption, profile, severity) in all() {
+        let swapped = corrupted(corruption, Manner { profile, glass_swap: true }, severity, KEY);
+        let same = swapped == corrupted(corruption, profile, severity, KEY);
+        assert_eq!(same, corruption != Corruption::GlassBlur, "{corruption} {profile} {severity}");
+    }
+}
+
+/// Severity 1 of profile t blurs nothing (spec 3.5).
+#[test]
+fn glass_that_swaps_loses_no_pixel() {
+    // No two pixels are of one colour.
+    let image: Vec<u8> =
+        (0..3 * 4096).map(|i| [i % 256, i % 4096 / 256, 0][i / 4096]).map(|v| v as u8).collect();
+    let colors = |glass_swap| {
+        let (mut image, manner) = (image.clone(), Manner { profile: Profile::Tiny, glass_swap });
+        Corruption::GlassBlur.apply(manner, Severity(1), KEY, &mut image, COLOR, &mut Scratch::new());
+        (0..4096).map(|i| usize::from(image[i]) + 256 * usize::from(image[4096 + i])).collect::<Vec<_>>()
+    };
+    let sorted = |mut colors: Vec<usize>| {
+        colors.sort_unstable();
+        colors
+    };
+    let every: Vec<usize> = (0..4096).collect();
+    assert_eq!(sorted(colors(true)), every);
+    assert!(colors(true) != every && sorted(colors(false)) != every);
 }
 
 #[test]

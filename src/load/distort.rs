@@ -85,7 +85,7 @@ impl DistortSettings {
             None => ImageKey { seed: rng.next_u64(), image: 0 },
         };
         // The published set is one of JPEGs, and so has passed their compression too.
-        let jpeg = self.fixed_seed.is_some() && self.profile == Profile::Tiny;
+        let jpeg = self.fixed_seed.is_some() && self.profile.has_jpeg();
         hit.then_some(Distortion { corruption, severity, profile: self.profile, key, jpeg })
     }
 }

@@ -5,7 +5,7 @@ use super::super::analysis::{Folder, Model};
 use super::super::exit::Usage;
 use super::Sample;
 use crate::analysis::ascent::Search;
-use crate::analysis::content::{BANDS, Plane, bands, fidelity, over_log_budgets, shares};
+use crate::analysis::content::{BANDS, Plane, bands, fidelity, over_log_budgets, shares, spectrum_slope};
 use crate::analysis::saliency::{SPECTRAL_RESIDUAL, agreement, energy, spectral_residual};
 use crate::analysis::statistics::{interval, mean, pearson, wilcoxon};
 use crate::base::Fingerprint;
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Kind as TensorKind, Tensor};
 
-const METRICS: [(&str, Kind); 38] = [
+const METRICS: [(&str, Kind); 39] = [
     ("model", Kind::Text),
     ("layer", Kind::Text),
     ("image", Kind::Whole),
@@ -34,6 +34,7 @@ const METRICS: [(&str, Kind); 38] = [
     ("correlation", Kind::Real),
     ("ssim", Kind::Real),
     ("psnr", Kind::Real),
+    ("spectrum_slope", Kind::Real),
     ("content_correlation", Kind::Real),
     ("noise_correlation", Kind::Real),
     ("content_minus_noise", Kind::Real),
@@ -236,6 +237,7 @@ impl Measures {
             "steps": steps, "norm": norm, "objective": found.values[i],
             "objective_before_last_step": last, "response_error": found.errors[i],
             "correlation": near.correlation, "ssim": near.ssim, "psnr": near.psnr,
+            "spectrum_slope": spectrum_slope(&x)?,
         });
         if let Some(disturbance) = self.disturbance {
             row["disturbance"] = json!(disturbance.name());

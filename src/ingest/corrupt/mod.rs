@@ -8,7 +8,7 @@ mod shards;
 use super::error::{IngestError, Result};
 use crate::base::color::luma;
 use crate::base::{DType, Split};
-use crate::corruption::{Corruption, Extent, ImageKey, Jpeg, Profile, Scratch, Severity};
+use crate::corruption::{Corruption, Extent, ImageKey, Jpeg, Manner, Profile, Scratch, Severity};
 use crate::shard::{Dataset, Manifest, ShardSet};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -24,6 +24,10 @@ pub struct CorruptOptions {
     pub split: Split,
     /// Parameters.
     pub profile: Profile,
+    /// Glass blur swaps pixels ([`Manner::glass_swap`]).
+    pub glass_swap: bool,
+    /// Whether images of shards pass a JPEG of quality 85; [`Profile::has_jpeg`] if not given.
+    pub jpeg85: Option<bool>,
     /// Which corruptions.
     pub corruptions: Vec<Corruption>,
     /// Which severities.
@@ -43,8 +47,18 @@ pub enum Layout {
     /// Tiny-ImageNet-C are.
     Folders,
     /// A data set `corruption-severity` each, of exact pixels. Profile T passes through a JPEG of quality 85, as
-    /// its published files did; profile I does not.
+    /// its published files did; profile I does not, unless [`CorruptOptions::jpeg85`] says otherwise.
     Shards,
+}
+
+impl CorruptOptions {
+    /// What is not as by default in images of `corruption`, by name.
+    pub fn departures(&self, corruption: Corruption) -> impl Iterator<Item = (&'static str, bool)> + use<> {
+        let swap = self.glass_swap && corruption == Corruption::GlassBlur;
+        let jpeg = self.jpeg85.filter(|&on| on != self.profile.has_jpeg());
+        let swap = swap.then_some(("glass_swap", true));
+        swap.into_iter().chain(jpeg.map(|on| ("jpeg85", on)))
+    }
 }
 
 /// What was made of one corruption and severity.
@@ -170,7 +184,8 @@ impl Job<'_> {
         image.clear();
         (0..3 / self.images.stored.channels).for_each(|_| image.extend_from_slice(stored));
         let key = ImageKey { seed: self.options.seed, image: u64::from(self.images.ids[row]) };
-        self.corruption.apply(self.options.profile, self.severity, key, image, self.extent(), scratch);
+        let manner = Manner { profile: self.options.profile, glass_swap: self.options.glass_swap };
+        self.corruption.apply(manner, self.severity, key, image, self.extent(), scratch);
         image
     }
 
@@ -208,7 +223,7 @@ impl Job<'_> {
         let extent = self.extent();
         let Memory { scratch, jpeg, image } = memory;
         let image = self.apply(row, scratch, image);
-        if self.options.profile == Profile::Tiny {
+        if self.options.jpeg85.unwrap_or(self.options.profile.has_jpeg()) {
             let passed = jpeg.round_trip(image, extent, Profile::QUALITY);
             passed.map_err(|e| IngestError::bad(self.root, format!("an image cannot be encoded: {e}")))?;
         }

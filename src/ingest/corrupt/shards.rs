@@ -84,6 +84,8 @@ impl Job<'_> {
             (self.corruption == Corruption::Frost)
                 .then(|| ("frost_source", frost::source().as_str().to_owned())),
         );
+        let settings =
+            settings.chain(self.options.departures(self.corruption).map(|(k, v)| (k, v.to_string())));
         Manifest {
             version: MANIFEST_VERSION,
             dataset,
