@@ -143,14 +143,16 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     if corrupts && args.corrupted.makes_frost() {
         args.corrupted.open_frost()?;
     }
-    if let Some(run) = &args.baseline {
-        // Better known before the evaluation than after it.
-        for split in corrupted_splits(&args.split) {
-            robustness::baseline(run, &args.corrupted.suite(split)?)?;
+    // Better known before the evaluation than after it.
+    for split in corrupted_splits(&args.split).into_iter().filter(|_| corrupts) {
+        let suite = args.corrupted.suite(split)?;
+        robustness::may_keep(&args.run, &suite)?;
+        if let Some(run) = &args.baseline {
+            robustness::baseline(run, &suite)?;
         }
     }
     let scored = evaluate_run(args, &tell, show)?;
-    let run = args.run.display().to_string();
+    let run = run_name(&args.run);
     if let Some(folder) = &args.tables {
         write_tables(folder, &run, &scored)?;
     }
@@ -170,7 +172,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     if args.json {
         return found.iter().try_for_each(|row| out(&row.to_string()));
     }
-    show.line(&format!("{run}, best weights"));
+    show.line(&format!("{}, best weights", args.run.display()));
     if let Some(row) = found.iter().find(|row| row["metric"] == "unmatched_classes") {
         show.line(&format!("classes that the network does not know, left out: {}", row["classes"]));
     }
@@ -183,10 +185,18 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     grids.iter().try_for_each(|grid| out(grid))
 }
 
+/// A run in rows: its folder's own name, whichever way it was typed, so that all files of a run can be joined.
+pub(crate) fn run_name(root: &Path) -> String {
+    // A folder that another machine writes may not be here.
+    let whole = root.canonicalize();
+    let name = whole.as_deref().unwrap_or(root).file_name();
+    name.map_or_else(|| root.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
 /// Scores on validation and test as they are, with the stable JSON keys.
 pub(crate) fn evaluate(root: &Path, shards: &Path, device: &str) -> anyhow::Result<Vec<Value>> {
     let args = Args::plain(root, shards, device);
-    let run = root.display().to_string();
+    let run = run_name(root);
     let scored = evaluate_run(&args, &|_| (), Show::new(true))?;
     Ok(scored.iter().flat_map(|(e, scores)| rows(&run, e, scores, Detail::default())).collect())
 }
@@ -254,7 +264,7 @@ fn evaluate_run(
     let stored = args.corrupted.stored()?;
     let open = |e: &Evaluation| {
         let copies = match (&e.view, &stored) {
-            (Shown::Stored { corruption, severity }, Some(set)) => {
+            (Shown::Stored { corruption, severity, .. }, Some(set)) => {
                 Labelled::Other(set.dataset(&format!("{corruption}-{severity}"))?)
             }
             _ => labelled,
@@ -321,14 +331,13 @@ fn corrupted(
             robustness::keep(&args.run, &suite, &grid)?;
         }
         let baseline = args.baseline.as_ref().map(|run| robustness::baseline(run, &suite)).transpose()?;
-        let run = args.run.display().to_string();
+        let run = run_name(&args.run);
         found.extend(robustness::summary_rows(&run, &suite, &grid, baseline.as_ref()));
         tables.push(robustness::grid_table(&suite, &grid, baseline.as_ref()));
         if let Some(folder) = &args.figures {
-            let name = args.run.canonicalize()?.file_name().map(|n| n.to_string_lossy().into_owned());
             let seeds = |name: String, grid: Grid| Seeds { name, grids: vec![grid] };
             let baseline = baseline.map(|grid| seeds(robustness::BASELINE.to_owned(), grid));
-            let own = seeds(name.unwrap_or(run), grid);
+            let own = seeds(run, grid);
             write_figures(folder, &baseline.into_iter().chain([own]).collect::<Vec<_>>(), show)?;
         }
     }

@@ -13,13 +13,13 @@ use crate::base::{Split, Task};
 use crate::corruption::frost::Source;
 use crate::corruption::{Corruption, Group, Profile, Severity};
 use crate::eval::figures::Seeds;
-use crate::eval::robustness::{Grid, Relative, Spread, bootstrap};
-use crate::eval::{CorruptionSuite, Origin};
+use crate::eval::robustness::{Alone, Grid, Relative, Spread, bootstrap, propagated};
+use crate::eval::{Copies, CorruptionSuite, Origin};
 use crate::report::prediction;
 use crate::shard::{Dataset, ShardSet};
 use crate::table::{Kind, Table};
-pub(crate) use kept::{baseline, keep, kept_of, kept_with_source, weights_of};
-use kept::{common_source, cut_to_common};
+use kept::{all_kept, common_source, cut_to_common, of_one_origin};
+pub(crate) use kept::{baseline, keep, kept_of, kept_with_source, may_keep, weights_of};
 use neural::Measure;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -87,7 +87,8 @@ impl SuiteArgs {
             let what = "stored copies are of test images; leave out --split, or say --split test";
             return Err(Usage(what.to_owned()).into());
         }
-        let there = cells(&ShardSet::open(folder)?);
+        let set = ShardSet::open(folder)?;
+        let there: Vec<(Corruption, Severity)> = set.datasets().iter().filter_map(cell).collect();
         let of = |list: &[Corruption]| -> Vec<Corruption> {
             list.iter().copied().filter(|&c| there.iter().any(|&(other, _)| other == c)).collect()
         };
@@ -107,7 +108,9 @@ impl SuiteArgs {
         }
         let name = std::path::absolute(folder).ok();
         let name = name.as_ref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy());
-        let origin = Origin::Stored(name.unwrap_or_default().into_owned());
+        let sets = set.datasets().iter().filter(|dataset| cell(dataset).is_some()).map(Dataset::manifest);
+        let copies = Copies::of(name.unwrap_or_default().into_owned(), sets);
+        let origin = Origin::Stored(copies.map_err(|e| Usage(format!("{}: {e}", folder.display())))?);
         Ok(CorruptionSuite { origin, corruptions, severities, split })
     }
 
@@ -133,13 +136,10 @@ impl SuiteArgs {
     }
 }
 
-/// The corruptions and severities that data sets of `set` are named after.
-fn cells(set: &ShardSet) -> Vec<(Corruption, Severity)> {
-    let cell = |dataset: &Dataset| {
-        let (corruption, severity) = dataset.manifest().dataset.rsplit_once('-')?;
-        Some((corruption.parse().ok()?, severity.parse().ok()?))
-    };
-    set.datasets().iter().filter_map(cell).collect()
+/// The corruption and severity that a data set is named after.
+fn cell(dataset: &Dataset) -> Option<(Corruption, Severity)> {
+    let (corruption, severity) = dataset.manifest().dataset.rsplit_once('-')?;
+    Some((corruption.parse().ok()?, severity.parse().ok()?))
 }
 
 /// Arguments of `nct robustness`.
@@ -178,10 +178,10 @@ pub(crate) struct Args {
     figures: Option<PathBuf>,
 }
 
-/// `grid` without frost, if that is of textures and others are left: published means have another frost.
+/// `grid` without frost, if that is of textures: published means have another frost.
 fn without_textures(grid: &Grid, source: &str) -> Option<Grid> {
     let textures = grid.has_frost_in(None) && source == Source::Synthetic.as_str();
-    textures.then(|| grid.clone().without(Corruption::Frost)).filter(|grid| grid.mean().is_some())
+    textures.then(|| grid.clone().without(Corruption::Frost))
 }
 
 /// Accuracy in percent of every cell, means, and what relates them to a baseline.
@@ -211,19 +211,19 @@ pub(crate) fn grid_table(suite: &CorruptionSuite, grid: &Grid, baseline: Option<
         let relative = baseline.and_then(|b| grid.relative_to(b, corruption));
         row(corruption.to_string(), texts, grid.mean_of(corruption).unwrap_or(f64::NAN), relative);
     }
-    for group in Group::ALL {
-        if let Some(mean) = grid.mean_in(group) {
-            let relative = baseline.and_then(|b| grid.summary_in(b, group));
-            row(format!("{} (mean)", group.as_str()), blank(), mean, relative);
+    let without = without_textures(grid, suite.frost_source());
+    for group in Group::ALL.into_iter().map(Some).chain([None]) {
+        let name = group.map_or("all", Group::as_str);
+        let mut mean = |name: String, grid: &Grid| {
+            if let Some(mean) = mean_in(grid, group) {
+                let relative = baseline.and_then(|baseline| relative_in(grid, baseline, group));
+                row(name, blank(), mean, relative);
+            }
+        };
+        mean(format!("{name} (mean)"), grid);
+        if let Some(without) = without.as_ref().filter(|_| grid.has_frost_in(group)) {
+            mean(format!("{name} but frost (mean)"), without);
         }
-    }
-    if let Some(mean) = grid.mean() {
-        row("all (mean)".into(), blank(), mean, baseline.and_then(|b| grid.summary(b)));
-    }
-    if let Some(grid) = without_textures(grid, suite.frost_source())
-        && let Some(mean) = grid.mean()
-    {
-        row(WITHOUT_FROST.into(), blank(), mean, baseline.and_then(|b| grid.summary(b)));
     }
     table.to_string()
 }
@@ -238,15 +238,15 @@ pub(crate) fn summary_rows(
     let mut frame = json!({
         "run": run, "suite": "corruptions", "split": suite.split.as_str(), "task": "img_classification",
     });
-    match &suite.origin {
-        Origin::Made { profile, seed } => {
-            (frame["profile"], frame["seed"]) = (json!(profile.as_str()), json!(seed));
-        }
-        Origin::Stored(name) => frame["stored"] = json!(name),
+    if let Origin::Made { profile, seed } = &suite.origin {
+        (frame["profile"], frame["seed"]) = (json!(profile.as_str()), json!(seed));
     }
-    let row = |group: Option<Group>, metric: &str, value: f64| {
+    let row = |grid: &Grid, group: Option<Group>, metric: String, value: f64| {
         let mut row = frame.clone();
-        if grid.has_frost_in(group) && metric != MEAN_WITHOUT_FROST {
+        if let Origin::Stored(copies) = &suite.origin {
+            copies.tell(&mut row, grid.has_in(Corruption::GlassBlur, group));
+        }
+        if grid.has_frost_in(group) {
             row["frost_source"] = json!(suite.frost_source());
         }
         if let Some(group) = group {
@@ -256,32 +256,58 @@ pub(crate) fn summary_rows(
         row
     };
     let mut rows = Vec::new();
-    let mut add = |group, mean: Option<f64>, relative: Option<Relative>| {
-        rows.extend(mean.map(|mean| row(group, "mean_accuracy", 100.0 * mean)));
-        if let Some(relative) = relative {
-            rows.extend(named(relative).into_iter().filter_map(|(name, v)| v.map(|v| row(group, name, v))));
-        }
+    let mut add = |grid: &Grid, group: Option<Group>, suffix: &str| {
+        let alone = group.map_or_else(|| grid.alone(), |group| grid.alone_in(group));
+        let relative = baseline.and_then(|baseline| relative_in(grid, baseline, group));
+        let alone = ALONE.iter().map(|(name, of)| (name, alone.and_then(of)));
+        let relative = RELATIVE.iter().map(|(name, of)| (name, relative.and_then(of)));
+        let defined = alone.chain(relative).filter_map(|(name, value)| Some((name, value?)));
+        rows.extend(defined.map(|(name, value)| row(grid, group, format!("{name}{suffix}"), value)));
     };
-    for group in Group::ALL {
-        add(Some(group), grid.mean_in(group), baseline.and_then(|b| grid.summary_in(b, group)));
+    let without = without_textures(grid, suite.frost_source());
+    for group in Group::ALL.into_iter().map(Some).chain([None]) {
+        add(grid, group, "");
+        if let Some(without) = without.as_ref().filter(|_| grid.has_frost_in(group)) {
+            add(without, group, WITHOUT_FROST);
+        }
     }
-    add(None, grid.mean(), baseline.and_then(|b| grid.summary(b)));
-    let without = without_textures(grid, suite.frost_source()).and_then(|grid| grid.mean());
-    rows.extend(without.map(|mean| row(None, MEAN_WITHOUT_FROST, 100.0 * mean)));
     rows
 }
 
-/// Mean accuracy over the corruptions of the paper but frost, where that is of textures.
-const MEAN_WITHOUT_FROST: &str = "mean_accuracy_without_frost";
+fn mean_in(grid: &Grid, group: Option<Group>) -> Option<f64> {
+    group.map_or_else(|| grid.mean(), |group| grid.mean_in(group))
+}
 
-/// The same in tables.
-const WITHOUT_FROST: &str = "all but frost (mean)";
+fn relative_in(grid: &Grid, baseline: &Grid, group: Option<Group>) -> Option<Relative> {
+    group.map_or_else(|| grid.summary(baseline), |group| grid.summary_in(baseline, group))
+}
+
+type OfAlone = fn(Alone) -> Option<f64>;
+type OfRelative = fn(Relative) -> Option<f64>;
+
+/// Scores of a model alone.
+const ALONE: [(&str, OfAlone); 3] = [
+    ("mean_accuracy", |of| Some(of.accuracy)),
+    ("retention", |of| of.retention),
+    ("unnormalised_mce", |of| Some(of.error)),
+];
+
+/// Scores relative to a baseline.
+const RELATIVE: [(&str, OfRelative); 4] = [
+    ("robustness_score", |of| Some(of.score)),
+    ("ratio_of_means", |of| Some(of.ratio_of_means)),
+    ("mce", |of| Some(of.error)),
+    ("relative_mce", |of| of.relative_error),
+];
+
+/// Ends the names of scores that leave frost out, because it is of textures.
+const WITHOUT_FROST: &str = "_without_frost";
 
 /// The baseline's name in figures.
 pub(crate) const BASELINE: &str = "baseline";
 
 /// Keys of the rows of `nct robustness`, as columns of a table.
-const COLUMNS: [(&str, Kind); 14] = [
+const COLUMNS: [(&str, Kind); 15] = [
     ("model", Kind::Text),
     ("seeds", Kind::Whole),
     ("frost_source", Kind::Text),
@@ -291,6 +317,7 @@ const COLUMNS: [(&str, Kind); 14] = [
     ("value", Kind::Real),
     ("bootstrap_mean", Kind::Real),
     ("bootstrap_std", Kind::Real),
+    ("propagated_std", Kind::Real),
     ("fit", Kind::Text),
     ("term", Kind::Text),
     ("std_error", Kind::Real),
@@ -298,29 +325,22 @@ const COLUMNS: [(&str, Kind); 14] = [
     ("p", Kind::Real),
 ];
 
-fn named(relative: Relative) -> [(&'static str, Option<f64>); 4] {
-    [
-        ("robustness_score", Some(relative.score)),
-        ("ratio_of_means", Some(relative.ratio_of_means)),
-        ("mce", Some(relative.error)),
-        ("relative_mce", relative.relative_error),
-    ]
-}
-
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let split = if args.validation { Split::Validation } else { Split::Test };
     let made = Origin::Made { profile: args.profile, seed: args.seed };
-    let origin = args.stored.clone().map_or(made, Origin::Stored);
-    let mut sources = Vec::new();
+    // How copies were made is kept in the runs.
+    let origin = args.stored.clone().map_or(made, |name| Origin::Stored(Copies { name, made: None }));
+    let (mut sources, mut copies) = (Vec::new(), Vec::new());
     let mut seeds_of = |name: &str, runs: &[PathBuf]| -> anyhow::Result<Seeds> {
         let mut grids = Vec::new();
         for run in runs {
-            let (grid, source) = kept_with_source(run, &origin, split)?;
+            let kept = all_kept(run, &origin, split)?;
+            copies.push((run.clone(), kept.copies()));
             // What has no frost is of no source.
-            if grid.has_frost_in(None) {
-                sources.push((run.clone(), source));
+            if kept.grid.has_frost_in(None) {
+                sources.push((run.clone(), kept.frost_source));
             }
-            grids.push(grid);
+            grids.push(kept.grid);
         }
         Ok(Seeds { name: name.to_owned(), grids })
     };
@@ -332,6 +352,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         seeds.push(seeds_of(name, &runs)?);
         folders.push(runs);
     }
+    of_one_origin(&copies).map_err(Usage)?;
     if let Some(told) = cut_to_common(&mut seeds).map_err(Usage)? {
         show.line(&told);
     }
@@ -373,7 +394,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
 
 /// Scores as a table.
 fn in_words(rows: &[Value]) -> String {
-    let mut table = table(&["model", "seeds", "corruptions", "metric", "value", "bootstrap"]);
+    let mut table = table(&["model", "seeds", "corruptions", "metric", "value", "bootstrap", "propagated"]);
     for row in rows {
         let text = |key: &str| row[key].as_str().unwrap_or("all").to_owned();
         let of = if row["corruption"].is_string() { text("corruption") } else { text("group") };
@@ -384,7 +405,9 @@ fn in_words(rows: &[Value]) -> String {
             _ => String::new(),
         };
         let value = format!("{:.digits$}", row["value"].as_f64().unwrap_or(f64::NAN));
-        table.add_row([text("model"), row["seeds"].to_string(), of, text("metric"), value, spread]);
+        let error =
+            row["propagated_std"].as_f64().map_or_else(String::new, |std| format!("± {std:.digits$}"));
+        table.add_row([text("model"), row["seeds"].to_string(), of, text("metric"), value, spread, error]);
     }
     table.to_string()
 }
@@ -429,8 +452,6 @@ pub(crate) fn relative_score(
     Ok(score_of(name, &grids(runs)?, &grids(baselines)?).map_err(Usage)?)
 }
 
-type Of = fn(Relative) -> Option<f64>;
-
 /// Every score of a model: over all, by group, and the robustness score by corruption. `source` is that of frost.
 fn scores(
     name: &str,
@@ -438,47 +459,225 @@ fn scores(
     baselines: &[Grid],
     source: Option<&str>,
 ) -> Result<Vec<Value>, String> {
-    let (models, baselines): (Vec<&Grid>, Vec<&Grid>) = (models.iter().collect(), baselines.iter().collect());
-    let (model, baseline) = alike(name, &models, &baselines)?;
-    let frost = Corruption::Frost.as_str();
+    let whole = Compared::of(name, models.to_vec(), baselines.to_vec(), source)?;
+    let corruptions = whole.corruptions()?;
+    let without = whole.without_textures()?;
     let mut rows = Vec::new();
-    let mut add = |place: (&str, &str), metric: &str, score: &dyn Fn(&Grid, &Grid) -> Option<f64>| {
-        let Some(value) = score(&model, &baseline) else { return Ok(()) };
-        let mut row = json!({"model": name, "seeds": models.len(), "metric": metric, "value": value});
-        if !place.1.is_empty() {
-            row[place.0] = json!(place.1);
+    for group in [None].into_iter().chain(Group::ALL.map(Some)) {
+        rows.extend(whole.rows(group, "", &corruptions)?);
+        if let Some(without) = without.as_ref().filter(|_| whole.model.has_frost_in(group)) {
+            rows.extend(without.rows(group, WITHOUT_FROST, &corruptions)?);
         }
-        let frosted = [frost, Group::Weather.as_str(), ""].contains(&place.1) && metric != MEAN_WITHOUT_FROST;
-        if let Some(source) = source.filter(|_| frosted) {
+    }
+    rows.extend(corruptions.into_iter().map(|(_, row)| row));
+    Ok(rows)
+}
+
+/// A model beside a baseline, over seeds.
+struct Compared<'a> {
+    name: &'a str,
+    models: Vec<Grid>,
+    baselines: Vec<Grid>,
+    /// Averages of these.
+    model: Grid,
+    baseline: Grid,
+    /// Of frost.
+    source: Option<&'a str>,
+}
+
+impl<'a> Compared<'a> {
+    fn of(
+        name: &'a str,
+        models: Vec<Grid>,
+        baselines: Vec<Grid>,
+        source: Option<&'a str>,
+    ) -> Result<Self, String> {
+        let [all, bases]: [Vec<&Grid>; 2] = [models.iter().collect(), baselines.iter().collect()];
+        let (model, baseline) = alike(name, &all, &bases)?;
+        Ok(Self { name, models, baselines, model, baseline, source })
+    }
+
+    /// The same without frost, if that is of textures.
+    fn without_textures(&self) -> Result<Option<Self>, String> {
+        if without_textures(&self.model, self.source.unwrap_or_default()).is_none() {
+            return Ok(None);
+        }
+        let without =
+            |grids: &[Grid]| grids.iter().map(|grid| grid.clone().without(Corruption::Frost)).collect();
+        Self::of(self.name, without(&self.models), without(&self.baselines), self.source).map(Some)
+    }
+
+    /// A row of a score, if it is defined, with its spread over drawn seeds where there are several.
+    fn row(
+        &self,
+        metric: &str,
+        frosted: bool,
+        score: &dyn Fn(&Grid, &Grid) -> Option<f64>,
+    ) -> Result<Option<Value>, String> {
+        let Self { models, baselines, .. } = self;
+        let Some(value) = score(&self.model, &self.baseline) else { return Ok(None) };
+        let mut row = json!({"model": self.name, "seeds": models.len(), "metric": metric, "value": value});
+        if let Some(source) = self.source.filter(|_| frosted) {
             row["frost_source"] = json!(source);
         }
+        let [all, bases]: [Vec<&Grid>; 2] = [models.iter().collect(), baselines.iter().collect()];
         if models.len() + baselines.len() > 2
-            && let Some(Spread { mean, std }) = bootstrap(&models, &baselines, score)?
+            && let Some(Spread { mean, std }) = bootstrap(&all, &bases, score)?
         {
             (row["bootstrap_mean"], row["bootstrap_std"]) = (json!(mean), json!(std));
         }
-        rows.push(row);
-        Ok::<(), String>(())
-    };
-    let metrics: [(&str, Of); 4] = [
-        ("robustness_score", |r| Some(r.score)),
-        ("ratio_of_means", |r| Some(r.ratio_of_means)),
-        ("mce", |r| Some(r.error)),
-        ("relative_mce", |r| r.relative_error),
-    ];
-    add(("", ""), "mean_accuracy", &|m, _| m.mean().map(|a| 100.0 * a))?;
-    let without = |m: &Grid, _: &Grid| without_textures(m, source.unwrap_or_default())?.mean();
-    add(("", ""), MEAN_WITHOUT_FROST, &|m, b| without(m, b).map(|a| 100.0 * a))?;
-    for (metric, of) in metrics {
-        add(("", ""), metric, &|m, b| m.summary(b).and_then(of))?;
+        Ok(Some(row))
     }
-    for group in Group::ALL {
-        let score = |m: &Grid, b: &Grid| m.summary_in(b, group).map(|r| r.score);
-        add(("group", group.as_str()), "robustness_score", &score)?;
+
+    /// The robustness score by corruption.
+    fn corruptions(&self) -> Result<Vec<(Corruption, Value)>, String> {
+        let mut rows = Vec::new();
+        for corruption in self.model.corruptions() {
+            let score = |m: &Grid, b: &Grid| m.relative_to(b, corruption).map(|r| r.score);
+            let row = self.row("robustness_score", corruption == Corruption::Frost, &score)?;
+            rows.extend(row.map(|mut row| {
+                row["corruption"] = json!(corruption.as_str());
+                (corruption, row)
+            }));
+        }
+        Ok(rows)
     }
-    for corruption in model.corruptions() {
-        let score = |m: &Grid, b: &Grid| m.relative_to(b, corruption).map(|r| r.score);
-        add(("corruption", corruption.as_str()), "robustness_score", &score)?;
+
+    /// All scores over all corruptions, or the robustness score of a group with the error that follows from those of
+    /// its `corruptions`. Names end with `suffix`.
+    fn rows(
+        &self,
+        group: Option<Group>,
+        suffix: &str,
+        corruptions: &[(Corruption, Value)],
+    ) -> Result<Vec<Value>, String> {
+        let frosted = self.model.has_frost_in(group);
+        let mut rows = Vec::new();
+        for (metric, of) in ALONE.iter().filter(|_| group.is_none()) {
+            let score = |m: &Grid, _: &Grid| m.alone().and_then(of);
+            rows.extend(self.row(&format!("{metric}{suffix}"), frosted, &score)?);
+        }
+        let relative = if group.is_some() { &RELATIVE[..1] } else { &RELATIVE[..] };
+        for (metric, of) in relative {
+            let score = |m: &Grid, b: &Grid| relative_in(m, b, group).and_then(of);
+            rows.extend(self.row(&format!("{metric}{suffix}"), frosted, &score)?);
+        }
+        let Some(group) = group else { return Ok(rows) };
+        let own = |c: Corruption| c.group() == group && self.model.row(c).is_some();
+        let errors = corruptions.iter().filter(|(c, _)| own(*c));
+        let errors: Vec<f64> = errors.filter_map(|(_, row)| row["bootstrap_std"].as_f64()).collect();
+        let error = propagated(&errors);
+        for row in &mut rows {
+            row["group"] = json!(group.as_str());
+            if let Some(error) = error {
+                row["propagated_std"] = json!(error);
+            }
+        }
+        Ok(rows)
     }
-    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::Made;
+
+    fn grid(clean: f64, cells: &[(&str, [f64; 2])]) -> Grid {
+        let cells = cells.iter().map(|(name, row)| ((*name).to_owned(), row.to_vec())).collect();
+        Grid { classes: 200, clean, cells, severities: vec![1, 5] }
+    }
+
+    /// A value of a row, by metric and place.
+    fn value(rows: &[Value], metric: &str, place: Option<(&str, &str)>, key: &str) -> Option<f64> {
+        let is = |row: &&Value| match place {
+            Some((at, name)) => row["metric"] == metric && row[at] == name,
+            None => row["metric"] == metric && row["group"].is_null() && row["corruption"].is_null(),
+        };
+        rows.iter().find(is)?[key].as_f64()
+    }
+
+    const MODEL: [(&str, [f64; 2]); 3] =
+        [("fog", [0.4, 0.3]), ("frost", [0.1, 0.1]), ("pixelate", [0.3, 0.2])];
+    const BASE: [(&str, [f64; 2]); 3] =
+        [("fog", [0.4, 0.2]), ("frost", [0.2, 0.4]), ("pixelate", [0.2, 0.2])];
+
+    /// By hand: scores are 125 (fog), 37.5 (frost) and 125 (pixelate).
+    #[test]
+    fn every_score_has_one_without_frost_where_that_is_of_textures() {
+        let (model, base) = (grid(0.5, &MODEL), grid(0.6, &BASE));
+        let without = [
+            ("mean_accuracy", 30.0),
+            ("retention", 60.0),
+            ("unnormalised_mce", 70.0),
+            ("robustness_score", 125.0),
+            ("ratio_of_means", 100.0 * f64::midpoint(7.0 / 6.0, 5.0 / 4.0)),
+            ("mce", 100.0 * f64::midpoint(13.0 / 14.0, 15.0 / 16.0)),
+            ("relative_mce", 100.0 * f64::midpoint(3.0 / 6.0, 5.0 / 8.0)),
+        ];
+        let suite = |source: &str| {
+            let made = Made::of(&[
+                "profile = t".to_owned(),
+                "seed = 0".to_owned(),
+                format!("frost_source = {source}"),
+            ]);
+            CorruptionSuite {
+                origin: Origin::Stored(Copies { name: "C".to_owned(), made: made.unwrap() }),
+                corruptions: vec![Corruption::Fog, Corruption::Frost, Corruption::Pixelate],
+                severities: vec![Severity::ALL[0], Severity::ALL[4]],
+                split: Split::Test,
+            }
+        };
+        let of = |source: &str| {
+            let (models, baselines) = ([model.clone()], [base.clone()]);
+            [
+                summary_rows("run", &suite(source), &model, Some(&base)),
+                scores("m", &models, &baselines, Some(source)).unwrap(),
+            ]
+        };
+        for rows in of("synthetic") {
+            for (metric, expected) in without {
+                let name = format!("{metric}{WITHOUT_FROST}");
+                let found = value(&rows, &name, None, "value").unwrap();
+                assert!((found - expected).abs() < 1e-9, "{name}: {found}, not {expected}");
+                assert!(value(&rows, metric, None, "value").is_some(), "{metric}");
+            }
+            let weather = |metric: &str| value(&rows, metric, Some(("group", "weather")), "value").unwrap();
+            assert!((weather("robustness_score") - 81.25).abs() < 1e-9);
+            assert!((weather("robustness_score_without_frost") - 125.0).abs() < 1e-9);
+            let digital = value(&rows, "robustness_score_without_frost", Some(("group", "digital")), "value");
+            assert_eq!(digital, None, "has no frost");
+            for row in &rows {
+                let place = row["corruption"].as_str().or(row["group"].as_str()).unwrap_or_default();
+                let without = row["metric"].as_str().unwrap().ends_with(WITHOUT_FROST);
+                let frosted = ["", "frost", "weather"].contains(&place) && !without;
+                assert_eq!(row["frost_source"] == "synthetic", frosted, "{row}");
+            }
+        }
+        for rows in of("pictures") {
+            let without = |row: &Value| row["metric"].as_str().unwrap().ends_with(WITHOUT_FROST);
+            assert!(!rows.is_empty() && !rows.iter().any(without));
+        }
+    }
+
+    #[test]
+    fn errors_of_groups_follow_from_those_of_their_corruptions() {
+        let other = [("fog", [0.2, 0.2]), ("frost", [0.3, 0.2]), ("pixelate", [0.3, 0.4])];
+        let (models, base) = ([grid(0.5, &MODEL), grid(0.5, &other)], [grid(0.6, &BASE)]);
+        let rows = scores("m", &models, &base, Some("synthetic")).unwrap();
+        let std = |name: &str| {
+            value(&rows, "robustness_score", Some(("corruption", name)), "bootstrap_std").unwrap()
+        };
+        let group =
+            |metric: &str| value(&rows, metric, Some(("group", "weather")), "propagated_std").unwrap();
+        let (fog, frost) = (std("fog"), std("frost"));
+        assert!(fog > 1.0 && (fog - frost).abs() > 1.0, "{fog} {frost}");
+        assert!((group("robustness_score") - (f64::midpoint(fog * fog, frost * frost)).sqrt()).abs() < 1e-9);
+        assert!((group("robustness_score_without_frost") - fog).abs() < 1e-9);
+        let drawn = value(&rows, "robustness_score", Some(("group", "weather")), "bootstrap_std").unwrap();
+        assert!(drawn < group("robustness_score"), "{drawn}: the two do not vary alike");
+        let told = format!("± {:.1} ", group("robustness_score"));
+        assert!(in_words(&rows).contains(&told), "{}", in_words(&rows));
+        let one = scores("m", &models[..1], &base, None).unwrap();
+        assert!(one.iter().all(|row| row["propagated_std"].is_null()), "one seed has no spread");
+    }
 }

@@ -3,7 +3,7 @@
 use super::Parts;
 use super::forward::Network;
 use super::robustness::Grid;
-use super::{EvalError, Evaluator, TaskScores};
+use super::{Copies, EvalError, Evaluator, TaskScores};
 use crate::base::{Split, Task};
 use crate::corruption::{Corruption, Profile, Severity, frost};
 use crate::load::{AugmentSettings, DistortSettings, Noise, NoiseLevel};
@@ -81,6 +81,8 @@ pub enum Shown {
         corruption: Corruption,
         /// How much.
         severity: Severity,
+        /// Which copies.
+        copies: Copies,
     },
 }
 
@@ -102,7 +104,7 @@ impl Shown {
         }
     }
 
-    /// What its frost is made of, if some images are shown under it: of stored copies we do not know.
+    /// What its frost is made of, if some images are shown under it.
     pub fn frost_source(&self) -> Option<&'static str> {
         match self {
             Self::Corrupted { corruption: Corruption::Frost, .. } => Some(frost::source().as_str()),
@@ -110,7 +112,7 @@ impl Shown {
                 let frosted = distort.share > 0.0 && distort.kinds.contains(&Corruption::Frost);
                 frosted.then(|| frost::source().as_str())
             }
-            Self::Stored { corruption: Corruption::Frost, .. } => Some(STORED),
+            Self::Stored { corruption: Corruption::Frost, copies, .. } => Some(copies.frost_source()),
             Self::Clean | Self::Noise(_) | Self::Corrupted { .. } | Self::Stored { .. } => None,
         }
     }
@@ -137,9 +139,6 @@ impl Shown {
     }
 }
 
-/// Source of the frost of stored copies.
-const STORED: &str = "stored";
-
 /// Where corrupted images come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -150,8 +149,18 @@ pub enum Origin {
         /// Seed of what is drawn.
         seed: u64,
     },
-    /// They are data sets `corruption-severity` in the folder of this name.
-    Stored(String),
+    /// They are data sets `corruption-severity` in a folder.
+    Stored(Copies),
+}
+
+impl Origin {
+    /// The set of parameters; of copies from elsewhere we do not know.
+    pub fn profile(&self) -> Option<Profile> {
+        match self {
+            Self::Made { profile, .. } => Some(*profile),
+            Self::Stored(copies) => copies.made.as_ref().map(|made| made.profile),
+        }
+    }
 }
 
 /// Which corruptions labelled images are shown under.
@@ -169,17 +178,17 @@ pub struct CorruptionSuite {
 
 impl CorruptionSuite {
     /// The clean images, then every corruption at every severity, by the reference's names (spec/trainer 4.5) for its
-    /// parameters.
+    /// parameters. Copies that nct made are named as what is made on the fly.
     pub fn evaluations(&self) -> Vec<Evaluation> {
         let split = self.split;
         let suite = Suite::Corruptions;
         let clean =
             Evaluation { suite, mode: "clean".into(), ..Evaluation::clean(Task::Classification, split) };
         let mut all = vec![clean];
-        let name = match self.origin {
-            Origin::Made { profile: Profile::ImageNet, .. } => "fly_c_test",
-            Origin::Made { profile: Profile::Tiny, .. } => "tiny_c_regenerated",
-            Origin::Stored(_) => "c_test",
+        let name = match self.origin.profile() {
+            Some(Profile::ImageNet) => "fly_c_test",
+            Some(Profile::Tiny) => "tiny_c_regenerated",
+            None => "c_test",
         };
         for &corruption in &self.corruptions {
             all.extend(self.severities.iter().map(|&severity| Evaluation {
@@ -194,17 +203,17 @@ impl CorruptionSuite {
     }
 
     fn view(&self, corruption: Corruption, severity: Severity) -> Shown {
-        match self.origin {
-            Origin::Made { profile, seed } => Shown::Corrupted { corruption, profile, severity, seed },
-            Origin::Stored(_) => Shown::Stored { corruption, severity },
+        match &self.origin {
+            &Origin::Made { profile, seed } => Shown::Corrupted { corruption, profile, severity, seed },
+            Origin::Stored(copies) => Shown::Stored { corruption, severity, copies: copies.clone() },
         }
     }
 
     /// What frost is made of.
     pub fn frost_source(&self) -> &'static str {
-        match self.origin {
+        match &self.origin {
             Origin::Made { .. } => frost::source().as_str(),
-            Origin::Stored(_) => STORED,
+            Origin::Stored(copies) => copies.frost_source(),
         }
     }
 
@@ -328,6 +337,8 @@ pub fn evaluate<E: From<EvalError>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corruption::frost::Source;
+    use crate::eval::Made;
 
     fn modes(evaluations: &[Evaluation]) -> Vec<String> {
         evaluations.iter().map(|e| format!("{}: {}", e.task, e.mode)).collect()
@@ -388,6 +399,29 @@ mod tests {
         assert_eq!(inside, AugmentSettings { distort: Some(distort), ..AugmentSettings::NONE });
     }
 
+    fn copied(profile: Profile, frost: Source) -> Made {
+        let frost = Some(frost);
+        Made { profile, seed: 7, source: String::new(), jpeg85: None, frost, glass_swap: None }
+    }
+
+    #[test]
+    fn copies_go_by_the_name_of_what_is_made_on_the_fly() {
+        let named = |origin: &Origin| {
+            let (corruptions, severities) = (vec![Corruption::Fog], vec![Severity::ALL[1]]);
+            let suite =
+                CorruptionSuite { origin: origin.clone(), corruptions, severities, split: Split::Test };
+            suite.evaluations()[1].mode.clone()
+        };
+        let stored = |made| Origin::Stored(Copies { name: "C".to_owned(), made });
+        for (profile, name) in
+            [(Profile::Tiny, "tiny_c_regenerated fog 2"), (Profile::ImageNet, "fly_c_test fog 2")]
+        {
+            assert_eq!(named(&Origin::Made { profile, seed: 7 }), name);
+            assert_eq!(named(&stored(Some(copied(profile, Source::Synthetic)))), name);
+        }
+        assert_eq!(named(&stored(None)), "c_test fog 2");
+    }
+
     #[test]
     fn frost_is_said_where_it_is_shown() {
         let suite = |origin| CorruptionSuite {
@@ -397,7 +431,12 @@ mod tests {
             split: Split::Test,
         };
         let made = Origin::Made { profile: Profile::Tiny, seed: 0 };
-        for (origin, source) in [(made, "synthetic"), (Origin::Stored("C".to_owned()), "stored")] {
+        let stored = |made| Origin::Stored(Copies { name: "C".to_owned(), made });
+        for (origin, source) in [
+            (made, "synthetic"),
+            (stored(None), "stored"),
+            (stored(Some(copied(Profile::Tiny, Source::Pictures))), "pictures"),
+        ] {
             let found = suite(origin).evaluations().into_iter().map(|e| e.view.frost_source());
             assert_eq!(found.collect::<Vec<_>>(), [None, Some(source), None]);
         }

@@ -11,6 +11,7 @@ pub mod regression;
 mod responses;
 pub mod robustness;
 mod rows;
+mod stored;
 mod tables;
 mod whole;
 
@@ -21,6 +22,7 @@ pub use finals::{
 pub use heads::ClassMap;
 pub use responses::write_responses;
 pub use rows::{COLUMNS, Detail, rows};
+pub use stored::{Copies, Made};
 pub use tables::write_tables;
 
 use crate::base::Task;

@@ -20,6 +20,17 @@ pub struct Grid {
     pub severities: Vec<u8>,
 }
 
+/// Values of one model alone, in percent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Alone {
+    /// Mean accuracy.
+    pub accuracy: f64,
+    /// What is left of the accuracy on clean images; undefined where that is 0.
+    pub retention: Option<f64>,
+    /// Mean error: mCE that is not normalised.
+    pub error: f64,
+}
+
 /// Values of one model relative to a baseline, in percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Relative {
@@ -85,8 +96,12 @@ impl Grid {
 
     /// Whether what is averaged in `group`, or over all of the paper without one, has frost in it.
     pub fn has_frost_in(&self, group: Option<Group>) -> bool {
-        let frost = Corruption::Frost;
-        self.row(frost).is_some() && group.is_none_or(|group| group == frost.group())
+        self.has_in(Corruption::Frost, group)
+    }
+
+    /// The same of any corruption of the paper.
+    pub fn has_in(&self, corruption: Corruption, group: Option<Group>) -> bool {
+        self.row(corruption).is_some() && group.is_none_or(|group| group == corruption.group())
     }
 
     /// Mean over the corruptions of the paper at severity number `i` of [`Self::severities`].
@@ -99,6 +114,24 @@ impl Grid {
     /// Mean of the corruptions' means in `group`.
     pub fn mean_in(&self, group: Group) -> Option<f64> {
         self.mean_over(|c| c.group() == group)
+    }
+
+    /// Means over the corruptions of the paper and all severities. None if there are none.
+    pub fn alone(&self) -> Option<Alone> {
+        self.mean().map(|mean| self.alone_of(mean))
+    }
+
+    /// The same of one group.
+    pub fn alone_in(&self, group: Group) -> Option<Alone> {
+        self.mean_in(group).map(|mean| self.alone_of(mean))
+    }
+
+    fn alone_of(&self, mean: f64) -> Alone {
+        Alone {
+            accuracy: 100.0 * mean,
+            retention: (self.clean > 0.0).then(|| 100.0 * mean / self.clean),
+            error: 100.0 * (1.0 - mean),
+        }
     }
 
     fn mean_over(&self, wanted: impl Fn(Corruption) -> bool) -> Option<f64> {
@@ -202,6 +235,13 @@ pub fn bootstrap_mean(scores: &[f64]) -> Spread {
     spread(&(0..RESAMPLINGS).map(|_| draw(&mut rng)).collect::<Vec<_>>())
 }
 
+/// Error of the mean of a group, of the errors of its corruptions: the root of the mean of their squares
+/// (spec/reconstruction 3.8, as the authors plot it). None of none.
+pub fn propagated(errors: &[f64]) -> Option<f64> {
+    let squares: Vec<f64> = errors.iter().map(|error| error * error).collect();
+    (!squares.is_empty()).then(|| mean(&squares).sqrt())
+}
+
 fn spread(values: &[f64]) -> Spread {
     let mean = mean(values);
     let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
@@ -252,6 +292,30 @@ mod tests {
         near(all.error, f64::midpoint(fog.error, noise.error));
         near(model.summary_in(&base, Group::Weather).unwrap().score, fog.score);
         near(base.summary(&base).unwrap().score, 100.0);
+    }
+
+    #[test]
+    fn what_is_left_and_what_is_lost_need_no_baseline() {
+        let cells = [("fog", [0.4, 0.3]), ("gaussian_noise", [0.25, 0.2]), ("saturate", [0.5, 0.5])];
+        let model = grid(0.5, &cells);
+        let all = model.alone().unwrap();
+        // (.4 + .3 + .25 + .2) / 4 = .2875; the extra one is in no mean.
+        near(all.accuracy, 28.75);
+        near(all.retention.unwrap(), 57.5);
+        near(all.error, 71.25);
+        let weather = model.alone_in(Group::Weather).unwrap();
+        near(weather.retention.unwrap(), 70.0);
+        near(weather.error, 65.0);
+        assert_eq!(model.alone_in(Group::Blur), None);
+        assert_eq!(grid(0.0, &cells).alone().unwrap().retention, None);
+    }
+
+    #[test]
+    fn errors_of_a_group_are_propagated() {
+        // sqrt((.0009 + .0016) / 2)
+        assert!((propagated(&[0.03, 0.04]).unwrap() - 0.0354).abs() < 5e-5);
+        near(propagated(&[0.2, 0.2, 0.2]).unwrap(), 0.2);
+        assert_eq!(propagated(&[]), None);
     }
 
     #[test]

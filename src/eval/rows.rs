@@ -1,13 +1,14 @@
 //! Scores as rows with the stable JSON keys.
 
 use super::{Evaluation, Parts, Shown, Suite, TaskScores};
+use crate::corruption::Corruption;
 use crate::load::Noise;
 use crate::objective::score::{NeuronScores, summary};
 use crate::table::Kind;
 use serde_json::{Value, json};
 
 /// All keys that rows of `nct eval` may have, as columns of a table: the same ones whatever was evaluated.
-pub const COLUMNS: [(&str, Kind); 20] = [
+pub const COLUMNS: [(&str, Kind); 21] = [
     ("run", Kind::Text),
     ("suite", Kind::Text),
     ("mode", Kind::Text),
@@ -20,6 +21,7 @@ pub const COLUMNS: [(&str, Kind); 20] = [
     ("profile", Kind::Text),
     ("seed", Kind::Whole),
     ("stored", Kind::Text),
+    ("departures", Kind::Text),
     ("frost_source", Kind::Text),
     ("group", Kind::Text),
     ("session", Kind::Text),
@@ -124,9 +126,10 @@ fn frame(run: &str, evaluation: &Evaluation, scores: &TaskScores) -> Value {
     if let Some(source) = evaluation.view.frost_source() {
         frame["frost_source"] = json!(source);
     }
-    if let Shown::Stored { corruption, severity } = evaluation.view {
+    if let Shown::Stored { corruption, severity, copies } = &evaluation.view {
         frame["corruption"] = json!(corruption.as_str());
         frame["severity"] = json!(severity.get());
+        copies.tell(&mut frame, *corruption == Corruption::GlassBlur);
     }
     frame
 }

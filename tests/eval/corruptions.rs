@@ -293,7 +293,7 @@ fn prepared_copies_give_a_grid_of_their_own() {
     let (stored, rows) = grid(&["--stored", "copies/C"]);
     let (fly, _) = grid(&[&cells[..], &["--profile", "t"]].concat());
     assert_eq!((stored.len(), &stored), (4, &fly));
-    assert!(rows.iter().any(|r| r["mode"] == "c_test fog 2"), "{rows:?}");
+    assert!(rows.iter().any(|r| r["mode"] == "tiny_c_regenerated fog 2"), "{rows:?}");
     let mean = |r: &&Value| r["metric"] == "mean_accuracy" && r["group"].is_null() && r["stored"] == "C";
     let mean = rows.iter().find(mean).unwrap()["value"].as_f64().unwrap();
     assert!((mean - stored.values().sum::<f64>() / 4.0).abs() < 1e-9);
@@ -314,6 +314,95 @@ fn prepared_copies_give_a_grid_of_their_own() {
         assert_eq!(told.status.code(), Some(2));
         assert!(stderr(&told).contains(what), "{}", stderr(&told));
     }
+}
+
+#[test]
+fn copies_keep_their_name_profile_and_frost_and_do_not_mix() {
+    let dir = shards();
+    let run = train(dir.path(), "runs", &[]);
+    let made = |args: &str| {
+        let args = format!("corrupt shards --layout shards --out {args}");
+        succeed(nct(dir.path()).args(args.split(' ')));
+    };
+    made("t/C --profile t --seed 3 --corruptions fog,frost --severities 2");
+    made("i/C --profile i --corruptions fog --severities 3");
+    let suite = |args: &str| {
+        let args: Vec<&str> = args.split(' ').collect();
+        eval(dir.path(), &run, &[&["--suite", "corruptions"], &args[..]].concat())
+    };
+    // As on the fly in all but where they come from.
+    let fly = suite("--profile t --seed 3 --corruptions fog,frost --severities 2");
+    let stored = suite("--stored t/C");
+    assert_eq!(fly.len(), stored.len());
+    for (fly, stored) in fly.iter().zip(&stored) {
+        assert_eq!(stored["stored"] == "C", stored["mode"] != "clean", "{stored}");
+        let key = |row: &Value| {
+            let mut row = row.clone();
+            for gone in ["stored", "value"] {
+                row.as_object_mut().unwrap().remove(gone);
+            }
+            row
+        };
+        assert_eq!(key(fly), key(stored));
+        let [a, b] = [fly, stored].map(|row| row["value"].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-6, "{fly} on the fly, {b} stored");
+    }
+    let modes: Vec<&str> = stored.iter().filter_map(|row| row["mode"].as_str()).collect();
+    assert!(modes.contains(&"tiny_c_regenerated frost 2") && !modes.iter().any(|m| m.starts_with("c_test")));
+    let frost = stored.iter().find(|row| row["corruption"] == "frost").unwrap();
+    assert_eq!((&frost["profile"], &frost["frost_source"]), (&json!("t"), &json!("synthetic")));
+    assert!(stored.iter().any(|row| row["metric"] == "mean_accuracy_without_frost"), "{stored:?}");
+    let compared = format!("robustness --model m={run} --baseline {run} --stored C --json");
+    let compared = succeed(nct(dir.path()).args(compared.split(' ')));
+    assert!(compared.contains("\"robustness_score_without_frost\""), "{compared}");
+
+    let kept = dir.path().join(&run).join("robustness/stored-C-test.json");
+    let before = fs::read_to_string(&kept).unwrap();
+    let refused = |stored: &str| {
+        let args = format!("eval {run} --device cpu --suite corruptions --stored {stored}");
+        let out = output(nct(dir.path()).args(args.split(' ')));
+        assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+        assert!(out.stdout.is_empty());
+        stderr(&out)
+    };
+    let told = refused("i/C");
+    for what in ["of profile t, seed 3", "of profile i, seed 0", "frost synthetic", "rename the folder C"] {
+        assert!(told.contains(what), "{what}: {told}");
+    }
+    assert_eq!(fs::read_to_string(&kept).unwrap(), before);
+    fs::rename(dir.path().join("i/C"), dir.path().join("i/D")).unwrap();
+    assert!(suite("--stored i/D").iter().any(|row| row["mode"] == "fly_c_test fog 3"));
+    copy(&dir.path().join("i/D/fog-3"), &dir.path().join("t/C/fog-3"));
+    let told = refused("t/C");
+    assert!(told.contains("fog-2 is of profile t") && told.contains("fog-3 is of profile i"), "{told}");
+    // Of copies whose manifest does not say how they were made, nothing is claimed.
+    let path = dir.path().join("i/D/fog-3/manifest.json");
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let settings = manifest["settings"].as_array_mut().unwrap();
+    settings.retain(|line| !line.as_str().unwrap().starts_with("profile"));
+    fs::write(&path, manifest.to_string()).unwrap();
+    fs::rename(dir.path().join("i/D"), dir.path().join("i/E")).unwrap();
+    let rows = suite("--stored i/E");
+    let cell = rows.iter().find(|row| row["corruption"] == "fog").unwrap();
+    assert_eq!((&cell["mode"], &cell["profile"]), (&json!("c_test fog 3"), &Value::Null));
+}
+
+/// Scores without frost are in the rows of `nct eval` and of `nct robustness`, and the same.
+fn alike_without_frost(rows: &[Value], compared: &[Value]) {
+    for metric in ["mean_accuracy", "robustness_score", "ratio_of_means", "mce", "relative_mce"] {
+        let is = |row: &&Value| row["metric"] == format!("{metric}_without_frost") && row["group"].is_null();
+        let found = [rows, compared].map(|rows| rows.iter().find(is).and_then(|row| row["value"].as_f64()));
+        // Networks this small may lose nothing, which leaves relative mCE undefined.
+        let same = match found {
+            [Some(of_eval), Some(of_robustness)] => (of_eval - of_robustness).abs() < 1e-9,
+            both => metric == "relative_mce" && both == [None, None],
+        };
+        assert!(same, "{metric}: {found:?}");
+    }
+}
+
+fn leaves_frost_out(row: &Value) -> bool {
+    row["metric"].as_str().unwrap().ends_with("_without_frost")
 }
 
 /// Whether the figure of two runs shows frost; if not, that must be told.
@@ -339,7 +428,7 @@ fn frost_says_what_it_is_made_of_and_two_kinds_are_not_compared() {
         let cell = row["corruption"] == "frost";
         let mean = row["corruption"].is_null() && row["mode"].is_null();
         let mean = mean && (row["group"].is_null() || row["group"] == "weather");
-        let expected = cell || mean && row["metric"] != "mean_accuracy_without_frost";
+        let expected = cell || mean && !leaves_frost_out(row);
         assert_eq!(row["frost_source"] == "synthetic", expected, "{row}");
     }
     let value = |metric: &str, corruption: Option<&str>| {
@@ -370,11 +459,10 @@ fn frost_says_what_it_is_made_of_and_two_kinds_are_not_compared() {
         succeed(&mut compare()).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for row in &compared {
         let place = row["corruption"].as_str().or(row["group"].as_str()).unwrap_or_default();
-        let frosted =
-            ["", "frost", "weather"].contains(&place) && row["metric"] != "mean_accuracy_without_frost";
+        let frosted = ["", "frost", "weather"].contains(&place) && !leaves_frost_out(row);
         assert_eq!(row["frost_source"] == "synthetic", frosted, "{row}");
     }
-    assert!(compared.iter().any(|row| row["metric"] == "mean_accuracy_without_frost"));
+    alike_without_frost(&rows, &compared);
 
     // As if the baseline had been evaluated with pictures.
     let kept = dir.path().join(&base).join("robustness/i-test-0.json");

@@ -8,7 +8,7 @@ use crate::corruption::frost::Source;
 use crate::corruption::{Corruption, Severity};
 use crate::eval::figures::Seeds;
 use crate::eval::robustness::Grid;
-use crate::eval::{CorruptionSuite, Origin};
+use crate::eval::{Copies, CorruptionSuite, Made, Origin};
 use crate::runs::{Run, write_atomic};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// What `nct eval --suite corruptions` found, as it is kept in a run.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+pub(super) struct Kept {
     /// Set of parameters, or the name of the stored copies.
     profile: String,
     split: String,
@@ -25,15 +25,23 @@ struct Kept {
     seed: Option<u64>,
     /// Digest of the weights it is of.
     weights: String,
-    /// Of all frost here: `synthetic`, `pictures`, or `stored`, which is what the stored copies have.
-    frost_source: String,
-    grid: Grid,
+    /// Of stored copies that nct made: how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<Made>,
+    /// Of all frost here: `synthetic`, `pictures`, or `stored`, which is what copies from elsewhere have.
+    pub(super) frost_source: String,
+    pub(super) grid: Grid,
     /// Cells of the same weights that do not make a whole grid together with these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     others: Vec<Grid>,
 }
 
 impl Kept {
+    /// The stored copies it is of.
+    pub(super) fn copies(&self) -> Copies {
+        Copies { name: self.profile.clone(), made: self.made.clone() }
+    }
+
     fn grids(self) -> Vec<Grid> {
         [vec![self.grid], self.others].concat()
     }
@@ -53,7 +61,7 @@ impl Kept {
 fn file(run: &Path, origin: &Origin, split: Split) -> PathBuf {
     let name = match origin {
         Origin::Made { profile, seed } => format!("{profile}-{split}-{seed}.json"),
-        Origin::Stored(name) => format!("stored-{name}-{split}.json"),
+        Origin::Stored(copies) => format!("stored-{}-{split}.json", copies.name),
     };
     run.join("robustness").join(name)
 }
@@ -63,6 +71,7 @@ pub(crate) fn keep(run: &Path, suite: &CorruptionSuite, grid: &Grid) -> anyhow::
     let path = file(run, &suite.origin, suite.split);
     let weights = weights_of(run)?;
     let old = read(&path).ok().filter(|old| old.weights == weights);
+    let made = old.as_ref().map_or_else(|| Ok(own(suite)), |old| together(&path, old, suite))?;
     // Without new frost, the source is that of the frost that is there.
     let mut frost_source = suite.frost_source().to_owned();
     if let Some(old) = old.as_ref().filter(|_| !grid.has_frost_in(None)) {
@@ -73,12 +82,44 @@ pub(crate) fn keep(run: &Path, suite: &CorruptionSuite, grid: &Grid) -> anyhow::
     let (grid, others) = (others.remove(0), others);
     let (profile, seed) = match &suite.origin {
         Origin::Made { profile, seed } => (profile.to_string(), Some(*seed)),
-        Origin::Stored(name) => (name.clone(), None),
+        Origin::Stored(copies) => (copies.name.clone(), None),
     };
     let split = suite.split.to_string();
-    let kept = Kept { profile, split, seed, weights, frost_source, grid, others };
+    let kept = Kept { profile, split, seed, weights, made, frost_source, grid, others };
     std::fs::create_dir_all(run.join("robustness"))?;
     Ok(write_atomic(&path, format!("{}\n", serde_json::to_string_pretty(&kept)?).as_bytes())?)
+}
+
+/// An error where [`keep`] will refuse: better known before the evaluation than after it.
+pub(crate) fn may_keep(run: &Path, suite: &CorruptionSuite) -> anyhow::Result<()> {
+    let path = file(run, &suite.origin, suite.split);
+    if let Ok(old) = read(&path)
+        && old.weights == weights_of(run)?
+    {
+        together(&path, &old, suite)?;
+    }
+    Ok(())
+}
+
+/// How stored copies were made that `suite` shows.
+fn own(suite: &CorruptionSuite) -> Option<Made> {
+    match &suite.origin {
+        Origin::Made { .. } => None,
+        Origin::Stored(copies) => copies.made.clone(),
+    }
+}
+
+/// How the copies of `kept` and of `suite` were made, which have one name. An error if that is not of one origin.
+fn together(path: &Path, kept: &Kept, suite: &CorruptionSuite) -> anyhow::Result<Option<Made>> {
+    let Origin::Stored(copies) = &suite.origin else { return Ok(None) };
+    let old = kept.copies();
+    let differ = || {
+        let (path, name) = (path.display(), &copies.name);
+        Usage(format!(
+            "{path}: is of copies {old}, and {name} is now {copies}; the two do not mix or compare: rename the folder {name}, or remove that file"
+        ))
+    };
+    Ok(old.joined(copies).ok_or_else(differ)?.made)
 }
 
 fn cell(grid: &Grid, corruption: &str, level: u8) -> Option<f64> {
@@ -145,7 +186,7 @@ pub(crate) fn kept_with_source(run: &Path, origin: &Origin, split: Split) -> any
 }
 
 /// All that was kept in a run, the largest grid first.
-fn all_kept(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<Kept> {
+pub(super) fn all_kept(run: &Path, origin: &Origin, split: Split) -> anyhow::Result<Kept> {
     let weights = weights_of(run)?;
     let path = file(run, origin, split);
     let found = read(&path).and_then(|kept| {
@@ -165,7 +206,7 @@ fn command(run: &Path, origin: &Origin, split: Split, source: Source) -> String 
         (Origin::Made { profile, seed }, Source::Pictures) => {
             format!("--profile {profile} --seed {seed} --frost DIR")
         }
-        (Origin::Stored(name), _) => format!("--stored shards/{name}"),
+        (Origin::Stored(copies), _) => format!("--stored shards/{}", copies.name),
     };
     let split = if split == Split::Test { "" } else { " --split validation" };
     format!("nct eval {} --suite corruptions {flags}{split}", word(&run.to_string_lossy()))
@@ -180,16 +221,23 @@ fn source_asked(suite: &CorruptionSuite) -> Option<&'static str> {
     })
 }
 
+/// All that was kept in a run of the images of `suite`.
+fn kept_alike(run: &Path, suite: &CorruptionSuite) -> anyhow::Result<Kept> {
+    let kept = all_kept(run, &suite.origin, suite.split)?;
+    together(&file(run, &suite.origin, suite.split), &kept, suite)?;
+    Ok(kept)
+}
+
 /// What was kept in a run of `suite`, without what it does not ask for; none if something lacks.
 pub(crate) fn kept_of(run: &Path, suite: &CorruptionSuite) -> Option<Grid> {
-    let kept = all_kept(run, &suite.origin, suite.split).ok()?;
+    let kept = kept_alike(run, suite).ok()?;
     let same = source_asked(suite).is_none_or(|source| source == kept.frost_source);
     same.then(|| cut_of(&kept.grids(), suite))?
 }
 
 /// The baseline's grid for `suite`: it must have all of its cells, and is cut to them.
 pub(crate) fn baseline(run: &Path, suite: &CorruptionSuite) -> anyhow::Result<Grid> {
-    let kept = all_kept(run, &suite.origin, suite.split)?;
+    let kept = kept_alike(run, suite)?;
     let own = kept.frost_source.clone();
     let all = kept.grids();
     let lacks = suite.corruptions.iter().find(|&&c| all.iter().all(|grid| grid.row(c).is_none()));
@@ -206,6 +254,22 @@ pub(crate) fn baseline(run: &Path, suite: &CorruptionSuite) -> anyhow::Result<Gr
     let how = command(run, &suite.origin, suite.split, asked());
     let how = format!("add that with: {how} --corruptions {corruptions} --severities {levels}");
     Err(Usage(format!("{}: {what}; {how}", run.display())).into())
+}
+
+/// An error if runs were shown copies of one name and two origins.
+pub(super) fn of_one_origin(runs: &[(PathBuf, Copies)]) -> Result<(), String> {
+    let Some(((first, copies), rest)) = runs.split_first() else { return Ok(()) };
+    let mut all = copies.clone();
+    for (run, copies) in rest {
+        let differ = || {
+            let (first, run) = (first.display(), run.display());
+            format!(
+                "{first} was shown copies {all}, and {run} copies {copies}, and the two do not compare; evaluate all runs with one folder: nct eval RUN --suite corruptions --stored DIR"
+            )
+        };
+        all = all.joined(copies).ok_or_else(differ)?;
+    }
+    Ok(())
 }
 
 /// The source of the frost of all of these runs, if `seeds`, which are cut alike, have frost. An error if they differ.
@@ -268,6 +332,7 @@ pub(super) fn cut_to_common(seeds: &mut [Seeds]) -> Result<Option<String>, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn grid(names: &[&str], severities: &[u8]) -> Grid {
         let row = |name: &&str| {
@@ -307,6 +372,7 @@ mod tests {
             split: "test".to_owned(),
             seed: Some(0),
             weights: String::new(),
+            made: None,
             frost_source: "synthetic".to_owned(),
             grid: grid(&["fog", "frost"], &[1, 2]),
             others: vec![grid(&["frost"], &[3])],
@@ -317,6 +383,43 @@ mod tests {
         let left = kept().beside(&frost, "pictures");
         assert_eq!(left, [grid(&["fog"], &[1, 2])]);
         assert_eq!(joined(left, frost), [grid(&["fog", "frost"], &[1, 2])]);
+    }
+
+    fn copies(made: &[&str]) -> Copies {
+        let made: Vec<String> = made.iter().map(|&line| line.to_owned()).collect();
+        Copies { name: "C".to_owned(), made: Made::of(&made).unwrap() }
+    }
+
+    #[test]
+    fn copies_of_two_origins_are_not_kept_or_compared_together() {
+        let [tiny, other] = ["profile = t", "profile = i"].map(|profile| copies(&[profile, "seed = 0"]));
+        let frosted = copies(&["profile = t", "seed = 0", "frost_source = synthetic"]);
+        let kept = |copies: &Copies| {
+            let text = json!({
+                "profile": "C", "split": "test", "weights": "", "made": copies.made, "frost_source": "stored",
+                "grid": grid(&["fog"], &[1]),
+            });
+            serde_json::from_str::<Kept>(&text.to_string()).unwrap()
+        };
+        let shown = |copies: &Copies| CorruptionSuite {
+            origin: Origin::Stored(copies.clone()),
+            corruptions: vec![Corruption::Fog],
+            severities: vec![Severity::ALL[0]],
+            split: Split::Test,
+        };
+        let join = |old: &Copies, new: &Copies| together(Path::new("kept.json"), &kept(old), &shown(new));
+        assert_eq!(join(&tiny, &tiny).unwrap(), tiny.made);
+        assert_eq!(join(&tiny, &frosted).unwrap(), frosted.made);
+        assert_eq!(join(&copies(&[]), &copies(&[])).unwrap(), None);
+        for (old, new) in [(&tiny, &other), (&copies(&[]), &tiny), (&tiny, &copies(&[]))] {
+            let told = join(old, new).unwrap_err().to_string();
+            assert!(told.contains(&old.to_string()) && told.contains(&new.to_string()), "{told}");
+            assert!(told.contains("rename the folder C"), "{told}");
+        }
+        let runs = |second: &Copies| [("a", &tiny), ("b", second)].map(|(run, of)| (run.into(), of.clone()));
+        assert_eq!(of_one_origin(&runs(&frosted)), Ok(()));
+        let told = of_one_origin(&runs(&other)).unwrap_err();
+        assert!(told.starts_with("a was shown copies of profile t"), "{told}");
     }
 
     #[test]
