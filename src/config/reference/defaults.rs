@@ -1,6 +1,6 @@
 //! What the reference's configuration classes fill in (spec/data 4, spec/models 4, spec/trainer 5.1).
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
 /// A configuration class.
@@ -48,6 +48,22 @@ impl Class {
         let name = CLASSES.iter().find(|(class, ..)| *class == self).map_or("", |(_, name, _)| name);
         DEFAULTS.get(name).and_then(Value::as_object).cloned().unwrap_or_default()
     }
+}
+
+/// What images have instead of their class's defaults, by their set and whether they are shown in gray (spec/data 3, 4).
+pub(super) fn of_images(imagenet: bool, gray: bool) -> Map<String, Value> {
+    let (mean, std) = match (imagenet, gray) {
+        (false, true) => (json!([0.4519]), json!([0.2221])),
+        (false, false) => (json!([0.4802, 0.4481, 0.3975]), json!([0.2302, 0.2265, 0.2262])),
+        (true, true) => (json!([0.4573]), json!([0.2156])),
+        (true, false) => (json!([0.485, 0.456, 0.406]), json!([0.229, 0.224, 0.225])),
+    };
+    let (size, workers, share) = if imagenet { (224, 8, 0.01) } else { (64, 1, 0.1) };
+    let own = json!({
+        "train_data_mean": mean, "train_data_std": std,
+        "input_size": size, "num_workers": workers, "valid_size": share,
+    });
+    own.as_object().cloned().unwrap_or_default()
 }
 
 static DEFAULTS: LazyLock<Value> =

@@ -1,6 +1,6 @@
 //! An experiment as the reference's dictionaries, so that its hashes are the reference's (spec/trainer 6.2).
 
-use super::defaults::Class;
+use super::defaults::{Class, of_images};
 use super::import::import;
 use super::prepared::{Prepared, preparation};
 use crate::config::Experiment;
@@ -152,17 +152,19 @@ fn image_values(settings: &Settings) -> Value {
             }
         }
     }
-    let mut values = json!({
-        "dataset_cls": class, "apply_grayscale": settings.get("data.gray"), "add_corrupted_test": false,
-        "apply_augmentation": settings.get("data.augment.flip"), "apply_noise": noise,
-        "batch_size": settings.get("data.batch_size"),
-    });
+    let mut values: Value = of_images(class == "ImageNet", settings.get("data.gray") == true).into();
+    for (key, value) in [
+        ("dataset_cls", json!(class)),
+        ("apply_grayscale", settings.get("data.gray").clone()),
+        ("add_corrupted_test", json!(false)),
+        ("apply_augmentation", settings.get("data.augment.flip").clone()),
+        ("apply_noise", noise.into()),
+        ("batch_size", settings.get("data.batch_size").clone()),
+    ] {
+        values[key] = value;
+    }
     if let (Some(mean), Some(std)) = (settings.list("data.mean"), settings.list("data.std")) {
         (values["train_data_mean"], values["train_data_std"]) = (mean.clone(), std.clone());
-    }
-    if class == "ImageNet" {
-        (values["input_size"], values["num_workers"], values["valid_size"]) =
-            (json!(224), json!(8), json!(0.01));
     }
     values
 }
@@ -418,6 +420,37 @@ mod tests {
             let found = back(&made, ours.seed, &ours.name);
             assert_eq!(found.to_toml(), ours.to_toml(), "{recipe}");
             assert_eq!(dictionaries(&found, &Prepared::new()), made, "{recipe}");
+        }
+    }
+
+    /// Spec/data 3: by set and colour, where nothing is given.
+    #[test]
+    fn images_are_normalised_as_the_reference_does_it() {
+        let cases: [(&str, bool, &[f64], &[f64]); 4] = [
+            ("TinyImageNet", true, &[0.4519], &[0.2221]),
+            ("TinyImageNet", false, &[0.4802, 0.4481, 0.3975], &[0.2302, 0.2265, 0.2262]),
+            ("ImageNet", true, &[0.4573], &[0.2156]),
+            ("ImageNet", false, &[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]),
+        ];
+        for (set, gray, mean, std) in cases {
+            let given = json!({"dataset_cls": set, "apply_grayscale": gray, "train_data_std": null});
+            let all = json!({
+                "dataset": {"ImageDatasetConfig": given}, "trainer": {"CoTrainerConfig": {}},
+                "model": {"ClassificationModelConfig": {"dataset_cls": set}},
+            });
+            let imported = import(&all.to_string(), "x", "x.json").unwrap();
+            let mut found = Experiment::parse(&imported.recipe, "x", &[]).unwrap();
+            assert_eq!((&found.data.mean[..], &found.data.std[..]), (mean, std), "{set}, gray {gray}");
+            let made = dictionaries(&found, &Prepared::new());
+            assert_eq!(made.dataset["train_data_mean"], json!(mean), "{set}, gray {gray}");
+            assert_eq!(made.dataset["train_data_std"], json!(std), "{set}, gray {gray}");
+            assert_eq!(made.trainer["nct"]["data.mean"], Value::Null, "{}", made.trainer);
+            // Those of the shards are not the reference's, which has no words for them.
+            found.data.mean.clear();
+            found.data.std.clear();
+            let own = dictionaries(&found, &Prepared::new());
+            assert_eq!(own.dataset, made.dataset);
+            assert_eq!(own.trainer["nct"]["data.mean"], json!([]), "{set}, gray {gray}");
         }
     }
 

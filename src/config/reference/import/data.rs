@@ -1,7 +1,7 @@
 //! Data sets.
 
 use super::{Part, Writer};
-use crate::config::reference::defaults::Class;
+use crate::config::reference::defaults::{Class, of_images};
 use serde_json::{Value, json};
 
 const NORMALIZATION: &str =
@@ -86,17 +86,14 @@ impl Writer {
         };
         self.set("data.images", &json!(if imagenet { "imagenet" } else { "tiny-imagenet-200" }));
         self.set("data.gray", &json!(gray));
-        let (size, share) = if imagenet { (224, 0.01) } else { (64, 0.1) };
-        part.defaults.insert("input_size".to_owned(), json!(size));
-        part.defaults.insert("valid_size".to_owned(), json!(share));
-        let own = !part.given.contains_key("train_data_mean") && (imagenet || !gray);
-        if !part.is("apply_normalization") {
+        part.defaults.extend(of_images(imagenet, gray));
+        if part.is("apply_normalization") {
+            self.set("data.mean", &part.get("train_data_mean"));
+            self.set("data.std", &part.get("train_data_std"));
+        } else {
             let n = if gray { 1 } else { 3 };
             self.set("data.mean", &json!(vec![0.0; n]));
             self.set("data.std", &json!(vec![1.0; n]));
-        } else if !own {
-            self.set("data.mean", &part.get("train_data_mean"));
-            self.set("data.std", &part.get("train_data_std"));
         }
         if part.get("valid_size") != json!(0.1) {
             let size = part.get("valid_size");
