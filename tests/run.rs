@@ -108,6 +108,110 @@ fn a_sweep_is_trained_once_and_what_is_done_is_not_done_again() {
     assert_eq!(run_folders(dir.path(), "runs").len(), 3);
 }
 
+/// The scores of finished runs that `--json` tells after the pieces of work.
+fn scores(dir: &Path, args: &[&str]) -> Vec<Value> {
+    let told = succeed(run(dir, args).arg("--json"));
+    let lines = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line.get("runs").is_some()).collect()
+}
+
+#[test]
+fn scores_are_means_over_seeds_and_not_over_what_a_sweep_is_of() {
+    let dir = folder("");
+    let study = r#"
+name = "rates"
+baseline = "first"
+[corruptions]
+corruptions = ["fog"]
+severities = [1]
+[[stage]]
+name = "first"
+recipe = "small.toml"
+set = { schedule.max_iter = 1 }
+sweep = { seed = [1, 2], optimizer.lr = [0.01, 0.04] }
+"#;
+    fs::write(dir.path().join("rates.toml"), study).unwrap();
+    let rows = scores(dir.path(), &["rates.toml"]);
+    let found = run_folders(dir.path(), "runs");
+    assert_eq!((rows.len(), found.len()), (2, 4), "{rows:?}");
+    let read = |path: PathBuf| serde_json::from_str::<Value>(&fs::read_to_string(path).unwrap()).unwrap();
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    for (row, rate) in rows.iter().zip([0.01, 0.04]) {
+        assert_eq!(row["settings"], serde_json::json!({"optimizer.lr": rate}));
+        let config = |run: &Path| -> toml::Table {
+            fs::read_to_string(run.join("config.toml")).unwrap().parse().unwrap()
+        };
+        let is_own = |run: &&PathBuf| config(run)["optimizer"]["lr"].as_float() == Some(rate);
+        let own: Vec<&PathBuf> = found.iter().filter(is_own).collect();
+        assert_eq!((row["runs"].as_u64(), own.len()), (Some(2), 2), "{row}");
+        let accuracy = |run: &&PathBuf| -> f64 {
+            let all = read(run.join("results.json"));
+            let is_score = |row: &&Value| {
+                [("task", "img_classification"), ("metric", "accuracy"), ("split", "test")]
+                    .iter()
+                    .all(|(key, value)| row[key] == *value)
+            };
+            all.as_array().unwrap().iter().find(is_score).unwrap()["value"].as_f64().unwrap()
+        };
+        let expected = mean(&own.iter().map(accuracy).collect::<Vec<_>>());
+        assert!((row["accuracy"]["mean"].as_f64().unwrap() - expected).abs() < 1e-9, "{row}: {expected}");
+        assert!(row["accuracy"]["std"].is_f64(), "{row}");
+        // The baseline's runs of the same rate are these: of three classes, guessing is right in a third.
+        let fog = |run: &&PathBuf| {
+            read(run.join("robustness/i-test-0.json"))["grid"]["cells"]["fog"][0].as_f64().unwrap()
+        };
+        let fog = mean(&own.iter().map(fog).collect::<Vec<_>>());
+        let expected = 100.0 * fog / fog.max(1.0 / 3.0);
+        assert!((row["robustness_score"]["mean"].as_f64().unwrap() - expected).abs() < 1e-9, "{row}");
+    }
+    let told = succeed(&mut run(dir.path(), &["rates.toml"]));
+    for name in ["first, lr = 0.01 ", "first, lr = 0.04 "] {
+        assert!(told.contains(name), "{told}");
+    }
+}
+
+#[test]
+fn a_swept_baseline_is_compared_with_where_it_agrees_or_not_at_all() {
+    let dir = folder("");
+    let study = |rates: &str| {
+        let text = format!(
+            r#"
+name = "rates"
+baseline = "first"
+[corruptions]
+corruptions = ["fog"]
+severities = [1]
+[[stage]]
+name = "first"
+recipe = "small.toml"
+set = {{ schedule.max_iter = 1 }}
+sweep = {{ optimizer.lr = [0.01, 0.04] }}
+[[stage]]
+name = "second"
+recipe = "small.toml"
+set = {{ schedule.max_iter = 1, seed = 5 }}
+{rates}
+"#
+        );
+        fs::write(dir.path().join("rates.toml"), text).unwrap();
+        let told = output(&mut run(dir.path(), &["rates.toml", "--json"]));
+        (stderr(&told), String::from_utf8(told.stdout).unwrap())
+    };
+    let of_second = |told: &str| -> Vec<bool> {
+        let lines = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let rows = lines.filter(|line| line.get("runs").is_some() && line["stage"] == "second");
+        rows.map(|row| row["robustness_score"].is_object()).collect()
+    };
+    let (said, told) = study("");
+    assert_eq!(of_second(&told), [false], "{said}");
+    assert!(
+        said.contains("second: no robustness score: it could be relative to 2 settings of first"),
+        "{said}"
+    );
+    let (said, told) = study("sweep = { optimizer.lr = [0.01, 0.04] }");
+    assert_eq!(of_second(&told), [true, true], "{said}");
+}
+
 #[test]
 fn what_goes_wrong_is_recorded_and_tried_again_only_when_asked() {
     let dir = folder("[sweep]\noptimizer.lr = [1e30, 0.01]\n");
@@ -350,6 +454,50 @@ fn a_slurm_script_works_on_the_queue_and_comes_back_when_its_time_is_over() {
     let done = run_folders(dir.path(), "runs");
     assert_eq!(done.iter().filter(|run| run.join("results.json").is_file()).count(), 2);
     assert_eq!(done.len(), 2);
+}
+
+#[test]
+fn commands_of_the_docs_write_slurm_scripts() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::os::unix::fs::symlink(root.join("configs"), dir.path().join("configs")).unwrap();
+    let docs = fs::read_to_string(root.join("docs/experiments.md")).unwrap();
+    let lines: Vec<&str> = docs.lines().collect();
+    let is_command = |line: &&str| line.starts_with("nct run ") && line.contains(" --slurm");
+    let at = lines.iter().position(is_command).expect("a command with --slurm");
+    succeed(nct(dir.path()).args(lines[at].split_whitespace().skip(1)));
+    let file = lines[at + 1].strip_prefix("sbatch ").unwrap();
+    let script = fs::read_to_string(dir.path().join(file)).unwrap();
+    for option in ["--array=0-7", "--partition=gpu", "--time=8:00:00"] {
+        assert!(script.contains(&format!("#SBATCH {option}\n")), "{script}\nlacks {option}");
+    }
+    // As README has it, after everything else.
+    succeed(nct(dir.path()).args(["run", "configs/seeds.toml", "--slurm"]));
+    assert!(dir.path().join("nct-mtl_monkey.sbatch").is_file());
+}
+
+#[test]
+fn a_part_of_a_name_that_commands_do_not_take_names_the_run_that_is_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["20260101-101010-a", "20260101-111111-b"] {
+        fs::create_dir_all(dir.path().join("runs").join(name)).unwrap();
+        fs::write(dir.path().join("runs").join(name).join("config.toml"), "").unwrap();
+    }
+    for (part, meant) in [
+        ("101010", Some("did you mean runs/20260101-101010-a?")),
+        ("runs/b", Some("did you mean runs/20260101-111111-b?")),
+        ("20260101", None),
+    ] {
+        for command in [&["eval"][..], &["train", "--resume"]] {
+            let told = output(nct(dir.path()).args(command).arg(part));
+            assert_eq!(told.status.code(), Some(2), "{command:?} {part}: {}", stderr(&told));
+            assert!(stderr(&told).contains("is no run"), "{}", stderr(&told));
+            match meant {
+                Some(meant) => assert!(stderr(&told).contains(meant), "{}", stderr(&told)),
+                None => assert!(!stderr(&told).contains("did you mean"), "{}", stderr(&told)),
+            }
+        }
+    }
 }
 
 fn start(mut command: Command) -> Child {

@@ -1,7 +1,9 @@
 //! The index of runs, and what users ask of it.
 
 use crate::common::{nct, output, stderr, succeed};
-use nct::runs::{Filter, INDEX, Run, Store, UNMADE};
+use nct::base::Fingerprint;
+use nct::corruption::{Corruption, Group};
+use nct::runs::{Filter, INDEX, Run, Store, UNMADE, write_atomic};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -134,10 +136,230 @@ fn runs_that_differ_in_some_settings_alone_are_one_row() {
     );
     assert!((score["sd"].as_f64().unwrap() - 4.5f64.sqrt()).abs() < 1e-12);
     assert!(rows(&["lr"]).contains("61.5 ± 2.12 (2)"), "{}", rows(&["lr"]));
+    // Where runs agree, how many they are.
+    assert!(rows(&["lr", "--show", "seed"]).contains("3 ± 0 (3)"), "{}", rows(&["lr", "--show", "seed"]));
     let apart = rows(&["seed", "--show", "epoch"]);
     assert!(apart.contains("mtl, lr = 0.05") && apart.contains("mtl, lr = 0.2"), "{apart}");
     let unknown = output(nct(dir.path()).args(["runs", "ls", "--over", "sed"]));
     assert!(unknown.status.code() == Some(2) && stderr(&unknown).contains("no run has such a setting"));
+}
+
+#[test]
+fn long_lists_are_cut_in_tables_and_whole_in_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let list = "[\"gaussian_noise\", \"shot_noise\", \"impulse_noise\", \"defocus_blur\", \"fog\"]";
+    for (name, list) in [("a", list), ("b", list), ("c", "[\"fog\"]")] {
+        let config = root.join(make(&root, name, 0.1, Some(1.0))).join("config.toml");
+        let text = fs::read_to_string(&config).unwrap() + &format!("[distort]\ncorruptions = {list}\n");
+        fs::write(&config, text).unwrap();
+    }
+    let rows = |more: &[&str]| {
+        let ls = ["runs", "ls", "--over", "name", "--show", "name,corruptions"];
+        succeed(nct(dir.path()).args(ls).args(more))
+    };
+    let table = rows(&[]);
+    assert!(table.contains("[\"gaussian_noise\", \"shot… (5)") && !table.contains("defocus_blur"), "{table}");
+    assert!(table.contains("a, b"), "{table}");
+    let json = rows(&["--json"]);
+    let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(first["values"]["corruptions"]["each"], json!([list, list]));
+}
+
+/// Files and folders whose times are a minute ago, which the index does not look at again.
+fn settle(paths: &[&Path]) {
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_mins(1);
+    for path in paths {
+        fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+}
+
+/// What `nct eval --suite corruptions` keeps in a run, of weights with this digest.
+fn kept(weights: &str, cells: &Value) -> String {
+    let grid = json!({"classes": 3, "clean": 0.5, "cells": cells, "severities": [1, 5]});
+    json!({
+        "profile": "i", "split": "test", "seed": 0, "weights": weights, "frost_source": "synthetic", "grid": grid,
+        "of_a_later_version": true,
+    })
+    .to_string()
+}
+
+fn every_command_knows_them(dir: &Path, [a, b]: [&str; 2]) {
+    let told = |args: &[&str]| succeed(nct(dir).arg("runs").args(args));
+    assert!(told(&["keys"]).contains("corruptions.i.mean_accuracy_without_frost"));
+    assert!(told(&["best", "corruptions.i.mean_accuracy"]).trim().ends_with(a));
+    assert!(told(&["ls", "--show", "mean_accuracy"]).contains("20.8333"));
+    assert!(told(&["compare", a, b]).contains("corruptions.i.clean"));
+    told(&["export", "--wide", "--table", "wide.csv"]);
+    assert!(fs::read_to_string(dir.join("wide.csv")).unwrap().contains("corruptions.i.weather"));
+}
+
+#[test]
+fn means_under_corruptions_are_metrics_as_long_as_the_weights_are_those() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let [a, b] = ["a", "b"].map(|name| make(&root, name, 0.1, Some(50.0)));
+    let weights = Fingerprint::of_large(&[0; 1000]).to_string();
+    let robustness = root.join(&a).join("robustness");
+    fs::create_dir(&robustness).unwrap();
+    let file = robustness.join("i-test-0.json");
+    let cells = json!({
+        "fog": [0.4, 0.2], "frost": [0.1, 0.1], "gaussian_noise": [0.25, 0.2], "saturate": [0.5, 0.5],
+    });
+    fs::write(&file, kept(&weights, &cells)).unwrap();
+    let metrics = |run: &str| {
+        let line = succeed(nct(dir.path()).args(["runs", "show", run, "--json"]));
+        let mut shown: Value = serde_json::from_str(&line).unwrap();
+        let metrics = shown["metrics"].as_object_mut().unwrap();
+        metrics.retain(|key, _| key.starts_with("corruptions."));
+        shown["metrics"].clone()
+    };
+    let near = |found: &Value, key: &str, expected: f64| {
+        let found = found[format!("corruptions.i.{key}")].as_f64().unwrap_or(f64::NAN);
+        assert!((found - expected).abs() < 1e-9, "{key}: {found}, not {expected}");
+    };
+    let found = metrics(&a);
+    // The extra one is in its group alone.
+    for (key, expected) in [
+        ("clean", 50.0),
+        ("mean_accuracy", (30.0 + 10.0 + 22.5) / 3.0),
+        ("mean_accuracy_without_frost", 26.25),
+        ("noise", 22.5),
+        ("weather", 20.0),
+        ("extra", 50.0),
+        ("cells", 6.0),
+    ] {
+        near(&found, key, expected);
+    }
+    assert_eq!(
+        (&found["corruptions.i.frost_source"], &found["corruptions.i.blur"]),
+        (&json!("synthetic"), &Value::Null)
+    );
+    assert_eq!(metrics(&b), json!({}));
+    every_command_knows_them(dir.path(), [&a, &b]);
+    // Nothing that has not changed is read: not even what was put into the old file.
+    let (run, checkpoints) = (root.join(&a), root.join(&a).join("checkpoints"));
+    let all = [&run, &robustness, &checkpoints].map(std::path::PathBuf::as_path);
+    settle(&all);
+    near(&metrics(&a), "weather", 20.0);
+    let other = kept(&weights, &json!({"fog": [0.6, 0.6]}));
+    fs::write(&file, &other).unwrap();
+    near(&metrics(&a), "weather", 20.0);
+    // As nct replaces it, it is noticed; so is another set, and that the run has gone on.
+    write_atomic(&file, other.as_bytes()).unwrap();
+    near(&metrics(&a), "weather", 60.0);
+    settle(&all);
+    near(&metrics(&a), "weather", 60.0);
+    let stored = other.replace("\"profile\":\"i\"", "\"profile\":\"Tiny-C\"").replace("\"seed\":0,", "");
+    write_atomic(&robustness.join("stored-Tiny-C-test.json"), stored.as_bytes()).unwrap();
+    assert_eq!(metrics(&a)["corruptions.Tiny-C.weather"], 60.0);
+    settle(&all);
+    assert_eq!(metrics(&a)["corruptions.Tiny-C.weather"], 60.0);
+    write_atomic(&checkpoints.join("best.safetensors"), &[1; 1000]).unwrap();
+    assert_eq!(metrics(&a), json!({}), "of other weights");
+    // What is damaged is passed over.
+    for damage in ["", "[]", "{\"weights\": 3}", &kept(&weights, &json!({"fog": [0.1]}))] {
+        write_atomic(&checkpoints.join("best.safetensors"), &[0; 1000]).unwrap();
+        write_atomic(&file, damage.as_bytes()).unwrap();
+        let found = metrics(&a);
+        assert!(
+            found.get("corruptions.i.clean").is_none() && found.as_object().unwrap().len() > 3,
+            "{found}"
+        );
+    }
+}
+
+#[test]
+fn weights_are_not_read_again_while_their_file_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    // A run that is not done is read at every look.
+    let run = root.join(make(&root, "a", 0.1, None));
+    fs::create_dir(run.join("robustness")).unwrap();
+    let weights = Fingerprint::of_large(&[0; 1000]).to_string();
+    let file = run.join("robustness/i-test-0.json");
+    fs::write(&file, kept(&weights, &json!({"fog": [0.4, 0.2]}))).unwrap();
+    let best = run.join("checkpoints/best.safetensors");
+    settle(&[&best]);
+    let has = || succeed(nct(dir.path()).args(["runs", "keys"])).contains("corruptions.i.clean");
+    assert!(has());
+    let at = fs::metadata(&best).unwrap().modified().unwrap();
+    fs::write(&best, [1; 1000]).unwrap();
+    fs::File::open(&best).unwrap().set_modified(at).unwrap();
+    assert!(has(), "a file of the same length and time was read again");
+    // The index is made of what is there.
+    succeed(nct(dir.path()).args(["runs", "reindex"]));
+    assert!(!has());
+}
+
+/// The index has the groups of its own layer.
+#[test]
+fn groups_of_the_index_are_those_of_the_corruptions() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let run = root.join(make(&root, "a", 0.1, Some(50.0)));
+    fs::create_dir(run.join("robustness")).unwrap();
+    let share = |i: usize| (i * i) as f64 / 1000.0;
+    let cells: Value = Corruption::ALL
+        .iter()
+        .enumerate()
+        .map(|(i, c)| (c.as_str().to_owned(), json!([share(i), share(i)])))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let weights = Fingerprint::of_large(&[0; 1000]).to_string();
+    fs::write(run.join("robustness/i-test-0.json"), kept(&weights, &cells)).unwrap();
+    let store = Store::open(&root).unwrap();
+    let found = store.entries(run.file_name().unwrap().to_str().unwrap(), false).unwrap();
+    let check = |key: &str, wanted: &dyn Fn(Corruption) -> bool| {
+        let own = Corruption::ALL.iter().enumerate().filter(|(_, c)| wanted(**c)).map(|(i, _)| share(i));
+        let own: Vec<f64> = own.collect();
+        let expected = 100.0 * own.iter().sum::<f64>() / own.len() as f64;
+        let (_, text) = found.iter().find(|(name, _)| *name == format!("corruptions.i.{key}")).unwrap();
+        assert!((text.parse::<f64>().unwrap() - expected).abs() < 1e-9, "{key}: {text}, not {expected}");
+    };
+    for group in Group::ALL {
+        check(group.as_str(), &|c| c.group() == group);
+    }
+    let paper = |c: Corruption| c.group() != Group::Extra;
+    check("mean_accuracy", &paper);
+    check("mean_accuracy_without_frost", &|c| paper(c) && c != Corruption::Frost);
+}
+
+#[test]
+fn everything_in_a_folder_of_runs_can_be_given_to_compare_and_rm() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("runs");
+    let runs = ["a", "b"].map(|name| make(&root, name, 0.1, Some(1.0)));
+    ls(dir.path(), &[]);
+    fs::create_dir(root.join("slurm")).unwrap();
+    let entries = || fs::read_dir(&root).unwrap().map(|entry| entry.unwrap());
+    let mut all: Vec<String> =
+        entries().map(|e| format!("runs/{}", e.file_name().to_str().unwrap())).collect();
+    all.sort();
+    assert!(all.contains(&format!("runs/{INDEX}")));
+    let told = output(nct(dir.path()).args(["runs", "compare", "--json"]).args(&all));
+    assert!(told.status.success(), "{}", stderr(&told));
+    let first: Value =
+        serde_json::from_str(String::from_utf8_lossy(&told.stdout).lines().next().unwrap()).unwrap();
+    assert_eq!(first["runs"], json!(runs));
+    assert!(stderr(&told).contains("runs/slurm: passed over, being no run"), "{}", stderr(&told));
+    assert!(!stderr(&told).contains(INDEX), "{}", stderr(&told));
+    let alone = output(nct(dir.path()).args(["runs", "compare", &runs[0], &format!("runs/{INDEX}")]));
+    assert!(
+        alone.status.code() == Some(2) && stderr(&alone).contains("two runs or more"),
+        "{}",
+        stderr(&alone)
+    );
+    let unknown = output(nct(dir.path()).args(["runs", "compare", &runs[0], &runs[1], "runs/none"]));
+    assert!(
+        unknown.status.code() == Some(2) && stderr(&unknown).contains("no run none"),
+        "{}",
+        stderr(&unknown)
+    );
+    fs::remove_dir(root.join("slurm")).unwrap();
+    all.retain(|name| name != "runs/slurm");
+    succeed(nct(dir.path()).args(["runs", "rm", "--yes"]).args(&all));
+    assert_eq!(ls(dir.path(), &[]), [""; 0]);
 }
 
 #[test]

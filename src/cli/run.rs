@@ -46,9 +46,10 @@ pub(crate) struct Args {
     /// Print one JSON object a line and run
     #[arg(long)]
     json: bool,
-    /// Write a Slurm array script of as many jobs as --workers says, and stop
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["dry_run", "json", "retry"])]
-    slurm: Option<PathBuf>,
+    /// Write a Slurm array script of as many jobs as --workers says, to nct-NAME.sbatch if no file is named, and stop
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "json", "retry"])]
+    #[expect(clippy::option_option, reason = "an option that may have a value, as clap has it")]
+    slurm: Option<Option<PathBuf>>,
     /// Options for Slurm in the script, such as --slurm-option=--partition=gpu (may be repeated)
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true, requires = "slurm")]
     slurm_option: Vec<String>,
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         wait: !args.no_wait,
     };
     if let Some(file) = &args.slurm {
-        return slurm::write(args, &study, &place, file, show);
+        return slurm::write(args, &study, &place, file.as_deref(), show);
     }
     let mut worker = Worker::new(&study, &place, args.dry_run)?;
     if args.retry {

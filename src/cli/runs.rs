@@ -1,6 +1,6 @@
 //! `nct runs`: which runs there are, what they reached, and tidying them up.
 
-mod over;
+pub(super) mod over;
 
 use super::exit::Usage;
 use super::files::{TableFile, make_folders, write_tables};
@@ -149,7 +149,7 @@ pub(super) fn run<T: super::Torch>(args: &Args, show: Show) -> anyhow::Result<()
         Command::Ls(args) => list(&store, args),
         Command::Show { run, json } => one(&store, &store.find(run)?, *json),
         Command::Best { key, min, filters } => best(&store, key, *min, filters),
-        Command::Compare { runs, json } => compare(&store, runs, *json),
+        Command::Compare { runs, json } => compare(&store, runs, *json, show),
         Command::Tag { run, tags, remove } => {
             let folder = store.find_to_change(run, false)?;
             let tags = store.tag(&folder, tags, remove)?;
@@ -233,7 +233,7 @@ fn object(run: &Listed, keys: &[String]) -> Value {
 }
 
 /// A number where it is one, a whole one with all of its digits.
-fn plain(text: Option<&str>) -> Value {
+pub(super) fn plain(text: Option<&str>) -> Value {
     let number = |text: &str| serde_json::from_str::<Number>(text).ok().map(Value::Number);
     text.map_or(Value::Null, |text| number(text).unwrap_or_else(|| json!(text)))
 }
@@ -300,7 +300,14 @@ fn best(store: &Store, key: &str, min: bool, filters: &[Filter]) -> anyhow::Resu
     }
 }
 
-fn compare(store: &Store, names: &[String], json: bool) -> anyhow::Result<()> {
+fn compare(store: &Store, names: &[String], json: bool, show: Show) -> anyhow::Result<()> {
+    let (beside, names): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| store.is_beside(name));
+    for name in beside.iter().filter(|name| !store.is_index(name)) {
+        show.line(&format!("{name}: passed over, being no run"));
+    }
+    if names.len() < 2 {
+        return Err(Usage("give two runs or more to compare".to_owned()).into());
+    }
     let folders: Vec<String> = names.iter().map(|name| store.find(name)).collect::<Result<_, _>>()?;
     let mut rows: Vec<(String, Vec<Option<String>>)> = Vec::new();
     for settings in [true, false] {
@@ -404,8 +411,9 @@ fn wide_table(runs: &[Listed], entries: &[Entry]) -> Result<Table, TableError> {
 }
 
 fn remove(store: &Store, names: &[String], yes: bool, show: Show) -> anyhow::Result<()> {
+    let runs = names.iter().filter(|name| !store.is_index(name));
     let folders: BTreeSet<String> =
-        names.iter().map(|name| store.find_to_change(name, yes)).collect::<Result<_, _>>()?;
+        runs.map(|name| store.find_to_change(name, yes)).collect::<Result<_, _>>()?;
     for folder in folders {
         let path = store.root().join(&folder);
         let size = bytes(size(&path));

@@ -176,11 +176,12 @@ impl Run {
 
     /// Opens a run to read it.
     pub fn open(root: &Path) -> Result<Self, RunError> {
-        if !root.join(CONFIG).is_file() {
-            return Err(RunError::folder(
-                root,
-                "is no run: it has no config.toml; name a folder that `nct train` made",
-            ));
+        if !is_run(root) {
+            let meant = meant(root).map_or_else(
+                || "name a folder that `nct train` made".to_owned(),
+                |run| format!("did you mean {}?", run.display()),
+            );
+            return Err(RunError::folder(root, format!("is no run: it has no config.toml; {meant}")));
         }
         Ok(Self { root: root.to_path_buf(), writes: true, _lock: None })
     }
@@ -358,6 +359,25 @@ impl Run {
     }
 }
 
+/// Whether a folder is a run's.
+fn is_run(root: &Path) -> bool {
+    root.join(CONFIG).is_file()
+}
+
+/// Where runs are put if nothing else is said.
+const RUNS: &str = "runs";
+
+/// The only run whose name has that of `root` as a part, beside it or, of a bare name, where runs are usually put.
+fn meant(root: &Path) -> Option<PathBuf> {
+    let part = root.file_name()?.to_str()?;
+    let beside = root.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = beside.unwrap_or(Path::new(RUNS));
+    let names = fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let runs = names.filter(|name| !name.starts_with('.') && name.contains(part));
+    let mut runs = runs.map(|name| folder.join(name)).filter(|run| is_run(run));
+    runs.next().filter(|_| runs.next().is_none())
+}
+
 /// The checkpoint that is the result of a run that goes back to its best weights, or does not.
 pub const fn final_weights(restores_best: bool) -> &'static str {
     if restores_best { "best" } else { "last" }
@@ -437,6 +457,25 @@ mod tests {
         drop(first);
         assert_eq!(Run::resume(&root).unwrap().config().unwrap(), "x = 1");
         assert!(Run::open(dir.path()).unwrap_err().to_string().contains("is no run"));
+    }
+
+    #[test]
+    fn the_only_run_whose_name_has_what_was_given_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| Run::create(dir.path(), name, "", &json!({})).unwrap().root().to_path_buf();
+        let (first, second) = (make("baseline-1"), make("baseline-2"));
+        let told = |part: &str| Run::open(&dir.path().join(part)).unwrap_err().to_string();
+        assert!(
+            told("line-2").ends_with(&format!("did you mean {}?", second.display())),
+            "{}",
+            told("line-2")
+        );
+        for unclear in ["baseline", "other"] {
+            assert!(told(unclear).ends_with("name a folder that `nct train` made"), "{}", told(unclear));
+        }
+        // What is no run is not meant.
+        fs::remove_file(first.join(CONFIG)).unwrap();
+        assert!(told("baseline").contains("did you mean"));
     }
 
     #[test]

@@ -5,13 +5,15 @@
 //! and several writers, on network folders as far as those keep file locks. Where the folder cannot be written, or its
 //! disk is full, an index in memory is made each time.
 
+mod corruptions;
 mod query;
 mod read;
 
 pub use query::{Entry, Filter, Listed, Order};
 
 use super::{RunError, State};
-use read::{Changes, Found};
+use corruptions::Weights;
+use read::{Changes, Found, Known};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::collections::HashMap;
 use std::fs;
@@ -21,7 +23,7 @@ use std::time::Duration;
 /// Name of the index within the folder of runs.
 pub const INDEX: &str = "index.sqlite";
 /// Changes with the tables; an index of another version is made anew.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// How long to wait for another writer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,7 +33,7 @@ DROP TABLE IF EXISTS name;
 DROP TABLE IF EXISTS entry;
 DROP TABLE IF EXISTS tag;
 CREATE TABLE run(id INTEGER PRIMARY KEY, folder TEXT NOT NULL UNIQUE, name TEXT NOT NULL, state TEXT NOT NULL,
-                 stamp INTEGER NOT NULL, epoch INTEGER, seconds REAL);
+                 stamp INTEGER NOT NULL, epoch INTEGER, seconds REAL, weights_file TEXT, weights TEXT);
 CREATE TABLE name(id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, setting INTEGER NOT NULL);
 CREATE TABLE entry(key INTEGER NOT NULL, run INTEGER NOT NULL, number REAL, text TEXT NOT NULL,
                    PRIMARY KEY(key, run)) WITHOUT ROWID;
@@ -199,12 +201,14 @@ fn is_damaged(e: &rusqlite::Error) -> bool {
     e.sqlite_error_code().is_some_and(|code| [DatabaseCorrupt, NotADatabase].contains(&code))
 }
 
-/// Stamps and states of the runs in the index, by folder.
-fn known(index: &Connection) -> rusqlite::Result<HashMap<String, (i64, State)>> {
-    let mut select = index.prepare("SELECT folder, stamp, state FROM run")?;
+/// What is known of the runs in the index, by folder.
+fn known(index: &Connection) -> rusqlite::Result<HashMap<String, Known>> {
+    let mut select = index.prepare("SELECT folder, stamp, state, weights_file, weights FROM run")?;
     let rows = select.query_map([], |row| {
+        let (file, digest): (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
+        let weights = file.zip(digest).map(|(file, digest)| Weights { file, digest });
         let state = State::parse(&row.get::<_, String>(2)?);
-        Ok((row.get(0)?, (row.get(1)?, state)))
+        Ok((row.get(0)?, Known { stamp: row.get(1)?, state, weights }))
     })?;
     rows.collect()
 }
@@ -230,8 +234,12 @@ fn forget(change: &Transaction<'_>, folder: &str) -> rusqlite::Result<()> {
 
 fn insert(change: &Transaction<'_>, found: &Found, names: &mut HashMap<String, i64>) -> rusqlite::Result<()> {
     let Found { folder, name, state, stamp, epoch, seconds, .. } = found;
-    let into = "INSERT INTO run(folder, name, state, stamp, epoch, seconds) VALUES (?, ?, ?, ?, ?, ?)";
-    change.prepare_cached(into)?.execute(params![folder, name, state.as_str(), stamp, epoch, seconds])?;
+    let (file, digest) = found.weights.as_ref().map(|known| (&known.file, &known.digest)).unzip();
+    let into = "INSERT INTO run(folder, name, state, stamp, epoch, seconds, weights_file, weights)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    let state = state.as_str();
+    let values = params![folder, name, state, stamp, epoch, seconds, file, digest];
+    change.prepare_cached(into)?.execute(values)?;
     let run = change.last_insert_rowid();
     for (key, setting, value) in &found.entries {
         let id = if let Some(id) = names.get(key) {

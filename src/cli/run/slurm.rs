@@ -11,16 +11,16 @@ use crate::runs::write_atomic;
 use crate::store::url_of;
 use std::path::{Path, PathBuf, absolute};
 
-/// Writes the script to `file`, or to `nct-NAME.sbatch` if that is empty.
+/// Writes the script to `file`, or to `nct-NAME.sbatch` if none is named.
 pub(super) fn write(
     args: &Args,
     study: &Study,
     place: &Place,
-    file: &Path,
+    file: Option<&Path>,
     show: Show,
 ) -> anyhow::Result<()> {
     let named = format!("nct-{}.sbatch", study.name);
-    let file = if file.as_os_str().is_empty() { Path::new(&named) } else { file };
+    let file = file.unwrap_or(Path::new(&named));
     let out = absolute(&place.out)?;
     std::fs::create_dir_all(out.join("slurm"))?;
     let shards = match url_of(&place.shards) {

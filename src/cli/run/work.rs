@@ -120,11 +120,6 @@ impl Task<'_> {
     /// What the sweep chose, as it is written.
     pub(super) fn choice(&self) -> String {
         let Some(point) = self.point() else { return String::new() };
-        let plain = |value: &toml::Value| match value {
-            // As it is typed, not with all of its zeros.
-            toml::Value::Float(number) => format!("{number:?}"),
-            value => value.to_string().replace(' ', ""),
-        };
         let choice: Vec<String> =
             point.choice.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect();
         choice.join(", ")
@@ -557,19 +552,39 @@ impl<'s> Worker<'s> {
         prepare::make(raw, &options, show)
     }
 
-    /// Finished runs by stage, in the order of the study.
-    pub(super) fn finished(&mut self) -> anyhow::Result<Vec<(String, Vec<PathBuf>)>> {
-        let mut found: Vec<(String, Vec<PathBuf>)> = Vec::new();
-        for task in self.tasks().iter().filter(|task| task.point().is_some()) {
-            if let Status::Done(run) = self.status(task)? {
-                match found.last_mut().filter(|(stage, _)| stage == task.stage()) {
-                    Some((_, runs)) => runs.push(run),
-                    None => found.push((task.stage().to_owned(), vec![run])),
-                }
+    /// Finished runs, in the order of the study.
+    pub(super) fn finished(&mut self) -> anyhow::Result<Vec<Finished<'s>>> {
+        let mut found = Vec::new();
+        for task in self.tasks() {
+            let Task::Train(stage, training, n) = task else { continue };
+            if let Status::Done(run) = self.status(&task)? {
+                let choice = training.points[n].choice.iter();
+                let choice = choice.map(|(key, value)| (key.as_str(), text(value))).collect();
+                found.push(Finished { stage, choice, run });
             }
         }
         Ok(found)
     }
+}
+
+/// A finished run of a study.
+pub(super) struct Finished<'s> {
+    pub(super) stage: &'s str,
+    /// What the sweep chose, texts without their quotes.
+    pub(super) choice: Vec<(&'s str, String)>,
+    pub(super) run: PathBuf,
+}
+
+/// A value as it is typed, floats without all of their zeros.
+fn plain(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Float(number) => format!("{number:?}"),
+        value => value.to_string().replace(' ', ""),
+    }
+}
+
+fn text(value: &toml::Value) -> String {
+    value.as_str().map_or_else(|| plain(value), str::to_owned)
 }
 
 /// A name for what these bytes say.

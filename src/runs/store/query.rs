@@ -266,6 +266,23 @@ impl Store {
         Err(RunError::folder(&self.root, what))
     }
 
+    /// Whether this is the path of something else that lies in this folder of runs, as `runs/*` gives it.
+    pub fn is_beside(&self, name: &str) -> bool {
+        let beside = |own: String| {
+            let path = self.root.join(own);
+            path.exists() && !crate::runs::is_run(&path)
+        };
+        self.is_index(name) || (name.contains('/') && self.within(name).is_ok_and(beside))
+    }
+
+    /// Whether this is the index itself, or what SQLite keeps beside it while it writes.
+    pub fn is_index(&self, name: &str) -> bool {
+        self.within(name).is_ok_and(|own| {
+            let rest = own.strip_prefix(super::INDEX);
+            rest.is_some_and(|rest| ["", "-journal", "-wal", "-shm"].contains(&rest))
+        })
+    }
+
     /// The name within the folder of runs of what a user calls `name`.
     fn within(&self, name: &str) -> Result<String, RunError> {
         let named = name.trim_end_matches('/');

@@ -1,6 +1,7 @@
 //! What the index takes from a run's folder.
 
-use crate::runs::{Run, State, flat_settings};
+use super::corruptions::{ROBUSTNESS, Weights, corruptions};
+use crate::runs::{Run, State, flat_settings, is_run};
 use rayon::prelude::*;
 use serde_json::Value as Json;
 use std::collections::{BTreeSet, HashMap};
@@ -16,6 +17,11 @@ pub(super) enum Value {
 }
 
 impl Value {
+    pub(super) fn of_number(number: f64) -> Self {
+        // With a point or an exponent, so that whole numbers are told from it.
+        Self::Number(number, format!("{number:?}"))
+    }
+
     pub(super) fn number(&self) -> Option<f64> {
         if let Self::Number(number, _) = self { Some(*number) } else { None }
     }
@@ -23,11 +29,6 @@ impl Value {
     pub(super) fn text(&self) -> &str {
         let (Self::Number(_, text) | Self::Text(text)) = self;
         text
-    }
-
-    fn of_number(number: f64) -> Self {
-        // With a point or an exponent, so that whole numbers are told from it.
-        Self::Number(number, format!("{number:?}"))
     }
 }
 
@@ -37,7 +38,7 @@ pub(super) struct Found {
     pub(super) folder: String,
     pub(super) name: String,
     pub(super) state: State,
-    /// When its folder last changed, in nanoseconds.
+    /// When its folders last changed, see [`stamp`].
     pub(super) stamp: i64,
     /// Epochs done.
     pub(super) epoch: Option<u32>,
@@ -46,6 +47,15 @@ pub(super) struct Found {
     /// Key, whether it is a setting, and value.
     pub(super) entries: Vec<(String, bool, Value)>,
     pub(super) tags: Vec<String>,
+    pub(super) weights: Option<Weights>,
+}
+
+/// A run as the index has it.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) stamp: i64,
+    pub(super) state: State,
+    pub(super) weights: Option<Weights>,
 }
 
 /// What a look at a folder says.
@@ -68,11 +78,11 @@ pub(super) struct Changes {
 }
 
 /// Nanoseconds: the coarsest clocks of disks tell seconds.
-const JUST_NOW: i64 = 2_000_000_000;
+pub(super) const JUST_NOW: i64 = 2_000_000_000;
 
 /// The runs in `root` that are not as `known`, and the folders that are no runs any more. A run that is done changes
-/// only with its folder; others are read every time.
-pub(super) fn changes(root: &Path, known: &HashMap<String, (i64, State)>) -> Changes {
+/// only with its folders; others are read every time, but for weights that are as they were.
+pub(super) fn changes(root: &Path, known: &HashMap<String, Known>) -> Changes {
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
     let folders = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut folders: Vec<String> = folders.filter(|name| !name.starts_with('.')).collect();
@@ -80,17 +90,17 @@ pub(super) fn changes(root: &Path, known: &HashMap<String, (i64, State)>) -> Cha
     let now = (crate::runs::now_seconds() * 1e9) as i64;
     let look = |folder: &String| {
         let path = root.join(folder);
-        let Some(stamp) = stamp(&path) else { return Look::Nothing };
-        // Within what the clock of its disk tells apart, the folder may change again unseen: it is read next time too.
-        let stamp = if (now - stamp).abs() < JUST_NOW { -1 } else { stamp };
-        match known.get(folder) {
-            Some(&(before, State::Done)) if before == stamp && stamp >= 0 => Look::Same,
-            _ => match (Run::open(&path), read(&path, folder, stamp)) {
-                (Err(_), _) => Look::Nothing,
-                (Ok(_), None) => Look::Unreadable,
-                (Ok(_), Some(found)) => Look::Run(Box::new(found)),
-            },
+        let Some(stamp) = stamp(&path, now) else { return Look::Nothing };
+        let before = known.get(folder);
+        let same = |run: &Known| run.state == State::Done && run.stamp == stamp && stamp >= 0;
+        if before.is_some_and(same) {
+            return Look::Same;
         }
+        if !is_run(&path) {
+            return Look::Nothing;
+        }
+        let weights = before.and_then(|run| run.weights.as_ref());
+        read(&path, folder, stamp, weights).map_or(Look::Unreadable, |found| Look::Run(Box::new(found)))
     };
     let looks: Vec<Look> = folders.par_iter().map(look).collect();
     let names = |is: fn(&Look) -> bool| -> BTreeSet<String> {
@@ -104,12 +114,31 @@ pub(super) fn changes(root: &Path, known: &HashMap<String, (i64, State)>) -> Cha
     Changes { found: found.collect(), gone, unreadable }
 }
 
-fn stamp(path: &Path) -> Option<i64> {
-    let changed = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?.modified().ok()?;
-    Some(changed.duration_since(UNIX_EPOCH).ok()?.as_nanos() as i64)
+/// A number of when a run's folders last changed: files in them are replaced, which changes the folder. Negative where
+/// that is so short ago that the clock of their disk would not tell another change: such a run is read next time too.
+fn stamp(path: &Path, now: i64) -> Option<i64> {
+    let mut all = vec![folder_changed(path)?];
+    // What is kept of corruptions counts as long as the weights are those it is of.
+    if let Some(kept) = folder_changed(&path.join(ROBUSTNESS)) {
+        all.extend([Some(kept), folder_changed(&path.join("checkpoints"))].into_iter().flatten());
+    }
+    if all.iter().any(|changed| (now - changed).abs() < JUST_NOW) {
+        return Some(-1);
+    }
+    // Not the newest: what is copied with its times may be older than what it replaces.
+    Some(all.into_iter().reduce(|sum, changed| sum.wrapping_mul(31).wrapping_add(changed))? & i64::MAX)
 }
 
-fn read(path: &Path, folder: &str, stamp: i64) -> Option<Found> {
+fn folder_changed(path: &Path) -> Option<i64> {
+    changed(&fs::metadata(path).ok().filter(fs::Metadata::is_dir)?)
+}
+
+/// When a file or folder last changed, in nanoseconds since 1970.
+pub(super) fn changed(of: &fs::Metadata) -> Option<i64> {
+    Some(of.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos() as i64)
+}
+
+fn read(path: &Path, folder: &str, stamp: i64, known: Option<&Weights>) -> Option<Found> {
     let run = Run::open(path).ok()?;
     let config: toml::Table = toml::from_str(&run.config().ok()?).ok()?;
     let name = config.get("name").and_then(toml::Value::as_str).unwrap_or(folder).to_owned();
@@ -123,6 +152,7 @@ fn read(path: &Path, folder: &str, stamp: i64) -> Option<Found> {
     let seconds = lines.first().map(|_| seconds.filter_map(|line| line["seconds"].as_f64()).sum());
     best(&lines, &mut entries);
     results(path, &mut entries);
+    let weights = corruptions(&run, known, &mut entries);
     let tags = tags(path);
     Some(Found {
         folder: folder.to_owned(),
@@ -133,6 +163,7 @@ fn read(path: &Path, folder: &str, stamp: i64) -> Option<Found> {
         seconds,
         entries,
         tags,
+        weights,
     })
 }
 
