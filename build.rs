@@ -43,7 +43,9 @@ fn torch_ext(libtorch: &Path) {
         .file("src/torch_ext/c10d.cpp")
         .file("src/torch_ext/device.cpp")
         .file("src/torch_ext/graph.cpp")
+        .file("src/torch_ext/images.cpp")
         .file("src/torch_ext/kernels/kernels.cpp")
+        .file("src/torch_ext/narrow.cpp")
         .file("src/torch_ext/nccl.cpp")
         .file("src/torch_ext/norm.cpp")
         .file("src/torch_ext/reading.cpp")
@@ -60,13 +62,24 @@ fn kernel_texts() -> std::path::PathBuf {
             std::fs::read_to_string(Path::new("src/torch_ext/kernels").join(file)).expect("it is ours");
         format!("R\"nct({text})nct\"")
     };
-    let files =
-        ["first.cu", "first.h", "norm.cu", "norm.h", "packed.cuh", "place.h", "reading.cu", "reading.h"];
+    let files = [
+        "first.cu",
+        "first.h",
+        "images.cu",
+        "images.h",
+        "norm.cu",
+        "norm.h",
+        "packed.cuh",
+        "place.h",
+        "reading.cu",
+        "reading.h",
+    ];
     let array = |name: &str, of: &dyn Fn(&str) -> String| {
         format!("constexpr const char* {name}[] = {{{}}};\n", files.map(of).join(",\n"))
     };
-    let kernels =
-        "constexpr char KERNELS[] = R\"(#include \"first.cu\"\n#include \"reading.cu\"\n)\";\n".to_owned();
+    let included =
+        ["first.cu", "images.cu", "reading.cu"].map(|file| format!("#include {file:?}\n")).concat();
+    let kernels = format!("constexpr char KERNELS[] = R\"({included})\";\n");
     let texts = kernels + &array("HEADER_NAMES", &|file| format!("{file:?}")) + &array("HEADERS", &source);
     std::fs::write(out.join("kernel_texts.h"), texts).expect("the folder is ours");
     out

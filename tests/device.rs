@@ -87,6 +87,40 @@ fn a_driver_that_is_too_old_is_named_and_a_gpu_is_not_passed_over_in_silence() {
     assert!(old["GPU"]["fix"].as_str().unwrap().contains("driver 580"), "{old}");
 }
 
+#[test]
+fn a_gpu_without_bfloat16_is_told_of() {
+    let dir = shards();
+    fs::write(dir.path().join("small.toml"), SMALL).unwrap();
+    for (capability, precision, expected) in [
+        ("75", "bf16", "has no bfloat16"),
+        ("75", "f32", ""),
+        ("80", "bf16", ""),
+        ("80", "f32", "made for GPUs"),
+    ] {
+        let numerics = format!("numerics={{precision=\"{precision}\",channels_last=true}}");
+        let mut command = on_device(dir.path());
+        command.env("LD_LIBRARY_PATH", driver()).env("NCT_DRIVER_CAPABILITY", capability);
+        command.args([
+            "train",
+            "--config",
+            "small.toml",
+            "--device",
+            "cuda",
+            "--epochs",
+            "0",
+            "--set",
+            &numerics,
+        ]);
+        let told = output(&mut command);
+        assert!(told.status.success(), "{}", stderr(&told));
+        let said: Vec<_> = ["has no bfloat16", "made for GPUs"]
+            .into_iter()
+            .filter(|words| stderr(&told).contains(words))
+            .collect();
+        assert_eq!(said.concat(), expected, "{capability} {precision}");
+    }
+}
+
 /// The program with a GPU of its own.
 fn on_device(dir: &Path) -> Command {
     let mut command = nct(dir);
@@ -304,6 +338,19 @@ fn apart(a: &Tensor, b: &Tensor) -> f64 {
     ((a - &b).abs().max() / b.abs().max().clamp_min(1e-30)).double_value(&[])
 }
 
+/// Gradients that kernels add to those that are there have the bits of those that autograd adds, and the memory.
+fn assert_adds_up_alike(weights: &[&Tensor], pass: impl Fn(bool), what: &str) {
+    let start: Vec<Tensor> = weights.iter().map(|w| w.grad().copy()).collect();
+    let [by_autograd, by_kernels] = [false, true].map(|adds| {
+        weights.iter().zip(&start).for_each(|(w, start)| w.grad().copy_(start));
+        pass(adds);
+        weights.iter().map(|w| w.grad().copy()).collect::<Vec<_>>()
+    });
+    for ((a, b), start) in by_autograd.iter().zip(&by_kernels).zip(&start) {
+        assert!(a.equal(b) && !a.equal(start), "{what}");
+    }
+}
+
 /// One map of the given extent, by our kernels and by torch's.
 fn compare([n, channels, height, width]: [i64; 4], pooled: bool, level: f64) {
     let what = format!("{n} x {channels} x {height} x {width}, pooled {pooled}, level {level}");
@@ -328,6 +375,7 @@ fn compare([n, channels, height, width]: [i64; 4], pooled: bool, level: f64) {
         momentum: 0.1,
         eps: 1e-5,
         pooled,
+        adds: false,
     };
     let y = norm_relu(&x, [&weight, &bias], [&mean, &variance, &batches], how, None).unwrap();
     let y = y.unwrap_or_else(|| panic!("{what}: no kernels"));
@@ -339,6 +387,12 @@ fn compare([n, channels, height, width]: [i64; 4], pooled: bool, level: f64) {
     for (found, expected) in [&weight.grad(), &bias.grad()].into_iter().zip(&expected[2..]) {
         assert!(apart(found, expected) < 1e-5, "{what}: {}", apart(found, expected));
     }
+    let again = |adds| {
+        let running = [&mean.copy(), &variance.copy(), &batches.copy()];
+        let y = norm_relu(&x, [&weight, &bias], running, NormRelu { adds, ..how }, None).unwrap().unwrap();
+        (&y * there(&dy)).sum(Kind::Float).backward();
+    };
+    assert_adds_up_alike(&[&weight, &bias], again, &what);
     // 32 bits beside a deviation of 1.
     let expected_mean =
         &expected_running[0] + bias_of_before.to_device(Device::Cpu).to_kind(Kind::Double) * 0.1;
@@ -373,7 +427,14 @@ fn compare_first([n, height, width]: [i64; 3], channels: i64, level: f64) {
         [&kernel, &weight, &bias].map(|t| t.to_device(Device::Cuda(0)).set_requires_grad(true));
     let [mean, variance] = running().map(|t| t.to_device(Device::Cuda(0)));
     let batches = Tensor::from(4i64).to_device(Device::Cuda(0));
-    let how = NormRelu { kernel: Some(&kernel), lacking: None, momentum: 0.1, eps: 1e-5, pooled: false };
+    let how = NormRelu {
+        kernel: Some(&kernel),
+        lacking: None,
+        momentum: 0.1,
+        eps: 1e-5,
+        pooled: false,
+        adds: false,
+    };
     let images = x.to_device(Device::Cuda(0));
     let y = norm_relu(&images, [&weight, &bias], [&mean, &variance, &batches], how, None).unwrap();
     let y = y.unwrap_or_else(|| panic!("{what}: no kernels"));
@@ -382,6 +443,13 @@ fn compare_first([n, height, width]: [i64; 3], channels: i64, level: f64) {
     for ((found, expected), within) in found.into_iter().zip(expected).zip([1.0 / 256.0, 1e-5, 1e-5, 1e-5]) {
         assert!(apart(found, expected) < within, "{what}: {}", apart(found, expected));
     }
+    let again = |adds| {
+        let running = [&mean.copy(), &variance.copy(), &batches.copy()];
+        let y =
+            norm_relu(&images, [&weight, &bias], running, NormRelu { adds, ..how }, None).unwrap().unwrap();
+        (&y * dy.to_device(Device::Cuda(0))).sum(Kind::Float).backward();
+    };
+    assert_adds_up_alike(&[&weight, &bias], again, &what);
     for (found, expected) in [&mean, &variance].into_iter().zip(&expected_running) {
         assert!(apart(found, expected) < 1e-5, "{what}: {}", apart(found, expected));
     }
@@ -449,7 +517,7 @@ fn our_kernels_beside_those_of_torch() {
         let [weight, variance] = [0, 1].map(|_| Tensor::ones([x.size()[1]], (Kind::Float, Device::Cuda(0))));
         let [bias, mean] = [0, 1].map(|_| Tensor::zeros([x.size()[1]], (Kind::Float, Device::Cuda(0))));
         let batches = Tensor::zeros([], (Kind::Int64, Device::Cuda(0)));
-        let how = NormRelu { kernel: None, lacking: None, momentum: 0.1, eps: 1e-5, pooled };
+        let how = NormRelu { kernel: None, lacking: None, momentum: 0.1, eps: 1e-5, pooled, adds: false };
         norm_relu(&x.to_device(Device::Cuda(0)), [&weight, &bias], [&mean, &variance, &batches], how, None)
             .unwrap()
     };
@@ -578,7 +646,7 @@ fn what_is_looked_up_by_name_is_there() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/torch_ext");
     for (file, library, n) in [
         ("graph.cpp", &library, 6),
-        ("nccl.cpp", &library, 10),
+        ("nccl.cpp", &library, 12),
         ("kernels/kernels.cpp", &beside.join("libcudart.so.13"), 6),
         ("kernels/kernels.cpp", &beside.join("libnvrtc.so.13"), 11),
     ] {

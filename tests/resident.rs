@@ -10,6 +10,7 @@ use nct::shard::ShardSet;
 use nct::train::Resident;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use tch::Device;
 
@@ -48,10 +49,10 @@ fn assert_equal(made: &[f32], expected: &[f32], pixels: &Pixels, view: &View) {
     }
 }
 
-/// Batches of both, value by value; how many there were.
-fn compare(shards: &Path, view: &View, on: Device) -> usize {
+/// Batches of both, value by value; how many there were. `fused`: by a kernel of nct's own.
+fn compare(shards: &Path, view: &View, on: Device, fused: bool) -> usize {
     let [host, device] = [PixelType::F32, PixelType::Moves].map(|p| Arc::new(sources(shards, view, p)));
-    let resident = Resident::upload(&device, on, &|_| ()).unwrap().unwrap();
+    let resident = Resident::upload(&device, on, fused, &|_| ()).unwrap().unwrap();
     let mut n = 0;
     for (host, device) in loader(&host).zip(loader(&device)) {
         let (host, device) = (host.unwrap(), device.unwrap());
@@ -103,22 +104,37 @@ fn batches_made_on_a_device_equal_the_host_s_to_the_bit() {
     let dir = raw();
     succeed(nct(dir.path()).args(["prepare", "raw"]));
     succeed(nct(dir.path()).args(["prepare", "raw", "--color", "gray", "--out", "gray"]));
-    let mut devices = vec![Device::Cpu];
+    let mut ways = vec![(Device::Cpu, false)];
     match device::select("cuda") {
-        Ok(selected) => devices.push(selected.device),
+        Ok(selected) => ways.extend([false, true].map(|fused| (selected.device, fused))),
         Err(e) => eprintln!("skipped on a GPU: {e}"),
     }
-    for device in devices {
+    for (device, fused) in ways {
         for view in views() {
-            assert_eq!(compare(&dir.path().join("shards"), &view, device), 24);
+            assert_eq!(compare(&dir.path().join("shards"), &view, device, fused), 24);
             if view.mean.len() == 1 {
-                assert_eq!(compare(&dir.path().join("gray"), &view, device), 24);
+                assert_eq!(compare(&dir.path().join("gray"), &view, device, fused), 24);
             }
         }
         let [gray, colour] = noisy();
-        assert_eq!(compare(&dir.path().join("gray"), &gray, device), 24);
-        assert_eq!(compare(&dir.path().join("shards"), &colour, device), 24);
+        assert_eq!(compare(&dir.path().join("gray"), &gray, device, fused), 24);
+        assert_eq!(compare(&dir.path().join("shards"), &colour, device, fused), 24);
     }
+}
+
+/// On the stand-in for a GPU, where images without noise are each made by one launch of the kernel.
+#[test]
+fn a_kernel_makes_the_host_s_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "resident::batches_made_on_a_device_equal_the_host_s_to_the_bit"]);
+    command.env("NCT_STAND_IN_LOG", &log).env("NCT_CUDA_LIBRARY", super::device::stand_in());
+    let told = succeed(&mut command);
+    assert!(told.contains("1 passed"), "{told}");
+    let launches = fs::read_to_string(&log).unwrap().lines().filter(|line| *line == "nct_show").count();
+    // Twelve comparisons of 24 batches; noise leaves a batch to torch.
+    assert!((12 * 24..=14 * 24).contains(&launches), "{launches}");
 }
 
 #[test]

@@ -271,6 +271,7 @@ fn of_group(error: &GroupError) -> Code {
         GroupError::Lost(_) => N652,
         GroupError::Apart(_) => N653,
         GroupError::Gpus { .. } => N654,
+        GroupError::Refused(_) => N801,
     }
 }
 

@@ -68,6 +68,10 @@ fn start(args: &Args, rank: u32, port: u16, show: Show) -> anyhow::Result<Proces
         // The reducer remarks on the strides of 1 x 1 kernels, which have several that mean the same.
         command.env("TORCH_CPP_LOG_LEVEL", "ERROR");
     }
+    if std::env::var_os("NCCL_DEBUG").is_some() && std::env::var_os("NCCL_DEBUG_FILE").is_none() {
+        // It would say it where results go, which those of other ranks do not.
+        command.env("NCCL_DEBUG_FILE", "/dev/stderr");
+    }
     if rank > 0 {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
     }

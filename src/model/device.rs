@@ -4,7 +4,7 @@
 
 mod driver;
 
-use super::{ModelError, Precision, Runtime};
+use super::{ModelError, Runtime};
 use crate::torch_ext::{compile_kernels, use_gpu};
 pub use driver::{Driver, Gpu};
 use std::path::{Path, PathBuf};
@@ -55,13 +55,16 @@ pub fn select_own(name: &str, rank: u32, here: u32) -> Result<Selected, ModelErr
 /// Makes ready what training on `device` needs beside libtorch, so that it does not begin where something is missing.
 pub fn prepare(device: Device, runtime: Runtime) -> Result<(), ModelError> {
     match device {
-        Device::Cuda(gpu)
-            if runtime.fused && runtime.channels_last && runtime.precision != Precision::F64 =>
-        {
-            compile_kernels(gpu).map_err(ModelError::Device)
-        }
+        Device::Cuda(gpu) if runtime.has_kernels() => compile_kernels(gpu).map_err(ModelError::Device),
         _ => Ok(()),
     }
+}
+
+/// Whether a GPU multiplies in bfloat16, as those of compute capability 8.0 and more do. What is not known is taken to.
+pub fn has_bfloat16(device: Device) -> bool {
+    let Device::Cuda(index) = device else { return true };
+    let gpus = Driver::ask().and_then(|driver| driver.gpus.ok()).unwrap_or_default();
+    gpus.get(index).is_none_or(|gpu| gpu.capability >= 80)
 }
 
 /// Lets the C library keep freed memory, however large its pieces: activations are freed and asked for again at every

@@ -118,12 +118,11 @@ impl Builder<'_> {
 impl Layer {
     /// `x` through the layer.
     pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, ModelError> {
-        let precision = pass.precision;
         let y = match &self.op {
             Op::Conv { weight, bias, padding, dilation, groups, .. } => {
-                convolve(x, (weight, bias.as_ref()), [*padding, *dilation, *groups], precision)?
+                convolve(x, (weight, bias.as_ref()), [*padding, *dilation, *groups], pass)?
             }
-            Op::Linear { weight, bias } => linear(x, weight, bias, precision)?,
+            Op::Linear { weight, bias } => linear(x, weight, bias, pass)?,
             Op::Norm(norm) => norm.forward(x, pass, self)?,
             Op::Relu => x.f_relu()?,
             Op::Elu => x.f_elu()?,
@@ -137,7 +136,7 @@ impl Layer {
             Op::Dropout(rate) => pass.dropout(x, *rate)?,
             Op::Squeeze([(w1, b1), (w2, b2)]) => {
                 let means = x.f_mean_dim([2i64, 3].as_slice(), false, x.kind())?;
-                let scale = linear(&linear(&means, w1, b1, precision)?.f_relu()?, w2, b2, precision)?;
+                let scale = linear(&linear(&means, w1, b1, pass)?.f_relu()?, w2, b2, pass)?;
                 x.f_mul(&scale.f_sigmoid()?.unsqueeze(-1).unsqueeze(-1))?
             }
         };
@@ -170,7 +169,7 @@ impl Layer {
         let (geometry, precision) = ([*padding, *dilation, *groups], pass.precision);
         let y = match (folded, bias) {
             (Some([kernel, bias]), _) if !pass.mode.train => {
-                convolve(x, (kernel, Some(bias)), geometry, precision)?
+                convolve(x, (kernel, Some(bias)), geometry, pass)?
             }
             (_, Some(bias)) if precision == Precision::Bf16 && pass.trains_norm(next.index) => {
                 if pass.fused && geometry == [1; 3] && x.size()[1] == 1 && x.device().is_cuda() {
@@ -180,7 +179,7 @@ impl Layer {
                         return Ok(Some((y, n + 1)));
                     }
                 }
-                let x = convolve(x, (weight, None), geometry, precision)?;
+                let x = convolve(x, (weight, None), geometry, pass)?;
                 if let Some((y, n)) = norm.rectified((next, Some(bias)), None, rest, &x, pass)? {
                     return Ok(Some((y, n + 1)));
                 }
@@ -223,11 +222,11 @@ fn convolve(
     x: &Tensor,
     (weight, bias): (&Tensor, Option<&Tensor>),
     [padding, dilation, groups]: [i64; 3],
-    precision: Precision,
+    pass: &Pass<'_>,
 ) -> Result<Tensor, ModelError> {
-    let summed = summed_for(x, weight);
-    let weight = precision.operand(summed.as_ref().unwrap_or(weight));
-    let bias = bias.map(|b| precision.operand(b));
+    let (summed, precision) = (summed_for(x, weight), pass.precision);
+    let weight = pass.weight(summed.as_ref().unwrap_or(weight))?;
+    let bias = bias.map(|b| pass.weight(b)).transpose()?;
     let (mut x, padding, dilation) = (precision.operand(x), [padding; 2], [dilation; 2]);
     if x.size()[1] == 1 && weight.stride()[1] == 1 {
         // Of one channel, the same memory has both layouts. Named by this one, torch does not rearrange the gradients of
@@ -237,8 +236,9 @@ fn convolve(
     Ok(precision.product(&x.f_conv2d(&weight, bias.as_ref(), [1, 1], padding, dilation, groups)?))
 }
 
-fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: Precision) -> Result<Tensor, ModelError> {
-    let [x, weight, bias] = [x, weight, bias].map(|t| precision.operand(t));
+fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, pass: &Pass<'_>) -> Result<Tensor, ModelError> {
+    let (precision, weight, bias) = (pass.precision, pass.weight(weight)?, pass.weight(bias)?);
+    let x = precision.operand(x);
     Ok(precision.product(&x.f_linear(&weight, Some(&bias))?))
 }
 
@@ -319,7 +319,8 @@ impl BatchNorm {
         }
         check_variance(x, pass, layer)?;
         let running = [&self.mean, &self.variance, &self.batches];
-        let how = NormRelu { kernel, lacking, momentum: self.momentum, eps: EPSILON, pooled };
+        let how =
+            NormRelu { kernel, lacking, momentum: self.momentum, eps: EPSILON, pooled, adds: pass.adds() };
         let y = torch_ext::norm_relu(x, [&self.weight, &self.bias], running, how, pass.sharing())?;
         Ok(y.map(|y| {
             pass.seen(&last.path, &y);

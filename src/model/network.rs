@@ -36,6 +36,8 @@ pub(super) struct Stage {
 /// A network for classification, for recording sessions, or for both.
 #[derive(Debug)]
 pub struct Network {
+    settings: ModelSettings,
+    data: DataInfo,
     params: Params,
     runtime: Runtime,
     /// In the order of the layers.
@@ -70,7 +72,17 @@ impl Network {
             let (stages, tower, readouts) = vgg_parts(builder, settings, data);
             (stages, tower, readouts, settings.v1_elu_offset)
         };
-        let net = Self { params, runtime, stages, tower, readouts, elu_offset, group: None };
+        let net = Self {
+            settings: settings.clone(),
+            data: data.clone(),
+            params,
+            runtime,
+            stages,
+            tower,
+            readouts,
+            elu_offset,
+            group: None,
+        };
         if settings.se.is_none() && !settings.v1_fine_tune {
             net.freeze_shared(&[Task::V1, Task::V4]);
         }
@@ -80,6 +92,11 @@ impl Network {
     /// Parameters and buffers.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Fresh values of all parameters and buffers, on the CPU: those that [`Self::new`] would draw now. Its own stay.
+    pub fn fresh(&self) -> Result<Params, ModelError> {
+        Ok(Self::new(&self.settings, &self.data, Device::Cpu, self.runtime)?.params)
     }
 
     /// Trains together with the networks of the group's other processes: from now on they all have the weights of

@@ -91,6 +91,16 @@ impl<'a> Pass<'a> {
         self.group.filter(|_| self.mode.share.is_some())
     }
 
+    /// Whether layers may add gradients up by themselves: nobody else waits to hear of them.
+    pub(super) fn adds(&self) -> bool {
+        self.fused && self.mode.train && self.group.is_none()
+    }
+
+    /// A weight, ready to be multiplied by.
+    pub(super) fn weight(&self, weight: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(self.precision.weight(weight, self.adds())?)
+    }
+
     /// `x` with random zeros, and the rest scaled so that the mean stays. Of a share of a batch, what the whole batch
     /// would have there: torch draws in the order of memory.
     pub(super) fn dropout(&self, x: &Tensor, rate: f64) -> Result<Tensor, ModelError> {
@@ -104,10 +114,11 @@ impl<'a> Pass<'a> {
             let channels = shape.remove(1);
             shape.push(channels);
         }
-        let kept =
-            Tensor::f_empty(&shape, (x.kind(), x.device()))?.f_bernoulli_float_(1.0 - rate)? / (1.0 - rate);
-        let kept = if innermost { kept.permute([0, 3, 1, 2]) } else { kept };
-        Ok(x.f_mul(&share.of(&kept))?)
+        let whole = Tensor::f_empty(&shape, (x.kind(), x.device()))?;
+        let whole = if innermost { whole.permute([0, 3, 1, 2]) } else { whole };
+        // Drawn by what draws for one process: on a GPU, other functions share random numbers out in other ways.
+        let (_, kept) = tch::no_grad(|| whole.f_native_dropout(rate, true))?;
+        Ok(x.f_mul(&share.of(&kept))?.f_mul_scalar(1.0 / (1.0 - rate))?)
     }
 
     /// Called with the output of every layer and block.

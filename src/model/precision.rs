@@ -1,8 +1,9 @@
 //! Precision and memory layout, which belong to a run on some device and not to the network's settings.
 
+use crate::torch_ext::narrowed;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// Type of the numbers that convolutions and linear layers work in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,8 +27,15 @@ pub struct Runtime {
     /// Keep kernels and maps with channels innermost. Weights files do not show it.
     pub channels_last: bool,
     /// On a GPU, work through maps with channels innermost by kernels of nct's own: in training in bfloat16 normalise,
-    /// rectify and pool, and read for the neurons.
+    /// rectify and pool, and read for the neurons; and add gradients up where they are made.
     pub fused: bool,
+}
+
+impl Runtime {
+    /// Whether training on a GPU uses kernels of nct's own.
+    pub fn has_kernels(self) -> bool {
+        self.fused && self.channels_last && self.precision != Precision::F64
+    }
 }
 
 impl Precision {
@@ -47,6 +55,14 @@ impl Precision {
     pub(super) fn operand(self, x: &Tensor) -> Tensor {
         let rounded = x.to_kind(self.narrow());
         if self == Self::Bf16 && x.device() == Device::Cpu { rounded.to_kind(Kind::Float) } else { rounded }
+    }
+
+    /// As [`Self::operand`], of a weight. With `adds`, for GPUs: see [`narrowed`].
+    pub(super) fn weight(self, weight: &Tensor, adds: bool) -> Result<Tensor, TchError> {
+        if adds && self == Self::Bf16 && weight.device().is_cuda() {
+            return narrowed(weight);
+        }
+        Ok(self.operand(weight))
     }
 
     /// What a product of operands is rounded to.

@@ -161,7 +161,8 @@ int nct_group_cuda(NctGroup* with, int index) {
       throw Lost(e.what());
     }
     group->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL,
-                      nccl_backend(with->store, group->getRank(), group->getSize(), device, std::move(pulse)));
+                      nccl_backend(with->store, group->getRank(), group->getSize(), device, std::move(pulse),
+                                   with->wait));
   });
 }
 

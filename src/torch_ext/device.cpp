@@ -9,7 +9,32 @@
 #include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>
 
+#include <cstdio>
+#include <exception>
 #include <optional>
+
+#include <unistd.h>
+
+namespace {
+
+std::terminate_handler before;
+
+// A GPU that has failed refuses everything, also to take note that a tensor goes, which destructors cannot tell: what is
+// lost then is what a kill would lose.
+[[noreturn]] void end_with_the_gpu() {
+  try {
+    if (const auto thrown = std::current_exception()) std::rethrow_exception(thrown);
+  } catch (const c10::AcceleratorError& e) {
+    const std::string said = e.what_without_backtrace();
+    std::fprintf(stderr, "error: the GPU has failed: %s [N801]\n", said.substr(0, said.find('\n')).c_str());
+    _exit(1);
+  } catch (...) {
+  }
+  before();
+  std::abort();
+}
+
+} // namespace
 
 extern "C" {
 
@@ -68,6 +93,8 @@ int nct_cuda_use(int index) {
   return guarded([&] {
     const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
     gpu().setDevice(device);
+    static const auto once = before = std::set_terminate(end_with_the_gpu);
+    (void)once;
     at::Context& context = at::globalContext();
     context.setDeterministicCuDNN(true);
     context.setBenchmarkCuDNN(false);

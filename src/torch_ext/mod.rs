@@ -1,8 +1,8 @@
 //! Unsafe fence 4: what tch lacks of libtorch, in C++. Process groups, their collectives, and the reducer of
 //! gradients, all PyTorch's own (`c10d.cpp`); the memory of devices and the way there (`device.cpp`); updates of many
 //! parameters at once (`update.cpp`); exchanges between GPUs (`nccl.cpp`); CUDA graphs (`graph.cpp`); reading of maps
-//! between their pixels (`reading.cpp`); normalisation and what follows it by kernels of our own (`norm.cpp`,
-//! `kernels/`).
+//! between their pixels (`reading.cpp`); normalisation and what follows it, and the images of batches, by kernels of our own
+//! (`norm.cpp`, `images.cpp`, `kernels/`); weights whose gradients add up where they are made (`narrow.cpp`).
 //!
 //! Every process of a group must call the same collectives in the same order. One that ends without warning makes the
 //! collectives of the others fail.
@@ -51,6 +51,9 @@ pub enum GroupError {
     /// They disagree.
     #[error("{0}")]
     Apart(String),
+    /// This process's own device refuses, memory above all.
+    #[error("torch: {0}")]
+    Refused(String),
 }
 
 /// Where and as whom a process joins a group.
@@ -156,6 +159,15 @@ unsafe extern "C" {
     fn nct_zero(tensors: *const *const c_void, n: usize) -> c_int;
     fn nct_clamp(tensors: *const *const c_void, n: usize, low: f64, high: f64) -> c_int;
     fn nct_kernels(index: c_int) -> c_int;
+    fn nct_narrow(weight: *const c_void, out: *mut *mut c_void) -> c_int;
+    fn nct_images(
+        bytes: *const c_void,
+        values: *const c_void,
+        moves: *const c_void,
+        height: i64,
+        width: i64,
+        out: *mut *mut c_void,
+    ) -> c_int;
     fn nct_norm_relu(
         x: *const c_void,
         kernel: *const c_void,
@@ -168,6 +180,7 @@ unsafe extern "C" {
         momentum: f64,
         eps: f64,
         pooled: bool,
+        adds: bool,
         group: *const c_void,
         out: *mut *mut c_void,
     ) -> c_int;
@@ -347,11 +360,44 @@ fn read_with(map: &Tensor, at: &Tensor, room: i64, fused: bool) -> Result<Tensor
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// Compiles the kernels of [`norm_relu`] and [`read`] for this GPU, which takes a second. They are compiled when they are first asked
+/// Compiles the kernels of [`norm_relu`], [`read`] and [`images`] for this GPU, which takes a second. They are compiled when they are first asked
 /// for; here, what is missing for it is told before anything depends on it.
 pub fn compile_kernels(gpu: usize) -> Result<(), String> {
     // SAFETY: takes a number; the device is one that libtorch's CUDA half, which is open, is asked about.
     checked(unsafe { nct_kernels(gpu as c_int) })
+}
+
+/// `weight`, in 32 bits, rounded to bfloat16. If it has a gradient already, the backward pass adds to that by itself, the same
+/// numbers in one pass through them where autograd makes two. Autograd is then not told of them, so that this is not for
+/// weights of which a [`Reducer`] waits to hear. There is no second derivative.
+pub fn narrowed(weight: &Tensor) -> Result<Tensor, TchError> {
+    let mut out = ptr::null_mut();
+    // SAFETY: `weight` lives through the call, and its gradient, which the backward pass needs, is counted by references;
+    // `out` is a place for a pointer.
+    checked(unsafe { nct_narrow(raw(weight), &raw mut out) }).map_err(TchError::Torch)?;
+    // SAFETY: without an error it points to a new tensor that nobody else has.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
+/// Images of a batch out of `bytes` `[images, channels, height * width]` of a GPU, by a kernel of our own:
+/// `[n, channels, height, width]` in 32 bits, `values` `[channels * 256]` of what is seen. What happens to each is in
+/// `moves` (`load/moves.rs`), whose first number must be one of the images.
+pub fn images(
+    bytes: &Tensor,
+    values: &Tensor,
+    moves: &[[i32; 10]],
+    [height, width]: [i64; 2],
+) -> Result<Tensor, TchError> {
+    assert!(moves.iter().all(|place| (0..bytes.size()[0]).contains(&place[0].into())), "no such image");
+    let flat = Tensor::f_from_slice(moves.as_flattened())?.f_view([-1, 10])?;
+    let moves = send(&flat, bytes.device())?;
+    let mut out = ptr::null_mut();
+    // SAFETY: the tensors live through the call, are checked there, and what they hold is on the device's stream before the
+    // kernel; rows are those of images; `out` is a place for a pointer.
+    let code = unsafe { nct_images(raw(bytes), raw(values), raw(&moves), height, width, &raw mut out) };
+    checked(code).map_err(TchError::Torch)?;
+    // SAFETY: without an error it points to a new tensor that nobody else has.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
 /// How [`norm_relu`] normalises.
@@ -368,6 +414,9 @@ pub struct NormRelu<'a> {
     pub eps: f64,
     /// Take the maxima of 2 x 2 pixels, with a stride of 2.
     pub pooled: bool,
+    /// The backward pass may add gradients of weight and bias to those that are there by itself, where no processes share
+    /// the batch; see [`narrowed`].
+    pub adds: bool,
 }
 
 /// Batch normalisation (Ioffe and Szegedy 2015) of `x` `[batch, C, height, width]` by statistics of the batch, rectified,
@@ -387,7 +436,7 @@ pub fn norm_relu(
     group: Option<&Group>,
 ) -> Result<Option<Tensor>, TchError> {
     let mut out = ptr::null_mut();
-    let NormRelu { kernel, lacking, momentum, eps, pooled } = how;
+    let NormRelu { kernel, lacking, momentum, eps, pooled, adds } = how;
     let group = group.map_or(ptr::null(), |group| group.raw.cast_const());
     // SAFETY: the tensors and the group live through the call, and what the backward pass needs of them is counted by
     // references; `out` is a place for a pointer.
@@ -404,6 +453,7 @@ pub fn norm_relu(
             momentum,
             eps,
             pooled,
+            adds,
             group,
             &raw mut out,
         )
@@ -427,7 +477,15 @@ fn checked(code: c_int) -> Result<(), String> {
 }
 
 fn lost(code: c_int) -> Result<(), GroupError> {
-    checked(code).map_err(GroupError::Lost)
+    checked(code)
+        .map_err(|said| if is_own(&said) { GroupError::Refused(said) } else { GroupError::Lost(said) })
+}
+
+/// Whether what a collective said is about the device of this process, and not about another process.
+pub fn is_own(said: &str) -> bool {
+    let words =
+        ["out of memory", "not enough memory", "can't allocate memory", "CUDA error", "unhandled cuda error"];
+    words.iter().any(|words| said.contains(words))
 }
 
 /// The C++ tensor behind `tensor`.

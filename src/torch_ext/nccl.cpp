@@ -17,6 +17,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 
 using at::Tensor;
@@ -28,6 +29,7 @@ struct UniqueId {
   char bytes[128];
 };
 using Comm = void*;
+using Clock = std::chrono::steady_clock;
 constexpr int SUCCESS = 0, SUM = 0;
 
 int type_of(const Tensor& t) {
@@ -50,11 +52,14 @@ struct Functions {
   int (*abort)(Comm);
   int (*async_error)(Comm, int*);
   const char* (*error)(int);
+  const char* (*last_error)(Comm);
   int (*all_reduce)(const void*, void*, size_t, int type, int op, Comm, void* stream);
   int (*broadcast)(const void*, void*, size_t, int type, int root, Comm, void* stream);
   int (*all_gather)(const void*, void*, size_t, int type, Comm, void* stream);
   int (*group_start)();
   int (*group_end)();
+  // Of the CUDA runtime (cuda_runtime_api.h).
+  int (*is_capturing)(void* stream, int* status);
 
   Functions() {
     find(get_unique_id, "ncclGetUniqueId");
@@ -62,40 +67,43 @@ struct Functions {
     find(abort, "ncclCommAbort");
     find(async_error, "ncclCommGetAsyncError");
     find(error, "ncclGetErrorString");
+    find(last_error, "ncclGetLastError");
     find(all_reduce, "ncclAllReduce");
     find(broadcast, "ncclBroadcast");
     find(all_gather, "ncclAllGather");
     find(group_start, "ncclGroupStart");
     find(group_end, "ncclGroupEnd");
+    find(is_capturing, "cudaStreamIsCapturing");
   }
 
-  void check(int result) const { TORCH_CHECK(result == SUCCESS, "NCCL: ", error(result)); }
+  void check(int result) const { TORCH_CHECK(result == SUCCESS, "NCCL: ", error(result), " ", last_error(nullptr)); }
 };
 
 // Waits on streams, never on the host.
 class OnStream final : public c10d::Work {
  public:
   OnStream(int rank, c10d::OpType op, const c10::Stream& stream, std::vector<Tensor> outputs)
-      : Work(rank, op), done(c10::kCUDA), outputs(std::move(outputs)) {
-    done.record(stream);
+      : Work(rank, op), done(std::make_shared<c10::Event>(c10::kCUDA)), outputs(std::move(outputs)) {
+    done->record(stream);
     future = c10::make_intrusive<at::ivalue::Future>(c10::ListType::create(c10::TensorType::get()),
                                                      std::vector<c10::Device>{stream.device()});
     const c10::StreamGuard guard(stream);
     future->markCompleted(at::IValue(this->outputs));
   }
 
-  bool isCompleted() override { return done.query(); }
-  bool isSuccess() const override { return done.query(); }
+  bool isCompleted() override { return done->query(); }
+  bool isSuccess() const override { return done->query(); }
   bool wait(std::chrono::milliseconds) override {
     synchronize();
     return true;
   }
-  void synchronize() override { done.block(gpu().getStream(done.device())); }
+  void synchronize() override { done->block(gpu().getStream(done->device())); }
   std::vector<Tensor> result() override { return outputs; }
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override { return future; }
 
+  const std::shared_ptr<c10::Event> done;
+
  private:
-  c10::Event done;
   std::vector<Tensor> outputs;
   c10::intrusive_ptr<at::ivalue::Future> future;
 };
@@ -103,10 +111,11 @@ class OnStream final : public c10d::Work {
 class Nccl final : public c10d::Backend {
  public:
   Nccl(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world, c10::Device device,
-       c10::intrusive_ptr<c10d::Backend> pulse)
+       c10::intrusive_ptr<c10d::Backend> pulse, std::chrono::milliseconds limit)
       : Backend(rank, world),
         stream(gpu().getStreamFromGlobalPool(device, /*isHighPriority=*/true)),
-        pulse(std::move(pulse)) {
+        pulse(std::move(pulse)),
+        limit(limit) {
     watch = std::thread([this] { beat(); });
     try {
       meet(identifier(*store));
@@ -200,8 +209,10 @@ class Nccl final : public c10d::Backend {
       meeting->over.notify_all();
     }).detach();
     std::unique_lock<std::mutex> lock(meeting->mutex);
+    const auto since = Clock::now();
     while (!meeting->over.wait_for(lock, std::chrono::milliseconds(100), [&] { return meeting->done; })) {
       if (lost) throw Lost(why);
+      TORCH_CHECK(Clock::now() - since < limit, "NCCL: they have not met in ", minutes(), " minutes");
     }
     nccl.check(meeting->result);
     const std::lock_guard<std::timed_mutex> calling(calls);
@@ -237,7 +248,16 @@ class Nccl final : public c10d::Backend {
     TORCH_CHECK(!lost, "NCCL: ", why);
     call(stream.native_handle());
     TORCH_CHECK(!lost, "NCCL: ", why);
-    return c10::make_intrusive<OnStream>(getRank(), op, stream, std::move(outputs));
+    auto work = c10::make_intrusive<OnStream>(getRank(), op, stream, std::move(outputs));
+    // What is recorded is not done yet, nor may be asked about; after it comes an exchange that is not recorded.
+    int recorded = 0;
+    nccl.is_capturing(stream.native_handle(), &recorded);
+    if (recorded == 0) {
+      const std::lock_guard<std::mutex> last(pause);
+      asked = work->done;
+      asked_at = Clock::now();
+    }
+    return work;
   }
 
   // Twice a second, until a process says that it ends, or does so.
@@ -253,7 +273,7 @@ class Nccl final : public c10d::Backend {
         std::vector<Tensor> ends{at::full({1}, mine ? 1 : 0, at::kLong)};
         pulse->allreduce(ends)->wait();
         if (mine) return;
-        if (ends[0].item<int64_t>() > 0 || failed()) break;
+        if (ends[0].item<int64_t>() > 0 || failed() || stuck()) break;
       } catch (const std::exception& e) {
         why = e.what();
         break;
@@ -275,6 +295,21 @@ class Nccl final : public c10d::Backend {
     return result != SUCCESS;
   }
 
+  // Whether the GPUs have been at an exchange for too long: one of them cannot reach another, or its process hangs.
+  bool stuck() {
+    std::shared_ptr<c10::Event> last;
+    {
+      const std::lock_guard<std::mutex> lock(pause);
+      if (Clock::now() - asked_at > limit) last = asked;
+    }
+    if (!last || last->query()) return false;
+    why = "an exchange between GPUs has not ended in " + std::to_string(minutes()) +
+          " minutes (one process hangs, or its GPU cannot be reached; NCCL_DEBUG=INFO says more)";
+    return true;
+  }
+
+  int64_t minutes() const { return std::chrono::duration_cast<std::chrono::minutes>(limit).count(); }
+
   void end() {
     if (comm) nccl.abort(comm);
     comm = nullptr;
@@ -283,21 +318,27 @@ class Nccl final : public c10d::Backend {
   const Functions nccl;
   const c10::Stream stream;
   const c10::intrusive_ptr<c10d::Backend> pulse;
+  const std::chrono::milliseconds limit;
   // Held through calls of NCCL.
   std::timed_mutex calls;
   Comm comm = nullptr;
   // Written before `lost`.
   std::string why;
   std::atomic<bool> lost{false};
+  // Of what follows.
   std::mutex pause;
   std::condition_variable woken;
   bool ending = false;
+  // The end of the last exchange, and when it was asked for.
+  std::shared_ptr<c10::Event> asked;
+  Clock::time_point asked_at;
   std::thread watch;
 };
 
 } // namespace
 
 c10::intrusive_ptr<c10d::Backend> nccl_backend(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world,
-                                               c10::Device device, c10::intrusive_ptr<c10d::Backend> pulse) {
-  return c10::make_intrusive<Nccl>(store, rank, world, device, std::move(pulse));
+                                               c10::Device device, c10::intrusive_ptr<c10d::Backend> pulse,
+                                               std::chrono::milliseconds limit) {
+  return c10::make_intrusive<Nccl>(store, rank, world, device, std::move(pulse), limit);
 }

@@ -6,6 +6,7 @@
 #include "guard.h"
 #include "kernels/first.h"
 #include "kernels/kernels.h"
+#include "sums.h"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -81,6 +82,8 @@ struct Running {
   double momentum, eps;
   // Of processes with shares of the batch, or null.
   GroupPtr group;
+  // Whether gradients of weight and bias may be added to those that are there.
+  bool adds;
 
   void check(const Tensor& weight, const Tensor& bias, const Tensor& x, int64_t channels) const {
     for (const Tensor& t : {weight, bias, lacking ? *lacking : bias, mean, variance}) {
@@ -128,19 +131,35 @@ struct Running {
 // What the backward pass of a normalisation finds out beside the gradient of a map, and tells kernels.
 struct Back {
   Tensor dweight, dbias, share;
+  bool adds;
 
   // Of an empty share, nothing comes back.
-  Back(nct::Task& task, const Tensor& stats, bool empty) {
+  Back(torch::autograd::AutogradContext* ctx, nct::Task& task, const Tensor& stats, bool empty) {
     const Tensor all = at::empty({4, stats.size(1)}, stats.options());
     if (empty) all.zero_();
-    dweight = all[0];
-    dbias = all[1];
+    const auto sums = ctx->saved_data.find("sums");
+    adds = sums != ctx->saved_data.end();
+    dweight = adds ? sums->second.toTensorVector()[0] : all[0];
+    dbias = adds ? sums->second.toTensorVector()[1] : all[1];
     share = all.narrow(0, 2, 2);
+    task.adds = adds;
     task.stats = stats.mutable_data_ptr<float>();
     task.dweight = dweight.mutable_data_ptr<float>();
     task.dbias = dbias.mutable_data_ptr<float>();
     task.share = share.mutable_data_ptr<float>();
   }
+
+  // Where gradients of weight and bias are there, and it is allowed, they are added up there.
+  static void prepare(torch::autograd::AutogradContext* ctx, const Running& running, const Tensor& weight,
+                      const Tensor& bias) {
+    const bool adds = running.adds && !running.group;
+    const auto of_weight = sum_of(weight, adds), of_bias = sum_of(bias, adds);
+    if (of_weight && of_bias) ctx->saved_data["sums"] = std::vector<Tensor>{*of_weight, *of_bias};
+  }
+
+  // For autograd.
+  Tensor weight() const { return adds ? Tensor() : dweight; }
+  Tensor bias() const { return adds ? Tensor() : dbias; }
 
   // What statistics add follows from the gradients of all shares.
   void exchange(torch::autograd::AutogradContext* ctx, const Tensor& stats, const Tensor& total) const {
@@ -172,6 +191,7 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
     if (x.numel() > 0) map.through(pooled ? "nct_norm_pooled" : "nct_norm");
     ctx->save_for_backward({x, stats, total});
     ctx->saved_data["pooled"] = pooled;
+    Back::prepare(ctx, running, weight, bias);
     if (running.group) ctx->saved_data["group"] = c10::IValue::make_capsule(running.group);
     return y;
   }
@@ -184,7 +204,7 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
     const bool pooled = ctx->saved_data["pooled"].toBool();
     const Tensor dy = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
     Map map(x, pooled);
-    const Back back(map.task, stats, x.numel() == 0);
+    const Back back(ctx, map.task, stats, x.numel() == 0);
     map.task.dy = dy.const_data_ptr();
     if (x.numel() > 0) {
       const char* sum = pooled ? "nct_norm_sums_back_pooled" : "nct_norm_sums_back";
@@ -198,7 +218,7 @@ struct NormRelu : torch::autograd::Function<NormRelu> {
       if (x.numel() > 0) map.through(pooled ? "nct_norm_back_pooled" : "nct_norm_back");
     }
     const Tensor none;
-    return {dx, back.dweight, back.dbias, none, none};
+    return {dx, back.weight(), back.bias(), none, none};
   }
 };
 
@@ -236,6 +256,7 @@ struct FirstLayer : torch::autograd::Function<FirstLayer> {
     const Tensor total = running.exchange(stats, task.norm.rows, weight, bias);
     if (x.numel() > 0) kernels.launch("nct_first", extent(task, kernels, "nct_first"), {nct::FEW_THREADS}, &task);
     ctx->save_for_backward({x, y, kernel, stats, moments, total});
+    Back::prepare(ctx, running, weight, bias);
     if (running.group) ctx->saved_data["group"] = c10::IValue::make_capsule(running.group);
     return y;
   }
@@ -248,7 +269,7 @@ struct FirstLayer : torch::autograd::Function<FirstLayer> {
     const Tensor dy = grads[0].contiguous(at::MemoryFormat::ChannelsLast), dkernel = at::empty_like(kernel);
     const int64_t channels = kernel.size(0);
     nct::First task = told(x, y, kernel, moments);
-    const Back back(task.norm, stats, x.numel() == 0);
+    const Back back(ctx, task.norm, stats, x.numel() == 0);
     task.norm.dy = dy.const_data_ptr();
     task.dkernel = dkernel.mutable_data_ptr<float>();
     const Tensor products = at::empty({1 + nct::TAPS, channels}, stats.options());
@@ -269,7 +290,7 @@ struct FirstLayer : torch::autograd::Function<FirstLayer> {
     back.exchange(ctx, stats, saved[5]);
     kernels.launch("nct_first_gradients", blocks(channels * nct::TAPS, nct::THREADS), {nct::THREADS}, &task);
     const Tensor none;
-    return {none, dkernel, back.dweight, back.dbias, none};
+    return {none, dkernel, back.weight(), back.bias(), none};
   }
 
  private:
@@ -310,15 +331,16 @@ int nct_kernels(int index) {
 // each has a share of the batch. x's memory must not change until the backward pass, which autograd sees to.
 // `kernel`: null, or `[C, 1, 3, 3]` floats by which x, which is `[batch, 1, height, width]` then, is convolved first, with a
 // padding of 1.
+// `adds`: the backward pass may add gradients of weight and bias to those that are there.
 int nct_norm_relu(const Tensor* x, const Tensor* kernel, const Tensor* weight, const Tensor* bias, const Tensor* lacking,
                   const Tensor* mean, const Tensor* variance, const Tensor* batches, double momentum, double eps,
-                  bool pooled, const NctGroup* group, Tensor** out) {
+                  bool pooled, bool adds, const NctGroup* group, Tensor** out) {
   return guarded([&] {
     *out = nullptr;
     if (kernel ? pooled || !FirstLayer::fits(*x, *kernel) : !fits(*x, pooled)) return;
     // A bias that is left out has no gradient.
     const auto left_out = lacking ? std::optional<Tensor>(lacking->detach()) : std::nullopt;
-    const Running running{left_out, *mean, *variance, *batches, momentum, eps, group ? group->group : GroupPtr()};
+    const Running running{left_out, *mean, *variance, *batches, momentum, eps, group ? group->group : GroupPtr(), adds};
     *out = new Tensor(kernel ? FirstLayer::apply(*x, *kernel, *weight, *bias, running)
                              : NormRelu::apply(*x, *weight, *bias, running, pooled));
   });

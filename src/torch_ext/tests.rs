@@ -232,3 +232,32 @@ fn only_asked_for_gradients_of_readings_are_made() {
     let gradient = Tensor::run_backward(&[loss], &[&map], false, false).remove(0);
     assert_eq!((gradient.size(), gradient.stride()), (map.size(), vec![32, 1, 8, 2]));
 }
+
+/// Gradients of a weight in bfloat16, added to those in 32 bits by its own backward pass, have the bits of autograd's sums, in the
+/// same memory.
+#[test]
+fn gradients_add_up_where_they_are_made() {
+    let made = |narrow: &dyn Fn(&Tensor) -> Tensor| {
+        let weight = numbers(&[4, 3, 5], 0.1).to_kind(Kind::Float).set_requires_grad(true);
+        let mut memory = Vec::new();
+        for phase in [1.0, 2.0, 3.0] {
+            let upstream = numbers(&[4, 3, 5], phase).to_kind(Kind::BFloat16);
+            (narrow(&weight) * upstream).sum(Kind::Float).backward();
+            memory.push(weight.grad().data_ptr());
+        }
+        assert!(memory.iter().all(|at| *at == memory[0]));
+        weight.grad()
+    };
+    let expected = made(&|weight| weight.to_kind(Kind::BFloat16));
+    assert!(made(&|weight| narrowed(weight).unwrap()).equal(&expected));
+
+    // Of a weight whose gradient is there, autograd is not told.
+    let weight = numbers(&[2], 0.0).to_kind(Kind::Float).set_requires_grad(true);
+    weight.sum(Kind::Float).backward();
+    let loss = narrowed(&weight).unwrap().sum(Kind::Float);
+    let told = Tensor::f_run_backward(&[&loss], &[&weight], false, false).unwrap();
+    assert!(!told[0].defined());
+    assert_eq!(weight.grad().double_value(&[0]), 2.0);
+    // Frozen ones have none.
+    assert!(!narrowed(&weight.detach()).unwrap().requires_grad());
+}

@@ -4,7 +4,7 @@
 use super::TrainError;
 use crate::eval::EvalError;
 use crate::model::ModelError;
-use crate::torch_ext::GroupError;
+use crate::torch_ext::{GroupError, is_own};
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
@@ -70,7 +70,8 @@ pub fn out_of_memory(said: &str) -> Option<TrainError> {
 
 fn error(said: String) -> TrainError {
     // Gradients are exchanged within backward passes.
-    if ["gloo", "Gloo", "NCCL", "Connection closed by peer"].iter().any(|words| said.contains(words)) {
+    let exchange = ["gloo", "Gloo", "NCCL", "Connection closed by peer"];
+    if !is_own(&said) && exchange.iter().any(|words| said.contains(words)) {
         return GroupError::Lost(said).into();
     }
     out_of_memory(&said).unwrap_or(TrainError::Refused(said))
@@ -87,6 +88,18 @@ mod tests {
     use super::*;
     use crate::torch_ext::{SgdUpdate, update_sgd};
     use tch::{Device, Kind, Tensor};
+
+    /// Exchanges fail where another process has ended, and where this one's GPU has no memory for them.
+    #[test]
+    fn what_a_process_s_own_gpu_refuses_is_not_told_of_another_process() {
+        for said in ["NCCL: another process has ended", "[gloo/transport/tcp] Connection closed by peer"] {
+            assert!(matches!(error(said.to_owned()), TrainError::Group(GroupError::Lost(_))), "{said}");
+        }
+        let refused = error("NCCL: unhandled cuda error (run with NCCL_DEBUG=INFO for details)".to_owned());
+        assert!(matches!(refused, TrainError::Refused(_)), "{refused}");
+        let memory = error("NCCL: unhandled cuda error Cuda failure 2 'out of memory'".to_owned());
+        assert!(matches!(memory, TrainError::Memory(_)), "{memory}");
+    }
 
     #[test]
     fn a_tensor_larger_than_memory_is_an_error_that_says_what_to_do() {

@@ -5,7 +5,7 @@
 use super::TrainError;
 use crate::base::rng::{GAMMA, LAST_SHIFT, MIX};
 use crate::load::{Batch, FillMemory, GRAY, Grain, LoadError, Move, Moves, Noise, Pixels, Source};
-use crate::torch_ext::send;
+use crate::torch_ext::{self, send};
 use rayon::prelude::*;
 use tch::{Device, IndexOp, Kind, Tensor};
 
@@ -30,17 +30,21 @@ struct Stream {
     limits: Tensor,
     /// Means and standard deviations `[1, channels, 1]`.
     normalisation: [Tensor; 2],
+    /// Make batches by a kernel of nct's own.
+    fused: bool,
 }
 
 /// Bytes on their way to the device.
 const CHUNK: usize = 32 << 20;
 
 impl Resident {
-    /// Brings the images of `sources` to `device`, as far as their batches are to be made there; none if none are.
-    /// `progress` is told how many more images are there.
+    /// Brings the images of `sources` to `device`, as far as their batches are to be made there; none if none are. With
+    /// `fused`, a GPU makes those without noise by a kernel of nct's own. `progress` is told how many more images are
+    /// there.
     pub fn upload(
         sources: &[Source],
         device: Device,
+        fused: bool,
         progress: &dyn Fn(u64),
     ) -> Result<Option<Self>, TrainError> {
         let mut streams: Vec<Option<Stream>> = Vec::with_capacity(sources.len());
@@ -54,7 +58,7 @@ impl Resident {
                 Some(stream) => stream.images.shallow_clone(),
                 None => upload(source, device, progress)?,
             };
-            streams.push(Some(Stream::new(source.image, images, &values, normalisation)?));
+            streams.push(Some(Stream::new(source.image, images, &values, normalisation, fused)?));
         }
         Ok(streams.iter().any(Option::is_some).then_some(Self { streams }))
     }
@@ -121,6 +125,7 @@ impl Stream {
         images: Tensor,
         values: &[f32],
         [mean, std]: [&[f32]; 2],
+        fused: bool,
     ) -> Result<Self, TrainError> {
         let [channels, height, width] = extent.map(i64::from);
         let device = images.device();
@@ -135,6 +140,7 @@ impl Stream {
                 .f_to_device(device)?
                 .f_view([1, 4, 1, 1])?,
             normalisation: [channelwise(mean)?, channelwise(std)?],
+            fused: fused && device.is_cuda(),
             images,
         })
     }
@@ -143,6 +149,9 @@ impl Stream {
     fn images_of(&self, moves: &Moves) -> Result<Tensor, tch::TchError> {
         let [columns, rows] = &self.grid;
         let (width, height) = (columns.size()[3], rows.size()[2]);
+        if self.fused && moves.noise.is_empty() {
+            return torch_ext::images(&self.images, &self.values, &moves.places, [height, width]);
+        }
         let moved = if moves.stay(width as u32, height as u32) {
             let which: Vec<i32> = moves.places.iter().map(|place| place[0]).collect();
             self.images.f_index_select(0, &send(&Tensor::f_from_slice(&which)?, self.images.device())?)?

@@ -120,9 +120,32 @@ void read(unsigned images, unsigned channels, unsigned height, unsigned width, u
   run("nct_read_back_" + kind, blocks(images * height * width * channels), {nct::THREADS, 1, 1}, &task);
 }
 
+// Images moved about, some of them out of sight.
+void show(unsigned channels, unsigned height, unsigned width) {
+  const int turned[] = {65536, 0, 60000, -26000, 26000, 60000, 40000, -90000, 2147480000, -2147480000};
+  constexpr unsigned N = 6;
+  nct::Images task{};
+  task.bytes = piece<unsigned char>({2, channels, height, width}).data();
+  task.values = piece<float>({channels, 256}).data();
+  auto& moves = piece<int>({N, nct::MOVE});
+  for (unsigned i = 0; i < moves.size(); ++i) {
+    const unsigned image = i / nct::MOVE, at = i % nct::MOVE;
+    moves[i] = at == 0 ? image % 2 : at == 3 ? image / 2 % 2 : at < 3 ? static_cast<int>(7 * image) - 9 : turned[(image + at) % 10];
+  }
+  task.moves = moves.data();
+  task.seen = piece<float>({N, channels, height, width}).data();
+  task.n = N;
+  task.channels = channels;
+  task.height = height;
+  task.width = width;
+  run("nct_show", {(N * height * width + nct::THREADS - 1) / nct::THREADS, 1, 1}, {nct::THREADS, 1, 1}, &task);
+}
+
 } // namespace
 
 int main() {
+  show(1, 16, 17);
+  show(3, 5, 64);
   for (const unsigned channels : {8u, 24u, 64u, 2048u, 2056u, 4104u}) {
     for (const auto [height, width] : {std::pair{2u, 2u}, {5u, 3u}, {4u, 7u}}) {
       for (const unsigned blocks : {1u, 3u, 40u}) {

@@ -684,6 +684,13 @@ struct UniqueId {
 
 const char* ncclGetErrorString(int result) { return result == INTERNAL ? "internal error" : "invalid usage"; }
 
+const char* ncclGetLastError(Comm*) { return ""; }
+
+int cudaStreamIsCapturing(void*, int* status) {
+  *status = is_recording();
+  return SUCCESS;
+}
+
 int ncclGetUniqueId(UniqueId* id) {
   std::snprintf(id->name, sizeof id->name, "/nct-stand-in-%d-%u", getpid(), std::random_device{}());
   return SUCCESS;
@@ -776,16 +783,19 @@ int cudaLibraryGetKernel(const void** kernel, void* library, const char* name) {
 int cudaLaunchKernel(const void* kernel, Extent blocks, Extent threads, void** arguments, size_t, void* stream) {
   const auto name = *static_cast<const std::string*>(kernel);
   std::vector<char> task(sizeof(nct::First) + sizeof(nct::Readings));
-  const size_t told = convolves(name) ? sizeof(nct::First) : sizeof(nct::Task);
-  std::memcpy(task.data(), arguments[0], reads(name) ? sizeof(nct::Readings) : told);
+  const size_t norms = convolves(name) ? sizeof(nct::First) : sizeof(nct::Task);
+  std::memcpy(task.data(), arguments[0],
+              shows(name) ? sizeof(nct::Images) : reads(name) ? sizeof(nct::Readings) : norms);
   const auto& first = *reinterpret_cast<const nct::First*>(task.data());
   const auto& norm = *reinterpret_cast<const nct::Task*>(task.data());
   const auto& reading = *reinterpret_cast<const nct::Readings*>(task.data());
+  const auto& images = *reinterpret_cast<const nct::Images*>(task.data());
   std::vector<const void*> touched{norm.x, norm.y, norm.dy, norm.dx, norm.found, norm.stats, norm.share, norm.dweight};
   if (convolves(name)) {
     touched.insert(touched.end(), {first.kernel, first.found, first.moments, first.products, first.dkernel});
   }
   if (reads(name)) touched = {reading.map, reading.at, reading.value, reading.slopes, reading.dvalue, reading.dmap};
+  if (shows(name)) touched = {images.bytes, images.values, images.moves, images.seen};
   for (const void* data : touched) {
     const auto wrong = data ? order.touch(data, reinterpret_cast<size_t>(stream)) : std::string();
     if (wrong.empty()) continue;
@@ -797,11 +807,16 @@ int cudaLaunchKernel(const void* kernel, Extent blocks, Extent threads, void** a
       const auto running = at::from_blob(data, {n}, kind);
       recording->before.emplace_back(running, running.clone());
     };
-    if (!reads(name) && norm.running_mean) {
-      at::AutoDispatchBelowADInplaceOrView below;
+    const bool normalises = !reads(name) && !shows(name);
+    at::AutoDispatchBelowADInplaceOrView below;
+    if (normalises && norm.running_mean) {
       keep(norm.running_mean, norm.channels, at::kFloat);
       keep(norm.running_variance, norm.channels, at::kFloat);
       keep(norm.batches, 1, at::kLong);
+    }
+    if (normalises && norm.adds) {
+      keep(norm.dweight, norm.channels, at::kFloat);
+      keep(norm.dbias, norm.channels, at::kFloat);
     }
     recording->all.push_back([=] { run(name, blocks, threads, task.data()); });
   }

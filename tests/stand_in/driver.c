@@ -32,7 +32,9 @@ int cuDeviceTotalMem_v2(size_t *bytes, int device) {
 }
 
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-  *value = attribute == 75 ? 9 : 0;
+  const char *given = getenv("NCT_DRIVER_CAPABILITY");
+  const int capability = given ? atoi(given) : 90;
+  *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 0;
   return device;
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "../../src/torch_ext/kernels/first.cu"
+#include "../../src/torch_ext/kernels/images.cu"
 #include "../../src/torch_ext/kernels/reading.cu"
 
 // As CUDA's dim3.
@@ -17,6 +18,7 @@ struct Extent {
 };
 
 inline bool reads(const std::string& kernel) { return kernel.rfind("nct_read", 0) == 0; }
+inline bool shows(const std::string& kernel) { return kernel == "nct_show"; }
 inline bool convolves(const std::string& kernel) { return kernel.rfind("nct_first", 0) == 0; }
 
 // One thread after another. What a block shares is no number until a thread has written it.
@@ -40,6 +42,7 @@ inline void run(const std::string& kernel, Extent blocks, Extent threads, const 
     });
   };
   using namespace nct;
+  if (shows(kernel)) return one(*static_cast<const Images*>(of), show);
   if (reads(kernel)) {
     const auto& task = *static_cast<const Readings*>(of);
     if (kernel == "nct_read_bf16") return one(task, read<Packed>);

@@ -8,6 +8,7 @@
 #include <elf.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdarg>
 #include <cstdio>
@@ -17,6 +18,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 
@@ -60,6 +62,7 @@ struct Recording {
   cudaStreamCaptureMode mode;
   Stream* origin;
   unsigned long long number;
+  std::thread::id thread = std::this_thread::get_id();
   long nodes = 0;
   std::set<Stream*> joined;
 };
@@ -91,6 +94,8 @@ bool must_not() {
   if (mode_of_thread == cudaStreamCaptureModeRelaxed) return false;
   for (const Recording* recording : recordings) {
     if (recording->mode == cudaStreamCaptureModeGlobal) return true;
+    const bool own = recording->thread == std::this_thread::get_id();
+    if (recording->mode == cudaStreamCaptureModeThreadLocal && own) return true;
   }
   return false;
 }
@@ -189,7 +194,13 @@ std::unordered_map<const void*, std::string>& kernels() {
   return *all;
 }
 
+// A GPU that fails, with NULL_GPU_FAILS=N at its Nth kernel, fails ever after.
+const char* const fails = std::getenv("NULL_GPU_FAILS");
+std::atomic<long> kernels_left{fails ? std::atol(fails) : 0};
+bool has_failed() { return fails && kernels_left <= 0; }
+
 cudaError_t launch(const void* kernel, dim3 grid, dim3 block, cudaStream_t stream) {
+  if (fails && --kernels_left <= 0) return last = cudaErrorIllegalAddress;
   const auto found = kernels().find(kernel);
   const std::string name = found == kernels().end() ? "?" : found->second;
   const bool wrong = !grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 || !block.x ||
@@ -457,6 +468,7 @@ API cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 API cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
 API cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete reinterpret_cast<Event*>(event), cudaSuccess; }
 API cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned) {
+  if (has_failed()) return last = cudaErrorIllegalAddress;
   Lock lock(guard);
   *reinterpret_cast<Event*>(event) = {milliseconds(), stream_of(stream)->recording, true};
   return cudaSuccess;

@@ -59,14 +59,19 @@ fn lacks(size: u64, free: Result<u64, String>) -> Option<String> {
     }
 }
 
-/// Brings the images to the device.
-pub(super) fn upload(sources: &[Source], device: Device, show: Show) -> anyhow::Result<Option<Resident>> {
+/// Brings the images to the device. `fused` as in [`Resident::upload`].
+pub(super) fn upload(
+    sources: &[Source],
+    device: Device,
+    fused: bool,
+    show: Show,
+) -> anyhow::Result<Option<Resident>> {
     let n = Resident::n_images(sources);
     if n == 0 {
         return Ok(None);
     }
     let bar = show.bar("images to the device", n, "images");
-    Ok(Resident::upload(sources, device, &|more| bar.advance(more))?)
+    Ok(Resident::upload(sources, device, fused, &|more| bar.advance(more))?)
 }
 
 #[cfg(test)]

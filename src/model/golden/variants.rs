@@ -161,6 +161,26 @@ fn build(settings: &ModelSettings, info: &DataInfo) -> Network {
     model
 }
 
+/// Other numbers of the same law; the network's own stay.
+#[test]
+fn fresh_values_are_drawn_as_those_of_a_new_network() {
+    let (settings, info) = small(true);
+    let model = build(&settings, &info);
+    let before: Vec<Tensor> = model.params().iter().map(|p| p.tensor.copy()).collect();
+    let [a, b] = [0, 1].map(|_| model.fresh().unwrap());
+    let listed = |params: &Params| -> Vec<(String, Vec<i64>)> {
+        params.iter().map(|p| (p.name.clone(), p.tensor.size())).collect()
+    };
+    assert_eq!(listed(&a), listed(model.params()));
+    let head = |p: &&Param| p.name == "classification_readout.0.weight";
+    let [first, second] = [&a, &b].map(|params| &params.iter().find(head).unwrap().tensor);
+    assert_ne!(first, second);
+    // Normal, with variance 2 / outputs.
+    let ratio = first.std(true).double_value(&[]) / (2.0 / first.size()[0] as f64).sqrt();
+    assert!((ratio - 1.0).abs() < 0.25, "{ratio}");
+    assert!(model.params().iter().zip(&before).all(|(now, before)| now.tensor == *before));
+}
+
 #[test]
 fn v4_alone_is_read_as_v1_at_the_same_cut() {
     let (settings, v1) = small(false);

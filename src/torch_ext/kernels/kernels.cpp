@@ -175,7 +175,7 @@ Kernels::Kernels(c10::Device device) : device(device) {
   for (const char* name : {"nct_norm_sums", "nct_norm_statistics", "nct_norm", "nct_norm_pooled", "nct_norm_sums_back",
                            "nct_norm_sums_back_pooled", "nct_norm_gradients", "nct_norm_back", "nct_norm_back_pooled",
                            "nct_read_bf16", "nct_read_f32", "nct_read_back_bf16", "nct_read_back_f32",
-                           "nct_first_sums", "nct_first_norm_gradients", "nct_first_gradients"}) {
+                           "nct_first_sums", "nct_first_norm_gradients", "nct_first_gradients", "nct_show"}) {
     look_up(name, nct::THREADS);
   }
   for (const char* name : {"nct_first_moments", "nct_first_totals", "nct_first_statistics", "nct_first",

@@ -294,8 +294,9 @@ ON_DEVICE void give_back(const Task& task, unsigned channel, float sum, float pr
   const unsigned n = task.channels;
   const float inverse = task.stats[n + channel], scale = task.stats[2 * n + channel];
   const float rows = static_cast<float>(task.rows);
-  task.dweight[channel] = product * inverse;
-  task.dbias[channel] = sum;
+  const auto give = [&](float& gradient, float more) { gradient = task.adds ? gradient + more : more; };
+  give(task.dweight[channel], product * inverse);
+  give(task.dbias[channel], sum);
   task.share[channel] = -scale * inverse * inverse * (product / rows);
   task.share[n + channel] = -scale * (sum / rows);
 }

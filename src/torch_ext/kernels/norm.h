@@ -38,6 +38,8 @@ struct Task {
   unsigned windows;
   // That add up sums.
   unsigned blocks;
+  // Add gradients of weight and bias to what is there.
+  bool adds;
 };
 
 } // namespace nct
