@@ -243,6 +243,31 @@ fn an_unknown_config_key() {
     assert!(!dir.path().join("runs").exists());
 }
 
+/// Each message says what to set next.
+#[cfg(feature = "torch")]
+#[test]
+fn a_co_training_recipe_for_one_task_alone() {
+    let dir = shards();
+    let recipe = crate::common::SMALL.replace("kind = \"mtl\"", "kind = \"mtl\"\nratio = { 1 = 2 }");
+    assert_ne!(recipe, crate::common::SMALL);
+    fs::write(dir.path().join("small.toml"), recipe).unwrap();
+    let train = |set: &[&str]| {
+        let mut command = nct(dir.path());
+        command.args(["train", "--device", "cpu", "--dry-run", "--config", "small.toml"]);
+        command.args(set.iter().flat_map(|set| ["--set", set]));
+        command
+    };
+    let (long, v1) = ("mix={kind=\"long\"}", "schedule.to_monitor=[\"v1\"]");
+    let [way_out, monitored] = [long, v1].map(|set| format!("--set '{set}'"));
+    refused(&mut train(&["data.neural="]), &["needs neural data beside the images", &way_out]);
+    refused(&mut train(&["data.neural=", "mix.kind=long"]), &["mix.ratio does not apply", &way_out]);
+    succeed(&mut train(&["data.neural=", long]));
+    let monitors = ["schedule.to_monitor names img_classification", "data.images is empty", &monitored];
+    refused(&mut train(&["data.images=", long]), &monitors);
+    refused(&mut train(&["data.images=", v1]), &["exactly one image set", &way_out]);
+    succeed(&mut train(&["data.images=", v1, long]));
+}
+
 #[cfg(feature = "torch")]
 #[test]
 fn a_folder_that_is_no_run() {

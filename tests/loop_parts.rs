@@ -123,7 +123,8 @@ fn weights_of_another_run_are_the_start_and_frozen_ones_stay() {
     assert!(stderr(&strict).contains("classification_readout.0.weight"), "{}", stderr(&strict));
     // Once it has begun, a run does not need what it began from.
     fs::remove_dir_all(&first).unwrap();
-    succeed(nct(dir.path()).args(["train", "--device", "cpu", "--resume", second.to_str().unwrap()]));
+    let resume = ["train", "--device", "cpu", "--epochs", "2", "--resume", second.to_str().unwrap()];
+    succeed(nct(dir.path()).args(resume));
 }
 
 #[test]
@@ -213,6 +214,27 @@ fn lottery_tickets_stay_pruned_and_go_on_after_an_interruption() {
             [&run, &killed].map(|r| fs::read(r.join(format!("checkpoints/{name}.safetensors"))).unwrap());
         assert!(a == b, "{name} differs");
     }
+}
+
+/// Spec/trainer 3.8: or to re-initialise.
+#[test]
+fn survivors_of_a_lottery_return_to_their_beginning_or_are_drawn_anew() {
+    let dir = shards();
+    // Weights do not move by themselves.
+    let sets = ["schedule.max_iter=2", "optimizer.lr=1e-30"];
+    let runs = [("back", false), ("anew", true), ("again", true)].map(|(out, reinit)| {
+        let ticket = format!("rounds=1,round_length=1,percent_to_prune=50,reinit={reinit}");
+        let ticket = format!("modules.lottery_ticket={{{ticket}}}");
+        train(dir.path(), out, &[&sets[..], &[&ticket]].concat())
+    });
+    let initial = tensor(&runs[0], "last", &format!("modules.lottery_ticket.{FIRST}.initial"));
+    let [back, anew, again] = runs.map(|run| tensor(&run, "last", FIRST));
+    for ((&start, back), anew) in initial.iter().zip(&back).zip(&anew) {
+        assert!([0.0, start].contains(back) && (*anew == 0.0) == (*back == 0.0));
+        assert!(*anew == 0.0 || !initial.contains(anew), "{anew} was there at the beginning");
+    }
+    assert_eq!(back.iter().filter(|v| **v == 0.0).count(), back.len() / 2);
+    assert_eq!(anew, again, "as the seed says");
 }
 
 #[test]

@@ -357,6 +357,14 @@ fn a_dry_run_writes_nothing_and_says_how_large_it_gets() {
     assert!(plan.contains("is made") && plan.contains("mtl_oracle_dataset"), "{plan}");
     succeed(nct(dir.path()).args(["prepare", "raw"]));
     assert!(succeed(nct(dir.path()).args(["prepare", "raw", "--dry-run"])).contains("is there already"));
+    // Why a set is refused is told below the table, which it would make too wide.
+    let plan = succeed(nct(dir.path()).args(["prepare", "raw", "--dry-run", "--color", "gray"]));
+    let (table, below) = plan.rsplit_once('─').unwrap();
+    assert!(table.matches("is refused").count() == 4 && !table.contains("--force"), "{plan}");
+    for name in ["mtl_monkey_dataset", "mtl_oracle_dataset", "mtl_shuffled_dataset", "tiny-imagenet-200"] {
+        let why = format!("shards/{name}: ");
+        assert!(below.lines().any(|line| line.starts_with(&why) && line.contains("--force")), "{plan}");
+    }
 }
 
 #[test]
@@ -409,6 +417,75 @@ fn classes_and_fields_are_told() {
     let session = &neural["sessions"][0];
     // The sample data show each test image four times.
     assert_eq!(session["samples"].as_u64().unwrap(), 4 * session["images"].as_u64().unwrap());
+}
+
+#[test]
+fn what_splits_share_counts_once_and_statistics_say_what_they_are_over() {
+    let dir = crate::common::shards();
+    let rows = inspect(dir.path());
+    for (name, over) in [("mtl_monkey_dataset", "stimuli"), ("tiny-imagenet-200", "train")] {
+        let rows: Vec<&Value> = rows.iter().filter(|row| row["dataset"] == name).collect();
+        assert_eq!(rows.len(), 3);
+        let own: u64 = rows.iter().map(|row| row["bytes"].as_u64().unwrap()).sum();
+        let shared = rows[0]["shared"]["bytes"].as_u64().unwrap_or(0);
+        let shards = files(&dir.path().join("shards").join(name));
+        let shards = shards.iter().filter(|(name, _)| name.extension().is_some_and(|e| e == "nct"));
+        assert_eq!(own + shared, shards.map(|(_, bytes)| bytes.len() as u64).sum::<u64>(), "{name}");
+        for row in rows {
+            assert_eq!(row["statistics_over"], over, "{row}");
+            let holds =
+                |part: &Value| part["fields"].as_array().unwrap().iter().any(|f| f["name"] == "image");
+            assert_eq!(holds(row), over == "train", "{row}");
+            if over == "stimuli" {
+                assert!(holds(&row["shared"]) && row["shared"]["images"] == 60, "{row}");
+                assert_eq!(row["sessions"][0]["statistics_over"], "train");
+            }
+        }
+    }
+    let table = succeed(nct(dir.path()).args(["inspect", "shards/mtl_monkey_dataset"]));
+    let rules = |rule: char| table.lines().filter(|line| line.starts_with(rule)).count();
+    assert_eq!(
+        (rules('─'), rules('═')),
+        (2 * 4, 4),
+        "no rule but above, under the header and below: {table}"
+    );
+    let session = rows[0]["sessions"][0]["id"].as_str().unwrap();
+    let sessions = table.lines().filter(|line| line.contains(session));
+    // All but the training row lack the last two columns.
+    let words: Vec<(&str, usize)> = sessions
+        .map(|line| (line.split_whitespace().nth(1).unwrap(), line.split_whitespace().count()))
+        .collect();
+    assert_eq!(words, [("train", 10), ("validation", 8), ("test", 8)], "{table}");
+    assert_eq!(
+        table.matches(" stimuli ").count(),
+        2 + 2,
+        "over them, their bytes, their two fields: {table}"
+    );
+}
+
+/// On a terminal, which `script` makes; one that does not know its width is none.
+#[test]
+fn tables_are_as_wide_as_the_terminal_at_most() {
+    let dir = crate::common::shards();
+    let inspect = format!("{} inspect shards", env!("CARGO_BIN_EXE_nct"));
+    let plain = succeed(nct(dir.path()).args(["inspect", "shards"]));
+    let width = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(width(&plain) > 90);
+    for columns in [90, 0] {
+        let command = format!("stty cols {columns}; {inspect}");
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]).current_dir(dir.path());
+        let Ok(out) = script.stdin(std::process::Stdio::null()).output() else {
+            eprintln!("skipped: no script here");
+            return;
+        };
+        let told = String::from_utf8(out.stdout).unwrap();
+        if columns == 0 {
+            assert_eq!(told.replace('\r', ""), plain);
+        } else {
+            assert!(width(&told) <= columns && told.contains("responses"), "{told}");
+        }
+    }
 }
 
 #[test]

@@ -104,6 +104,21 @@ fn look(page: &Path) -> Option<Value> {
     )
 }
 
+/// In the matrix of confusions, and by their names in its numbers.
+fn classes_are_called_by_their_words(dir: &Path, html: &str) {
+    let words = fs::read_to_string(dir.join("raw/tiny-imagenet-200/words.txt")).unwrap();
+    let confusion =
+        html.split("<section id=\"confusion\"").nth(1).unwrap().split("</section>").next().unwrap();
+    let (drawn, numbers) = confusion.split_once("</svg>").unwrap();
+    assert_eq!(words.lines().count(), 3);
+    for (name, words) in words.lines().map(|line| line.split_once('\t').unwrap()) {
+        let called = words.split(',').next().unwrap();
+        // At the row and at the column, of each of two groups.
+        assert_eq!(drawn.matches(&format!(">{called}</text>")).count(), 4, "{called}: {drawn}");
+        assert!(!drawn.contains(&format!(">{name}</text>")) && numbers.contains(name), "{name}");
+    }
+}
+
 #[test]
 fn a_report_shows_every_number_in_one_file_that_loads_nothing() {
     let dir = study();
@@ -119,6 +134,7 @@ fn a_report_shows_every_number_in_one_file_that_loads_nothing() {
         assert!(html.contains(&format!("<section id=\"{name}\"")), "{name}");
     }
     assert!(html.contains("robustness (% of alone)") && html.contains("mix.kind"));
+    classes_are_called_by_their_words(dir.path(), &html);
     // The figures and their numbers, as files.
     let all = [
         "plot",
@@ -245,6 +261,50 @@ fn runs_that_are_not_done_are_shown_as_far_as_they_are() {
     let unknown = output(nct(dir.path()).args(["plot", "x", "--out", "f", "--only", "nonsense"]));
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("there are: learning"), "{}", stderr(&unknown));
+}
+
+/// Without the shards there are no words.
+#[test]
+fn figures_call_classes_as_the_page_does() {
+    let dir = study();
+    succeed(nct(dir.path()).args(["plot", "alone", "--out", "f", "--only", "confusion"]));
+    succeed(nct(dir.path()).args(["plot", "alone", "--out", "g", "--only", "confusion", "--shards", "none"]));
+    let [with, without] =
+        ["f", "g"].map(|folder| fs::read_to_string(dir.path().join(folder).join("confusion.svg")).unwrap());
+    let words = fs::read_to_string(dir.path().join("raw/tiny-imagenet-200/words.txt")).unwrap();
+    let (name, words) = words.lines().next().unwrap().split_once('\t').unwrap();
+    let called = format!(">{}</text>", words.split(',').next().unwrap());
+    let name = format!(">{name}</text>");
+    assert!(with.contains(&called) && !with.contains(&name), "{with}");
+    assert!(without.contains(&name) && !without.contains(&called), "{without}");
+    let numbers = |folder: &str| fs::read(dir.path().join(folder).join("confusion.csv")).unwrap();
+    assert_eq!(numbers("f"), numbers("g"));
+}
+
+/// `runs/*` names the index too, which is no business of who asks.
+#[test]
+fn the_index_of_runs_is_not_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let runs = dir.path().join("runs");
+    fs::create_dir_all(runs.join("a")).unwrap();
+    fs::write(runs.join("a/config.toml"), "name = \"a\"\n").unwrap();
+    succeed(nct(dir.path()).args(["runs", "ls"]));
+    assert!(runs.join("index.sqlite").is_file());
+    fs::write(runs.join("notes.txt"), "").unwrap();
+    let given = ["runs/a", "runs/index.sqlite", "runs/notes.txt"];
+    succeed(nct(dir.path()).arg("report").args(given));
+    let page = fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("Passed over, being no runs: runs/notes.txt.") && !page.contains("index.sqlite"));
+    succeed(nct(dir.path()).arg("report").args(&given[..2]));
+    let page = fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(!page.contains("Passed over") && !page.contains("index.sqlite"));
+    let none = output(nct(dir.path()).arg("report").arg(given[1]));
+    assert_eq!(none.status.code(), Some(2));
+    assert!(
+        stderr(&none).contains("no runs") && !stderr(&none).contains("index.sqlite"),
+        "{}",
+        stderr(&none)
+    );
 }
 
 #[test]

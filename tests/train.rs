@@ -206,15 +206,15 @@ fn a_run_says_where_it_was_computed_and_what_is_other_there_when_it_goes_on() {
     let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(manifest["host"], host.trim());
-    let go_on = || {
-        let told = output(&mut train(dir.path(), &["--resume", run.to_str().unwrap(), "--epochs", "2"]));
+    let go_on = |epochs: &str| {
+        let told = output(&mut train(dir.path(), &["--resume", run.to_str().unwrap(), "--epochs", epochs]));
         assert!(told.status.success(), "{}", stderr(&told));
         stderr(&told)
     };
-    assert!(!go_on().contains("rounded otherwise"));
+    assert!(!go_on("2").contains("rounded otherwise"));
     manifest["cpu"] = "Another CPU, AVX-512".into();
     fs::write(&path, manifest.to_string()).unwrap();
-    let told = go_on();
+    let told = go_on("3");
     assert!(
         told.contains("rounded otherwise") && told.contains("cpu was Another CPU, AVX-512, is "),
         "{told}"
@@ -332,7 +332,11 @@ fn a_finished_run_without_its_last_checkpoint_is_left_as_it_is() {
     let run = runs.find(|path| path.is_dir()).unwrap();
     assert!(!run.join("checkpoints/last.safetensors").exists());
     let before = files(&run);
-    let refused = output(&mut train(dir.path(), &["--resume", run.to_str().unwrap()]));
+    let resume = |more: &[&str]| output(train(dir.path(), &["--resume", run.to_str().unwrap()]).args(more));
+    let done = resume(&[]);
+    assert!(done.status.success() && stderr(&done).contains(": is done"), "{}", stderr(&done));
+    assert!(before == files(&run), "done, and changed");
+    let refused = resume(&["--epochs", "2"]);
     assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
     assert!(stderr(&refused).contains(&format!("--set init.from={}", run.display())), "{}", stderr(&refused));
     let after = files(&run);
@@ -340,6 +344,29 @@ fn a_finished_run_without_its_last_checkpoint_is_left_as_it_is() {
         files.iter().filter(|(name, _)| !name.ends_with(".lock")).cloned().collect::<Vec<_>>()
     };
     assert!(lasting(&before) == lasting(&after), "refused, and changed");
+}
+
+#[test]
+fn a_run_that_is_done_goes_on_only_if_more_epochs_are_asked_for() {
+    let dir = shards();
+    succeed(&mut train(dir.path(), &["--epochs", "2"]));
+    let run = only_run(dir.path(), "runs");
+    let resume = |more: &[&str]| output(train(dir.path(), &["--resume", run.to_str().unwrap()]).args(more));
+    let before = files(&run);
+    for more in [&[][..], &["--epochs", "2"], &["--epochs", "1"]] {
+        let told = resume(more);
+        assert!(told.status.success() && stderr(&told).contains(": is done"), "{}", stderr(&told));
+        assert!(told.stdout.is_empty() && before == files(&run), "{more:?} changed the run");
+    }
+    // As if killed within its last evaluation.
+    let scores = fs::read(run.join("results.json")).unwrap();
+    fs::remove_file(run.join("results.json")).unwrap();
+    let told = resume(&[]);
+    assert!(told.status.success() && !stderr(&told).contains(": is done"), "{}", stderr(&told));
+    assert!(scores == fs::read(run.join("results.json")).unwrap() && metrics(&run).len() == 2 * 3);
+    let told = resume(&["--epochs", "3"]);
+    assert!(told.status.success() && !stderr(&told).contains(": is done"), "{}", stderr(&told));
+    assert_eq!(metrics(&run).len(), 2 * 4);
 }
 
 /// Settings, identity, and how far the run is of the recipe with so many epochs.
@@ -434,6 +461,11 @@ fn a_run_folder_has_everything_and_is_evaluated() {
     for name in ["config.toml", "manifest.json", "metrics.jsonl", "log.txt", "results.json"] {
         assert!(run.join(name).is_file(), "{name}");
     }
+    for line in metrics(&run) {
+        let of = |key: &str| line[key].as_f64().unwrap();
+        assert!((of("loss_weight") - (-of("log_variance")).exp()).abs() < 1e-12, "{line}");
+        assert_eq!(of("loss_weight") == 1.0, line["epoch"] == 0, "{line}");
+    }
     let manifest: Value = serde_json::from_slice(&fs::read(run.join("manifest.json")).unwrap()).unwrap();
     assert!(manifest["datasets"]["mtl_monkey_dataset"]["blake3"].is_string() && manifest["seed"] == 3);
     let rows = succeed(nct(dir.path()).args(["eval", run.to_str().unwrap(), "--json", "--device", "cpu"]));
@@ -459,6 +491,37 @@ fn a_run_folder_has_everything_and_is_evaluated() {
     let logged = metrics(&run).into_iter().find(|m| m["epoch"] == *best && m["task"] == "v1").unwrap();
     assert_eq!(find("v1", "correlation", "validation"), logged["validation_correlation"].as_f64().unwrap());
     assert!((0.0..=100.0).contains(&find("img_classification", "accuracy", "test")));
+}
+
+fn lines(text: &[u8]) -> Vec<Value> {
+    std::str::from_utf8(text).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn scores_are_printed_at_the_end_and_name_the_run_as_all_its_files_do() {
+    let dir = shards();
+    let told = output(&mut train(dir.path(), &["--epochs", "1"]));
+    assert!(told.status.success() && !stderr(&told).contains("weights,"), "{}", stderr(&told));
+    let run = only_run(dir.path(), "runs");
+    let name = run.file_name().unwrap().to_str().unwrap();
+    let results: Vec<Value> = serde_json::from_slice(&fs::read(run.join("results.json")).unwrap()).unwrap();
+    // Two tasks before training, two after the epoch.
+    assert_eq!(lines(&told.stdout)[4..], results);
+    assert!(!results.is_empty() && results.iter().all(|row| row["run"] == name));
+    let suite = ["--suite", "all", "--corruptions", "fog", "--severities", "1", "--json", "--device", "cpu"];
+    let more = ["--shards", "../../shards", "--tables", "../../tables"];
+    for (folder, typed) in [(dir.path().join("runs/x"), "../../runs/./RUN/"), (run.clone(), ".")] {
+        fs::create_dir_all(&folder).unwrap();
+        let mut eval = nct(&folder);
+        let rows = output(eval.args(["eval", &typed.replace("RUN", name)]).args(suite).args(more));
+        assert!(rows.status.success(), "{}", stderr(&rows));
+        let rows = lines(&rows.stdout);
+        assert!(rows.iter().any(|row| row["metric"] == "mean_accuracy"), "no summary of corruptions");
+        assert!(rows.iter().all(|row| row["run"] == name), "{typed}: {}", rows[0]);
+        let neurons = fs::read_to_string(dir.path().join("tables/neurons.csv")).unwrap();
+        assert!(neurons.lines().skip(1).all(|line| line.starts_with(&format!("{name},"))), "{neurons}");
+        fs::remove_dir_all(dir.path().join("tables")).unwrap();
+    }
 }
 
 #[test]
@@ -529,8 +592,14 @@ fn tensorboard_reads_the_curves_that_the_metrics_have() {
         assert_eq!(found, expected, "{tag}");
         compared += found.len();
     }
-    let losses =
-        ["v1/train_loss", "img_classification/train_loss", "v1/lr", "v1/log_variance", "v1/samples_per_s"];
+    let losses = [
+        "v1/train_loss",
+        "img_classification/train_loss",
+        "v1/lr",
+        "v1/log_variance",
+        "v1/loss_weight",
+        "v1/samples_per_s",
+    ];
     assert!(losses.iter().all(|tag| read[tag].is_array()), "{read}");
     assert!(compared > 30);
 }
@@ -552,9 +621,12 @@ fn progress_is_a_bar_on_a_terminal_and_lines_elsewhere() {
         return;
     };
     let told = String::from_utf8_lossy(&out.stdout);
-    for part in ["epoch 1", "/17 updates", " left", "v1 loss ", "img_classification loss "] {
+    let progress = ["epoch 1", "/17 updates", " left", "v1 loss ", "img_classification loss "];
+    for part in progress.into_iter().chain(["\nscores of the best weights, bar/"]) {
         assert!(told.contains(part), "no {part:?} in {told}");
     }
+    let of_table = |line: &str| line.contains("FinalTestInDomain") && line.contains(" accuracy ");
+    assert!(told.lines().any(of_table), "a table of a terminal without width: {told}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Weights files: shown, converted, compared, and as the beginning of a run.
 
 use crate::common::{nct, only_run, output, shards, stderr, succeed};
-use nct::model::weights::Weights;
+use nct::model::weights::{Weights, encode};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -301,7 +301,7 @@ fn torchvision_s_names_load_into_the_co_trained_network_and_the_rest_is_told() {
 }
 
 #[test]
-fn wrappers_and_prefixes_come_off_and_a_run_begins_with_every_bit() {
+fn wrappers_and_prefixes_come_off_and_a_run_begins_with_every_bit_that_is_within_bounds() {
     let dir = shards();
     let file = from("weights-wrapped.pth.tar");
     let (init, told) = begun(dir.path(), "first", &[&file, "init.strict=true", "schedule.max_iter=0"]);
@@ -309,13 +309,19 @@ fn wrappers_and_prefixes_come_off_and_a_run_begins_with_every_bit() {
     let wrapped = Weights::read(&data("weights-wrapped.pth.tar")).unwrap();
     assert_eq!(wrapped.tensors.len(), 28);
     for (name, tensor) in &wrapped.tensors {
-        assert!(get(&init, name.strip_prefix("module.net.").unwrap()) == tensor, "{name}");
+        let found = get(&init, name.strip_prefix("module.net.").unwrap());
+        if name.rsplit('.').next() == Some("sigma") {
+            assert!(tensor.min().double_value(&[]) < 0.0 && *found == tensor.clamp_min(0.0), "{name}");
+        } else {
+            assert!(found == tensor, "{name}");
+        }
     }
     let run = only_run(dir.path(), "first");
     let run = run.to_str().unwrap();
     let args = [run, "--diff", &data("weights-wrapped.pth.tar").display().to_string(), "--json"];
     let diff = lines(&succeed(&mut weights(dir.path(), &args)));
-    assert_eq!(diff.last().unwrap()["equal"], true, "{diff:?}");
+    let total = diff.last().unwrap();
+    assert_eq!((&total["same"], &total["different"]), (&json!(26), &json!(2)), "{diff:?}");
     // A run begins with another run's network, strictly too: what else its checkpoint holds is no part of it.
     for checkpoint in ["best", "last"] {
         let from = format!("init.from={run:?}");
@@ -325,6 +331,27 @@ fn wrappers_and_prefixes_come_off_and_a_run_begins_with_every_bit() {
         let names = again.iter().filter(|(name, _)| !name.starts_with("loss."));
         names.for_each(|(name, tensor)| assert!(get(&init, name) == tensor, "{name}"));
     }
+}
+
+/// Spec/models 2.3: the reference clamps them in every pass, the first one too.
+#[test]
+fn readouts_that_are_out_of_bounds_train_as_those_on_them() {
+    let dir = shards();
+    let wrapped = Weights::read(&data("weights-wrapped.pth.tar")).unwrap();
+    let trained = [("out", -0.05, -1.5), ("on", 0.0, -1.0)].map(|(out, sigma, mu)| {
+        let filled = |(name, tensor): &(String, Tensor)| {
+            let leaf = name.rsplit('.').next().unwrap();
+            let value = [("sigma", sigma), ("mu", mu)].into_iter().find(|(of, _)| *of == leaf);
+            (name.clone(), value.map_or_else(|| tensor.copy(), |(_, value)| tensor.full_like(value)))
+        };
+        let tensors: Vec<_> = wrapped.tensors.iter().map(filled).collect();
+        let file = dir.path().join(format!("{out}.safetensors"));
+        fs::write(&file, encode(&tensors, &[]).unwrap()).unwrap();
+        let (_, told) = begun(dir.path(), out, &[&format!("init.from={file:?}"), "init.strict=true"]);
+        assert!(told.ends_with(": all of it"), "{told}");
+        fs::read(only_run(dir.path(), out).join("checkpoints/last.safetensors")).unwrap()
+    });
+    assert!(trained[0] == trained[1], "the first update was another");
 }
 
 #[test]

@@ -192,9 +192,8 @@ pub(crate) fn make(data: &Path, options: &PrepareOptions, show: Show) -> anyhow:
 fn planned(sets: &[Planned]) -> String {
     let mut table = table(&["data set", "images", "sessions", "to read", "to write, about", "what"]);
     for sets in groups(sets, |set| set.group.as_deref()) {
-        let mut actions: Vec<&Action> = sets.iter().map(|set| &set.action).collect();
-        actions.dedup();
-        let what: Vec<String> = actions.into_iter().map(action).collect();
+        let mut what: Vec<&str> = sets.iter().map(|set| action(&set.action)).collect();
+        what.dedup();
         let total = |of: fn(&Planned) -> u64| sets.iter().map(of).sum();
         let [images, sessions] = [total(|s| s.images), total(|s| s.sessions)].map(count);
         let [read, written] = [total(|s| s.raw_bytes), total(|s| s.shard_bytes)].map(bytes);
@@ -204,17 +203,36 @@ fn planned(sets: &[Planned]) -> String {
     let total: u64 = sets.iter().filter(|s| s.action != Action::Nothing).map(|s| s.shard_bytes).sum();
     let notes = sets.iter().flat_map(|set| set.notes.iter().map(|note| format!("{}: {note}\n", set.dataset)));
     let notes: String = notes.collect();
-    format!("{notes}{table}\nabout {} to write; nothing was written", bytes(total))
+    format!("{notes}{table}\n{}about {} to write; nothing was written", refusals(sets), bytes(total))
 }
 
-fn action(action: &Action) -> String {
+fn action(action: &Action) -> &'static str {
     match action {
-        Action::Make => "is made".to_owned(),
-        Action::Continue => "is continued where it was stopped".to_owned(),
-        Action::Replace => "is replaced".to_owned(),
-        Action::Nothing => "is there already".to_owned(),
-        Action::Refuse(why) => format!("is refused: {why}"),
+        Action::Make => "is made",
+        Action::Continue => "is continued where it was stopped",
+        Action::Replace => "is replaced",
+        Action::Nothing => "is there already",
+        Action::Refuse(_) => "is refused",
     }
+}
+
+/// Why sets are refused, in lines of their own: a cell would be wider than a terminal.
+fn refusals(sets: &[Planned]) -> String {
+    let mut lines = String::new();
+    for sets in groups(sets, |set| set.group.as_deref()) {
+        let mut reasons = sets.iter().filter_map(|set| match &set.action {
+            Action::Refuse(why) => Some(why),
+            _ => None,
+        });
+        let Some(first) = reasons.next() else { continue };
+        // Sets of a group are mostly refused for the same reason.
+        let more = match reasons.count() {
+            0 => String::new(),
+            n => format!(" (and {n} more sets of {})", sets[0].group.as_deref().unwrap_or_default()),
+        };
+        lines.push_str(&format!("{first}{more}\n"));
+    }
+    lines
 }
 
 /// Sets of one group together, the others one by one; both are in the order of their names.
@@ -227,7 +245,7 @@ fn name(sets: usize, group: Option<&str>, dataset: &str) -> String {
 }
 
 fn summary(prepared: &[Prepared], elapsed: Duration) -> String {
-    let mut table = table(&[
+    let mut table = Show::table(&[
         "data set",
         "train",
         "validation",

@@ -11,11 +11,11 @@ use crate::eval::figures::{Seeds, mean_and_std};
 use crate::eval::robustness::Grid;
 use crate::load::{Budget, Column};
 use crate::report::{Group, Page, Picture, Plot, Subject, analysis_plots, groups, plots};
-use crate::runs::{Store, write_atomic};
-use crate::shard::ShardSet;
+use crate::runs::{INDEX, Store, write_atomic};
+use crate::shard::{Dataset, ShardError, ShardSet};
 use crate::table::Format;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 /// Which runs.
 #[derive(Debug, clap::Args)]
@@ -67,6 +67,9 @@ pub(crate) struct PlotArgs {
     /// Only these figures, by commas, such as learning,corruptions
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     only: Vec<String>,
+    /// Folder of shards, for what classes are called
+    #[arg(long, default_value = "shards")]
+    shards: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -89,7 +92,9 @@ const PICTURES: usize = 12;
 
 pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
     let Found { groups, corrupted, mut notes } = find(&args.which)?;
-    let plots = all_plots(&groups, &corrupted, &args.which.analysis)?;
+    let set = ShardSet::open(&args.shards);
+    let words = set.as_ref().map(|set| words(&groups, set)).unwrap_or_default();
+    let plots = all_plots(&groups, &corrupted, &words, &args.which.analysis)?;
     if !corrupted.is_empty() && !plots.iter().any(|plot| plot.name == "corruptions") {
         notes.push("The runs were evaluated under different corruptions or severities, which cannot stand in one figure.".into());
     }
@@ -102,7 +107,7 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
             notes.push(what.to_owned());
         }
     }
-    let pictures = match pictures(&groups, &args.shards) {
+    let pictures = match pictures(&groups, set.as_ref(), &words) {
         Ok(pictures) => pictures,
         Err(why) => {
             notes.push(why);
@@ -122,7 +127,8 @@ pub(crate) fn plot(args: &PlotArgs, show: Show) -> anyhow::Result<()> {
     for note in &notes {
         show.line(note);
     }
-    let plots = all_plots(&groups, &corrupted, &args.which.analysis)?;
+    let words = ShardSet::open(&args.shards).map(|set| words(&groups, &set)).unwrap_or_default();
+    let plots = all_plots(&groups, &corrupted, &words, &args.which.analysis)?;
     let names: Vec<&str> = plots.iter().map(|plot| plot.name.as_str()).collect();
     if let Some(unknown) = args.only.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(Usage(format!("there is no figure {unknown}; there are: {}", names.join(", "))).into());
@@ -149,8 +155,13 @@ pub(crate) fn plot(args: &PlotArgs, show: Show) -> anyhow::Result<()> {
 }
 
 /// Figures of the runs, then of the analyses; those bear the names of their folders.
-fn all_plots(groups: &[Group], corrupted: &[Seeds], analyses: &[PathBuf]) -> anyhow::Result<Vec<Plot>> {
-    let mut all = plots(groups, corrupted)?;
+fn all_plots(
+    groups: &[Group],
+    corrupted: &[Seeds],
+    words: &Words,
+    analyses: &[PathBuf],
+) -> anyhow::Result<Vec<Plot>> {
+    let mut all = plots(groups, corrupted, words)?;
     let mut names: BTreeSet<String> = BTreeSet::new();
     for folder in analyses {
         let path = folder.canonicalize().map_err(|e| Usage(format!("{}: {e}", folder.display())))?;
@@ -178,8 +189,10 @@ fn find(which: &Which) -> anyhow::Result<Found> {
         let root = if run.join("config.toml").is_file() {
             run.clone()
         } else if run.exists() && which.baseline.as_ref() != Some(run) {
-            // What else lies in a folder of runs, as `runs/*` gives it.
-            passed.push(run.display().to_string());
+            // What else lies in a folder of runs, as `runs/*` gives it. The index is ours.
+            if run.file_name().is_none_or(|name| name != INDEX) {
+                passed.push(run.display().to_string());
+            }
             continue;
         } else {
             let store = Store::open(&which.runs)?;
@@ -192,7 +205,8 @@ fn find(which: &Which) -> anyhow::Result<Found> {
         }
     }
     if roots.is_empty() {
-        return Err(Usage(format!("no runs: {}", passed.join(", "))).into());
+        let passed = if passed.is_empty() { String::new() } else { format!(": {}", passed.join(", ")) };
+        return Err(Usage(format!("no runs{passed}")).into());
     }
     let subjects = roots.iter().map(|root| Subject::read(root)).collect::<Result<Vec<_>, _>>()?;
     let groups = groups(subjects);
@@ -298,8 +312,32 @@ pub(super) fn told(values: &[f64], digits: usize) -> String {
     }
 }
 
+/// What classes are called, by their names.
+type Words = BTreeMap<String, String>;
+
+/// What the classes are called that the runs saw, as far as their data sets are there.
+fn words(groups: &[Group], set: &ShardSet) -> Words {
+    let runs = groups.iter().flat_map(|group| &group.runs);
+    let classes = runs.filter_map(|run| seen(set, run).ok()).flat_map(|of| &of.manifest().classes);
+    classes.filter(|of| !of.words.is_empty()).map(|of| (of.id.clone(), of.words.clone())).collect()
+}
+
+/// The data set of images that a run saw.
+fn seen<'a>(set: &'a ShardSet, run: &Subject) -> Result<&'a Dataset, String> {
+    let name = run.settings.get("data.images").cloned().unwrap_or_default();
+    let dataset = set.dataset(&name).map_err(|e| e.to_string())?;
+    if run.manifest["datasets"][&name]["blake3"] != dataset.manifest().fingerprint().as_str() {
+        return Err(format!("{} has other images than the run saw", dataset.root().display()));
+    }
+    Ok(dataset)
+}
+
 /// Test images with what the first run that knows classes took them for: right ones and wrong ones, evenly spaced.
-fn pictures(groups: &[Group], shards: &Path) -> Result<(String, Vec<Picture>), String> {
+fn pictures(
+    groups: &[Group],
+    set: Result<&ShardSet, &ShardError>,
+    words: &Words,
+) -> Result<(String, Vec<Picture>), String> {
     let runs = groups.iter().flat_map(|group| &group.runs);
     for run in runs {
         let rows = run.table("predictions.csv").map_err(|e| e.to_string())?;
@@ -312,18 +350,10 @@ fn pictures(groups: &[Group], shards: &Path) -> Result<(String, Vec<Picture>), S
         }
         let hint =
             |what: String| format!("No images: {what}. Name the shards of {} with --shards.", run.folder);
-        let set = ShardSet::open(shards).map_err(|e| hint(e.to_string()))?;
-        let name = run.settings.get("data.images").cloned().unwrap_or_default();
-        let dataset = set.dataset(&name).map_err(|e| hint(e.to_string()))?;
-        if run.manifest["datasets"][&name]["blake3"] != dataset.manifest().fingerprint().as_str() {
-            return Err(hint(format!("{} has other images than the run saw", shards.display())));
-        }
+        let dataset = set.map_err(ToString::to_string).and_then(|set| seen(set, run)).map_err(hint)?;
         let images = dataset.images(Split::Test).map_err(|e| hint(e.to_string()))?;
         let column = Column::open(images, "image", &Budget::unlimited()).map_err(|e| hint(e.to_string()))?;
-        let words = |class: &str| {
-            let found = dataset.manifest().classes.iter().find(|c| c.id == class);
-            found.filter(|c| !c.words.is_empty()).map_or_else(|| class.to_owned(), |c| c.words.clone())
-        };
+        let called = |class: &String| words.get(class).unwrap_or(class).clone();
         let mut chosen = Vec::new();
         for right in [false, true] {
             let of_kind: Vec<_> =
@@ -331,12 +361,12 @@ fn pictures(groups: &[Group], shards: &Path) -> Result<(String, Vec<Picture>), S
             let n = of_kind.len().min(PICTURES);
             chosen.extend((0..n).map(|i| of_kind[i * of_kind.len() / n]));
         }
-        let picture = |row: &&std::collections::BTreeMap<String, String>| {
+        let picture = |row: &&BTreeMap<String, String>| {
             let at: u64 = row.get("image")?.parse().ok().filter(|at| *at < column.n_rows())?;
             Some(Picture {
                 png: png_of(&column.row(at).ok()?, dataset.manifest().image)?,
-                class: words(&row["class"]),
-                predicted: words(&row["predicted"]),
+                class: called(&row["class"]),
+                predicted: called(&row["predicted"]),
                 probability: row.get("probability")?.parse().ok()?,
             })
         };

@@ -1,6 +1,7 @@
 //! Progress, tables, number formats, and words that several commands take.
 
 use crate::base::Split;
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -42,6 +43,13 @@ impl Show {
         if !self.quiet {
             tell(&self.told(text));
         }
+    }
+
+    /// A table for [`Self::line`].
+    pub(crate) fn table(header: &[&str]) -> Table {
+        let mut table = Table::new();
+        table.use_stderr();
+        fitted(table, header)
     }
 
     fn told(self, text: &str) -> String {
@@ -165,10 +173,21 @@ impl Bar {
     }
 }
 
-/// A table in the style of all others.
-pub(crate) fn table(header: &[&str]) -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+/// A table in the style of all others, for [`out`].
+pub(crate) fn table(header: &[&str]) -> Table {
+    fitted(Table::new(), header)
+}
+
+/// Lines above and below and under the header: one after each row would double the height.
+const STYLE: TableStyle = presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
+
+/// As wide as the terminal at most; where there is none, as wide as its content.
+fn fitted(mut table: Table, header: &[&str]) -> Table {
+    table.load_style(STYLE).set_header(header);
+    // A terminal that was never told its size says 0, and each column would have one letter.
+    if table.width().is_some_and(|columns| columns > 0) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table
 }
 

@@ -7,7 +7,7 @@ mod resume;
 mod start;
 pub(super) mod together;
 
-use super::eval::score_table;
+use super::eval::{run_name, score_table};
 use super::exit::stop_flag;
 use super::show::{Bar, Show, out};
 use crate::base::{Split, Task};
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     /// Folder of runs
     #[arg(long, value_parser = super::files::folder, default_value = "runs")]
     pub(crate) out: PathBuf,
-    /// Go on with this run, exactly where it stopped
+    /// Go on with this run, exactly where it stopped; one that is done goes on if --epochs asks for more
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "set", "out"])]
     pub(crate) resume: Option<PathBuf>,
     /// Go on with the run of the same settings and data in --out if there is one, and begin it else: for jobs that a
@@ -64,7 +64,7 @@ pub(crate) struct Args {
     /// more settings
     #[arg(long, value_name = "N", conflicts_with = "resume")]
     pub(crate) every: Option<u32>,
-    /// Print one JSON object a line and epoch and task
+    /// Print one JSON object a line and epoch and task, and at the end one a score, as in results.json
     #[arg(long)]
     pub(crate) json: bool,
     /// Say what would be trained, layer by layer, and what it costs, and stop
@@ -96,12 +96,15 @@ pub(crate) fn run(args: &Args, show: Show) -> anyhow::Result<()> {
         return Ok(());
     };
     together.part()?;
-    show.line(&format!(
-        "test scores of the {} weights, {}:",
-        final_weights(experiment.schedule.restore_best),
-        run.root().display()
-    ));
-    if args.json || show.is_quiet() || !together.leads() { Ok(()) } else { out(&score_table(&rows)) }
+    if !together.leads() {
+        return Ok(());
+    }
+    if args.json {
+        return rows.iter().try_for_each(|row| out(&row.to_string()));
+    }
+    let weights = final_weights(experiment.schedule.restore_best);
+    show.line(&format!("scores of the {weights} weights, {}:", run.root().display()));
+    if show.is_quiet() { Ok(()) } else { out(&score_table(&rows)) }
 }
 
 /// The settings, and the run that is gone on with; nothing if what was asked for is done.
@@ -111,22 +114,34 @@ fn begin(args: &Args, show: Show) -> anyhow::Result<Option<(Experiment, Option<R
         let file = root.join("config.toml").display().to_string();
         anyhow::Ok((Experiment::parse(&run.config()?, &file, overrides)?, Some(run)))
     };
+    let leave = |root: &Path| {
+        show.line(&format!("{}: is done", root.display()));
+        Ok(None)
+    };
     if let Some(root) = &args.resume {
-        return take_up(root, &overrides(args)).map(Some);
+        return if is_done(root, args)? { leave(root) } else { take_up(root, &overrides(args)).map(Some) };
     }
     let experiment = recipe(args)?;
     match args.go_on.then(|| begun_before(&experiment, args)).transpose()?.flatten() {
         None => Ok(Some((experiment, None))),
-        Some((root, State::Done)) => {
-            show.line(&format!("{}: is done", root.display()));
-            Ok(None)
-        }
+        Some((root, State::Done)) => leave(&root),
         Some((root, _)) => {
             show.line(&format!("{}: going on", root.display()));
             // Its settings are these, fitted to the machine that it began on.
             take_up(&root, &[]).map(Some)
         }
     }
+}
+
+/// Whether the run has its final scores, and no more epochs are asked for than it was to have. A run that was killed before
+/// the end of its last evaluation has none.
+fn is_done(root: &Path, args: &Args) -> anyhow::Result<bool> {
+    if State::of(root) != State::Done {
+        return Ok(false);
+    }
+    let file = root.join("config.toml").display().to_string();
+    let experiment = Experiment::parse(&Run::open(root)?.config()?, &file, &[])?;
+    Ok(args.epochs.is_none_or(|epochs| epochs <= experiment.schedule.max_iter))
 }
 
 /// The paper's co-training, for a user who names no other.
@@ -232,7 +247,7 @@ fn train_together(
         mode: Mode { frozen_norms: experiment.freeze.norms_below, ..Mode::TRAIN },
         optimizer: Optimizer::new(&experiment.optimizer, params)?,
         schedule,
-        resident: resident::upload(&sources, selected.device, show)?,
+        resident: resident::upload(&sources, selected.device, experiment.runtime().has_kernels(), show)?,
         sources: Arc::new(sources),
         validation,
         loader: data.loader(),
@@ -284,8 +299,14 @@ fn prepared(experiment: &Experiment, asked: &str, together: &Together) -> anyhow
 /// What makes a GPU fast and is not asked for.
 fn advise(experiment: &Experiment, device: Device, show: Show) {
     let numerics = &experiment.numerics;
-    let slow = numerics.precision == Precision::F32
-        || numerics.precision == Precision::Bf16 && !numerics.channels_last;
+    let bf16 = numerics.precision == Precision::Bf16;
+    if !device::has_bfloat16(device) {
+        if bf16 {
+            show.line("this GPU has no bfloat16, which PyTorch makes up for slowly: numerics.precision = \"f32\" is for it");
+        }
+        return;
+    }
+    let slow = numerics.precision == Precision::F32 || bf16 && !numerics.channels_last;
     if matches!(device, Device::Cuda(_)) && slow {
         show.line("made for GPUs are numerics.precision = \"bf16\" and numerics.channels_last = true (configs/gpu.toml)");
     }
@@ -342,8 +363,7 @@ fn evaluate_at_end(
         Ok(())
     };
     let scored = evaluate(finals, net, |e| Ok(data.evaluator_of(e, labelled)?), tell)?;
-    // The same whichever way the folder was named when the run was gone on with.
-    let name = run.root().file_name().unwrap_or_default().to_string_lossy();
+    let name = run_name(run.root());
     if run.writes() {
         write_tables(&run.root().join("tables"), &name, &scored)?;
     }
@@ -522,6 +542,9 @@ impl Watch for Terminal<'_> {
     }
 }
 
+/// Curves beside those of losses and scores.
+const CURVES: [&str; 6] = ["lr", "log_variance", "loss_weight", "samples_per_s", "wait_share", "update_ms"];
+
 impl<'a> Terminal<'a> {
     fn new(show: Show, json: bool, run: &'a Run) -> anyhow::Result<Self> {
         let events = run.writes().then(|| run.events()).transpose()?;
@@ -533,9 +556,8 @@ impl<'a> Terminal<'a> {
         let Some(events) = &mut self.events else { return };
         let (task, epoch) = (line["task"].as_str().unwrap_or_default(), line["epoch"].as_u64().unwrap_or(0));
         for (key, value) in line.as_object().into_iter().flatten() {
-            let metric = key.starts_with("train_")
-                || key.starts_with("validation_")
-                || ["lr", "log_variance", "samples_per_s", "wait_share", "update_ms"].contains(&key.as_str());
+            let metric =
+                key.starts_with("train_") || key.starts_with("validation_") || CURVES.contains(&key.as_str());
             if let (true, Some(value)) = (metric, value.as_f64()) {
                 // Curves are a copy of metrics.jsonl, whose errors are reported.
                 let _ = events.scalar(now_seconds(), epoch, &format!("{task}/{key}"), value as f32);

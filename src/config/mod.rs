@@ -18,6 +18,7 @@ pub use reference::{Dictionaries, Imported, Prepared, dictionaries, import};
 pub use residency::Stay;
 pub use study::{Expected, Responses, Stage, Study, Training, Work};
 
+use crate::base::Task;
 use crate::load::AugmentSettings;
 use crate::model::{ModelSettings, Precision, Runtime};
 use crate::objective::ObjectiveSettings;
@@ -128,7 +129,8 @@ pub struct NumericsSettings {
     /// their gradients after the last pass of an update then, instead of during it.
     pub graphs: bool,
     /// Whether a GPU works through maps with channels last by kernels of nct's own, which go through memory less often:
-    /// readouts, and in bf16 normalisation with rectification and pooling. The same numbers up to rounding.
+    /// readouts, and in bf16 normalisation with rectification and pooling; and adds gradients up where they are made. The
+    /// same numbers up to rounding.
     pub fused: bool,
 }
 
@@ -373,7 +375,11 @@ impl MixSettings {
             ("weights", self.weights.is_some(), self.kind == MixKind::Weighted),
         ];
         if let Some((key, ..)) = given.iter().find(|(_, given, applies)| *given && !applies) {
-            return Err(format!("mix.{key} does not apply to kind = {:?}", self.kind).to_lowercase());
+            let kind = format!("{:?}", self.kind).to_lowercase();
+            let whole = crate::schedule::only(&kind);
+            return Err(format!(
+                "mix.{key} does not apply to kind = {kind}; to replace the whole mix: {whole}"
+            ));
         }
         Ok(match self.kind {
             MixKind::Mtl => {
@@ -475,11 +481,29 @@ impl Experiment {
             );
         }
         self.check_start()?;
-        self.schedule.check()
+        self.schedule.check()?;
+        self.check_monitored()
     }
 }
 
 impl Experiment {
+    fn check_monitored(&self) -> Result<(), String> {
+        let data = &self.data;
+        let key = |task: Task| match task {
+            Task::V1 => ("data.neural", &data.neural),
+            Task::V4 => ("data.neural_v4", &data.neural_v4),
+            Task::Classification => ("data.images", &data.images),
+        };
+        let lacks = |task: &Task| key(*task).1.is_empty();
+        let Some(&task) = self.schedule.to_monitor.iter().find(|task| lacks(task)) else { return Ok(()) };
+        let there: Vec<&str> =
+            Task::ALL.iter().filter(|task| !lacks(task)).map(|task| task.as_str()).collect();
+        Err(format!(
+            "schedule.to_monitor names {task}, and {} is empty; to monitor what is learned: --set 'schedule.to_monitor={there:?}'",
+            key(task).0
+        ))
+    }
+
     fn check_start(&self) -> Result<(), String> {
         let InitSettings { from, checkpoint, .. } = &self.init;
         let default = InitSettings::default();
@@ -533,7 +557,19 @@ mod tests {
             ("", &["optimizer.lr=fast"], &["optimizer", "lr"]),
             ("", &["model.depth=3"], &["model", "depth"]),
             ("", &["seed"], &["--set seed", "key.path=value"]),
-            ("[mix]\nkind = \"long\"\nratio = { 1 = 1 }", &[], &["mix.ratio", "long"]),
+            (
+                "[mix]\nkind = \"long\"\nratio = { 1 = 1 }",
+                &[],
+                &["mix.ratio does not apply", "--set 'mix={kind=\"long\"}'"],
+            ),
+            (
+                "[data]\nneural = \"\"\n[schedule]\nto_monitor = [\"img_classification\", \"v1\"]",
+                &[],
+                &[
+                    "names v1, and data.neural is empty",
+                    "--set 'schedule.to_monitor=[\"img_classification\"]'",
+                ],
+            ),
             ("[data]\nimages = \"\"\nneural = \"\"", &[], &["nothing to learn"]),
             ("name = \"../up\"", &[], &["name"]),
             (

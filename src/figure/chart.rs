@@ -24,10 +24,12 @@ pub struct Chart {
 pub struct Axis {
     /// What is measured, with its unit.
     pub label: String,
-    /// Shown at least; without it, what the points need.
+    /// Its ends, at which what lies beyond is drawn; without them, what the points need.
     pub range: Option<[f64; 2]>,
     /// Places with names instead of round numbers.
     pub names: Vec<(f64, String)>,
+    /// Counts things: only whole numbers stand at it.
+    pub whole: bool,
     /// Without numbers and label: those of another panel hold.
     pub bare: bool,
 }
@@ -90,12 +92,17 @@ struct Place {
 
 impl Place {
     fn x(&self, v: f64) -> f64 {
-        self.at[0] + (v - self.x[0]) / (self.x[1] - self.x[0]) * self.size[0]
+        self.at[0] + share(v, self.x) * self.size[0]
     }
 
     fn y(&self, v: f64) -> f64 {
-        self.at[1] + (self.y[1] - v) / (self.y[1] - self.y[0]) * self.size[1]
+        self.at[1] + (1.0 - share(v, self.y)) * self.size[1]
     }
+}
+
+/// How far `v` is from the first end to the second; what is beyond is at an end.
+fn share(v: f64, [lo, hi]: [f64; 2]) -> f64 {
+    ((v - lo) / (hi - lo)).clamp(0.0, 1.0)
 }
 
 const DASHES: [&str; 5] = ["", "6 2.5", "2 2", "7 2 2 2", "10 3"];
@@ -110,13 +117,10 @@ impl Chart {
         self.series.iter().flat_map(|s| &s.points).filter(|p| p.shown())
     }
 
-    /// The ends of both axes; markers at the ends of the points stay off the frame.
+    /// The ends of both axes.
     fn limits(&self) -> [[f64; 2]; 2] {
-        let x = limits(self.points().map(|p| p.x), self.x.range);
         let y_values = self.points().flat_map(|p| std::iter::once(p.y).chain(p.ends().into_iter().flatten()));
-        let y = limits(y_values, self.y.range);
-        let wider = |[lo, hi]: [f64; 2], share: f64| [lo - share * (hi - lo), hi + share * (hi - lo)];
-        [wider(x, 0.05), if self.y.range.is_some() { y } else { wider(y, 0.05) }]
+        [self.x.limits(self.points().map(|p| p.x)), self.y.limits(y_values)]
     }
 
     fn x_ticks(&self) -> Vec<Tick> {
@@ -189,9 +193,19 @@ impl Chart {
 }
 
 impl Axis {
+    /// Its ends: those that are fixed, or such that markers stay off the frame.
+    fn limits(&self, values: impl Iterator<Item = f64>) -> [f64; 2] {
+        if let Some(range) = self.range {
+            return limits(range.into_iter(), self.whole);
+        }
+        let [lo, hi] = limits(values, self.whole);
+        let room = 0.05 * (hi - lo);
+        [lo - room, hi + room]
+    }
+
     fn ticks(&self, [lo, hi]: [f64; 2], most: f64) -> Vec<Tick> {
         if self.names.is_empty() {
-            return ticks([lo, hi], (most as usize).clamp(2, 12));
+            return ticks([lo, hi], (most as usize).clamp(2, 12), self.whole);
         }
         let inside = self.names.iter().filter(|(at, _)| (lo..=hi).contains(at));
         inside.map(|(at, name)| Tick { at: *at, label: name.clone() }).collect()

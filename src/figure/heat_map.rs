@@ -77,10 +77,12 @@ impl HeatMap {
         let names = if self.slanted() { slant + 4.0 } else { TICK + 5.0 };
         let left = if self.row_names.is_empty() { 0.0 } else { rows + 5.0 };
         let beyond = if self.slanted() { slant - self.cell[0] / 2.0 } else { 0.0 };
+        // Of the label, which few columns do not hold.
+        let aside = ((width(&self.column_label, LABEL) - self.size()[0]) / 2.0).max(0.0);
         Frame {
             size: self.size(),
-            left: left.max(beyond),
-            right: 0.0,
+            left: left.max(beyond).max(aside),
+            right: aside,
             top: if self.title.is_empty() { 0.0 } else { TITLE + 5.0 },
             bottom: names + if self.column_label.is_empty() { 0.0 } else { LABEL + 3.0 },
         }
@@ -160,7 +162,7 @@ impl Scale {
             svg.rect([x + share * w, y], [w / f64::from(STEPS) + 0.3, h], &fill);
         }
         let [lo, hi] = self.range;
-        for tick in ticks([lo, hi], 5) {
+        for tick in ticks([lo, hi], 5, false) {
             let at = x + (tick.at - lo) / (hi - lo) * w;
             svg.line([at, y + h], [at, y + h + 3.0], AXIS);
             svg.text([at, y + h + 5.0 + TICK / 2.0], Anchor::Middle, TICK, &tick.label);

@@ -128,6 +128,91 @@ fn nothing_is_cut_at_the_right() {
     }
 }
 
+/// Texts that are not turned, with where they begin and end and their height.
+fn placed(svg: &str) -> Vec<(String, [f64; 2], f64)> {
+    let document = Document::parse(svg).unwrap();
+    let texts = document.descendants().filter(|e| e.has_tag_name("text"));
+    let place = |text: resvg::usvg::roxmltree::Node<'_, '_>| {
+        let number = |key: &str| text.attribute(key)?.parse::<f64>().ok();
+        let (x, y, words) = (number("x")?, number("y")?, text.text().unwrap_or_default());
+        let wide = width(words, number("font-size")?);
+        let share = match text.attribute("text-anchor") {
+            Some("start") => 0.0,
+            Some("middle") => 0.5,
+            _ => 1.0,
+        };
+        Some((words.to_owned(), [x - share * wide, x + (1.0 - share) * wide], y))
+    };
+    texts.filter_map(place).collect()
+}
+
+/// Labels of columns that are wider than all columns, of maps beside each other.
+#[test]
+fn labels_of_few_columns_do_not_meet() {
+    for names in [["a", "b"], ["", ""]] {
+        let mut figure = map(vec![vec![1.0, 60.0]; 2], [0.0, 60.0]);
+        let Panel::HeatMap(map) = &mut figure.rows[0][0] else { panic!("a map") };
+        map.column_names = vec!["0".into(), "0.1".into()];
+        map.column_label = "standard deviation of the noise".into();
+        let next = HeatMap { row_names: Vec::new(), ..map.clone() };
+        map.row_names = names.map(str::to_owned).to_vec();
+        figure.rows[0].push(Panel::HeatMap(next));
+        let svg = figure.svg();
+        let document = Document::parse(&svg).unwrap();
+        let wide: f64 = document.root_element().attribute("width").unwrap().parse().unwrap();
+        let texts = placed(&svg);
+        let labels: Vec<_> = texts.iter().filter(|(text, ..)| text.starts_with("standard")).collect();
+        let [(_, first, above), (_, second, below)] = labels[..] else { panic!("{texts:?}") };
+        assert!(above == below && first[1] + 4.0 < second[0], "{first:?} {second:?}");
+        assert!(first[0] >= 0.0 && second[1] <= wide, "{first:?} {second:?} of {wide}");
+    }
+}
+
+/// An axis with fixed ends keeps them, so that panels without numbers are read by those of others.
+#[test]
+fn a_fixed_range_is_not_widened() {
+    let of = |y: f64, spread: [f64; 2]| {
+        let points = [0.0, 1.0].map(|x| Point { x, y, spread: Some(spread) }).to_vec();
+        let mut figure = chart(vec![Series::new("", 0, points)]);
+        let Panel::Chart(chart) = &mut figure.rows[0][0] else { panic!("a chart") };
+        chart.y.range = Some([0.0, 60.0]);
+        figure.svg()
+    };
+    let ticks = |svg: &str| -> Vec<(String, f64)> {
+        let texts = placed(svg).into_iter().filter(|(text, ..)| text.parse::<f64>().is_ok_and(|v| v > 1.0));
+        texts.map(|(text, _, y)| (text, y)).collect()
+    };
+    let (within, beyond) = (of(30.0, [20.0, 40.0]), of(50.0, [-30.0, 90.0]));
+    assert_eq!(ticks(&within).last().unwrap().0, "60");
+    assert_eq!(ticks(&within), ticks(&beyond));
+    // The area ends with the plot.
+    let document = Document::parse(&beyond).unwrap();
+    let area = document.descendants().find(|e| e.has_tag_name("polygon")).unwrap();
+    let heights: Vec<f64> = area
+        .attribute("points")
+        .unwrap()
+        .split(' ')
+        .map(|point| point.split_once(',').unwrap().1.parse().unwrap())
+        .collect();
+    let (top, bottom) =
+        (heights.iter().fold(f64::MAX, |a, b| a.min(*b)), heights.iter().fold(0.0, |a: f64, b| a.max(*b)));
+    assert!((bottom - top - 80.0).abs() < 0.02, "{heights:?}");
+}
+
+/// One epoch and two, with the numbers that stand below them.
+#[test]
+fn counts_have_no_fractions() {
+    for (epochs, expected) in [(1, &["1"][..]), (2, &["1", "2"][..]), (3, &["1", "2", "3"][..])] {
+        let points = (1..=epochs).map(|x| Point { x: f64::from(x), y: 50.0, spread: None }).collect();
+        let mut figure = chart(vec![Series::new("", 0, points)]);
+        let Panel::Chart(chart) = &mut figure.rows[0][0] else { panic!("a chart") };
+        (chart.x.whole, chart.y.bare, chart.size) = (true, true, [360.0, 190.0]);
+        let texts = placed(&figure.svg()).into_iter().map(|(text, ..)| text);
+        let numbers: Vec<String> = texts.filter(|text| text.parse::<f64>().is_ok()).collect();
+        assert_eq!(numbers, expected);
+    }
+}
+
 #[test]
 fn letters_become_ink() {
     let dark = |figure: &Figure| {

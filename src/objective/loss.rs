@@ -117,6 +117,12 @@ impl Objective {
         self.log_w.iter().find(|(t, _)| *t == task).map(|(_, s)| s)
     }
 
+    /// exp(-s), by which the loss of `task` is multiplied; none of the negative binomial, whose s is no log-variance.
+    pub fn weight(&self, task: Task) -> Option<f64> {
+        let counts = task.is_neural() && self.settings.neural_loss(task) == NeuralLoss::Poisson;
+        self.log_variance(task).filter(|_| !counts).map(|s| (-s.double_value(&[0])).exp())
+    }
+
     /// Loss of logits `[batch, classes]` against labels `[batch]`: CE, or exp(-s) CE + s / 2.
     ///
     /// The rows may be but a `part` (from 0 to 1) of the batch; what is given for all parts adds up to its loss.
@@ -246,6 +252,19 @@ mod tests {
                 assert_near(value_and_slope(&o, Task::V1, &o.neural(Task::V1, &p, &y, 1.0)), expected);
             }
         }
+    }
+
+    #[test]
+    fn weights_are_of_losses_that_are_multiplied_by_them() {
+        let near = |found: Option<f64>, s: f64| found.is_some_and(|w| (w - (-s).exp()).abs() < 1e-9);
+        let o = objective(0.5, &ObjectiveSettings::default());
+        assert!(near(o.weight(Task::V1), 0.5) && near(o.weight(Task::Classification), 0.5));
+        assert_eq!(o.weight(Task::V4), None);
+        let counts = ObjectiveSettings { neural: NeuralLoss::Poisson, ..ObjectiveSettings::default() };
+        let o = objective(-0.25, &counts);
+        assert!(o.weight(Task::V1).is_none() && near(o.weight(Task::Classification), -0.25));
+        let plain = ObjectiveSettings { loss_weighing: false, ..ObjectiveSettings::default() };
+        assert_eq!(objective(0.5, &plain).weight(Task::Classification), None);
     }
 
     /// The numbers of spec/models 2.5, which come from the reference too.

@@ -2,7 +2,7 @@
 
 use super::{Group, Outcomes, ReportError, Subject, prediction};
 use crate::base::Task;
-use crate::eval::figures::{self, Seeds};
+use crate::eval::figures::{self, PERCENT, Seeds};
 use crate::eval::robustness::Grid;
 use crate::figure::{Axis, Chart, Figure, HeatMap, Panel, Point, Scale, Series};
 use crate::table::{Kind, Table};
@@ -27,8 +27,13 @@ const HALF: [f64; 2] = [360.0, 190.0];
 /// Labelled images, and what `tables/` calls their final test.
 const CLASSES: (&str, &str) = ("img_classification", "FinalTestInDomain");
 
-/// All figures that the runs have numbers for. `corrupted` are grids of the groups that have them.
-pub fn plots(groups: &[Group], corrupted: &[Seeds]) -> Result<Vec<Plot>, ReportError> {
+/// All figures that the runs have numbers for. `corrupted` are grids of the groups that have them, `words` what classes
+/// are called, as far as that is known.
+pub fn plots(
+    groups: &[Group],
+    corrupted: &[Seeds],
+    words: &BTreeMap<String, String>,
+) -> Result<Vec<Plot>, ReportError> {
     let mut all = Vec::new();
     all.extend(learning(groups)?);
     all.extend(rates(groups)?);
@@ -39,7 +44,7 @@ pub fn plots(groups: &[Group], corrupted: &[Seeds]) -> Result<Vec<Plot>, ReportE
             all.extend(beside_prediction(groups, corrupted, area)?);
         }
     }
-    all.extend(confusion(groups)?);
+    all.extend(confusion(groups, words)?);
     all.extend(neurons(groups)?);
     Ok(all)
 }
@@ -52,10 +57,15 @@ struct Curve {
     title: String,
     label: &'static str,
     factor: f64,
+    /// What its values can be.
+    within: [f64; 2],
+    /// The first epoch that is drawn.
+    first: u64,
 }
 
 fn curve(task: &str, key: &'static str, what: &str, label: &'static str) -> Curve {
-    Curve { task: task.to_owned(), key, title: format!("{task}: {what}"), label, factor: 1.0 }
+    let (title, within) = (format!("{task}: {what}"), [f64::NEG_INFINITY, f64::INFINITY]);
+    Curve { task: task.to_owned(), key, title, label, factor: 1.0, within, first: 0 }
 }
 
 /// Tasks of the runs, labelled images first.
@@ -76,19 +86,20 @@ const EPOCHS: [(&str, Kind); 7] = [
 
 /// Means over the runs of a group, with one standard deviation above and below.
 fn chart(groups: &[Group], curve: &Curve, rows: &mut Vec<Value>) -> Chart {
-    let Curve { task, key, title, label, factor } = curve;
+    let Curve { task, key, title, label, factor, within, first } = curve;
     let mut series = Vec::new();
     for (style, group) in groups.iter().enumerate() {
         let mut by_epoch: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
         for line in group.runs.iter().flat_map(|run| &run.metrics).filter(|line| line["task"] == **task) {
-            if let (Some(epoch), Some(value)) = (line["epoch"].as_u64(), line[*key].as_f64()) {
+            let epoch = line["epoch"].as_u64().filter(|epoch| epoch >= first);
+            if let (Some(epoch), Some(value)) = (epoch, line[*key].as_f64()) {
                 by_epoch.entry(epoch).or_default().push(factor * value);
             }
         }
         let mut points = Vec::new();
         for (epoch, values) in by_epoch {
             let (mean, std) = figures::mean_and_std(&values);
-            points.push(Point { x: epoch as f64, y: mean, spread: std.map(|std| [mean - std, mean + std]) });
+            points.push(Point { x: epoch as f64, y: mean, spread: figures::band(mean, std, *within) });
             rows.push(json!({
                 "task": task, "metric": key, "group": group.name, "epoch": epoch, "runs": values.len(),
                 "mean": mean, "std": std,
@@ -98,7 +109,7 @@ fn chart(groups: &[Group], curve: &Curve, rows: &mut Vec<Value>) -> Chart {
             series.push(Series::new(&group.name, style, points));
         }
     }
-    let x = Axis { label: "epoch".into(), ..Axis::default() };
+    let x = Axis { label: "epoch".into(), whole: true, ..Axis::default() };
     let y = Axis { label: (*label).to_owned(), ..Axis::default() };
     Chart { title: title.clone(), x, y, series, size: HALF }
 }
@@ -130,7 +141,8 @@ fn described(text: &str, groups: &[Group]) -> String {
 fn learning(groups: &[Group]) -> Result<Option<Plot>, ReportError> {
     let of = |task: &String| {
         let score = if task == CLASSES.0 {
-            curve(task, "validation_accuracy", "validation accuracy", "accuracy (%)")
+            let accuracy = curve(task, "validation_accuracy", "validation accuracy", "accuracy (%)");
+            Curve { within: PERCENT, ..accuracy }
         } else {
             curve(task, "validation_correlation", "validation correlation", "correlation")
         };
@@ -164,13 +176,11 @@ fn rates(groups: &[Group]) -> Result<Option<Plot>, ReportError> {
 fn throughput(groups: &[Group]) -> Result<Option<Plot>, ReportError> {
     let tasks = tasks(groups);
     let Some(task) = tasks.first() else { return Ok(None) };
-    let speed =
-        Curve { title: "throughput".into(), ..curve(task, "samples_per_s", "", "samples per second") };
-    let stall = Curve {
-        title: "waiting for data".into(),
-        factor: 100.0,
-        ..curve(task, "wait_share", "", "share of the time (%)")
-    };
+    // Epoch 0 is before training: nothing took time, and nothing waited.
+    let of = |title: &str, key, label| Curve { title: title.into(), first: 1, ..curve(task, key, "", label) };
+    let speed = of("throughput", "samples_per_s", "samples per second");
+    let stall = of("waiting for data", "wait_share", "share of the time (%)");
+    let stall = Curve { factor: 100.0, within: PERCENT, ..stall };
     let text = "Samples of all tasks per second, with evaluation, and the share of the time that training waited for \
                 data.";
     over_epochs(groups, ("throughput", "Throughput", text), &[vec![speed, stall]])
@@ -210,7 +220,7 @@ const COLUMNS: usize = 2;
 /// Side of a matrix of more.
 const MATRIX: f64 = 500.0;
 
-fn confusion(groups: &[Group]) -> Result<Option<Plot>, ReportError> {
+fn confusion(groups: &[Group], words: &BTreeMap<String, String>) -> Result<Option<Plot>, ReportError> {
     let (mut rows, mut panels) = (Vec::new(), Vec::new());
     for group in groups {
         let mut names: Vec<String> = Vec::new();
@@ -232,7 +242,7 @@ fn confusion(groups: &[Group]) -> Result<Option<Plot>, ReportError> {
             continue;
         }
         let in_a_row = if names.len() <= NAMED { COLUMNS } else { 1 };
-        let panel = Panel::HeatMap(matrix(group, &names, &counts, &mut rows));
+        let panel = Panel::HeatMap(matrix(group, &names, words, &counts, &mut rows));
         match panels.last_mut().filter(|row: &&mut Vec<Panel>| row.len() < in_a_row) {
             Some(row) => row.push(panel),
             None => panels.push(vec![panel]),
@@ -251,6 +261,7 @@ fn confusion(groups: &[Group]) -> Result<Option<Plot>, ReportError> {
 fn matrix(
     group: &Group,
     names: &[String],
+    words: &BTreeMap<String, String>,
     counts: &BTreeMap<(usize, usize), f64>,
     rows: &mut Vec<Value>,
 ) -> HeatMap {
@@ -264,12 +275,11 @@ fn matrix(
         }));
     }
     let few = names.len() <= NAMED;
-    let shown =
-        |shown: bool| names.iter().map(|name| if shown { name.clone() } else { String::new() }).collect();
+    let shown = if few { called(names, words) } else { vec![String::new(); names.len()] };
     HeatMap {
         title: group.name.clone(),
-        row_names: shown(few),
-        column_names: shown(few),
+        row_names: shown.clone(),
+        column_names: shown,
         column_label: "taken for".into(),
         values,
         row_gaps: Vec::new(),
@@ -279,6 +289,15 @@ fn matrix(
         decimals: 0,
         ground: Some(0.0),
     }
+}
+
+/// What classes are called: by the first of their words, by all if others have that too, or by their names.
+fn called(names: &[String], words: &BTreeMap<String, String>) -> Vec<String> {
+    let all: Vec<&str> = names.iter().map(|name| words.get(name).unwrap_or(name).as_str()).collect();
+    let first: Vec<&str> = all.iter().map(|all| all.split(',').next().unwrap_or(all).trim()).collect();
+    let own = |of: &[&str], i: usize| of.iter().filter(|other| **other == of[i]).count() == 1;
+    let choose = |i| [&first, &all].into_iter().find(|of| own(of, i)).map_or(names[i].as_str(), |of| of[i]);
+    (0..names.len()).map(|i| choose(i).to_owned()).collect()
 }
 
 const NEURONS: [(&str, Kind); 5] = [
@@ -323,13 +342,13 @@ fn neurons(groups: &[Group]) -> Result<Option<Plot>, ReportError> {
     if sorted.is_empty() {
         return Ok(None);
     }
-    let panel = |title: &str, x: &str, y: &str, series: Vec<Series>| {
-        let [x, y] = [x, y].map(|label| Axis { label: label.to_owned(), ..Axis::default() });
+    let axis = |label: &str, whole: bool| Axis { label: label.to_owned(), whole, ..Axis::default() };
+    let panel = |title: &str, x: Axis, y: Axis, series: Vec<Series>| {
         Panel::Chart(Chart { title: title.to_owned(), x, y, series, size: HALF })
     };
     let panels = vec![
-        panel("histogram", "correlation", "neurons", counted),
-        panel("sorted", "neurons, best first", "correlation", sorted),
+        panel("histogram", axis("correlation", false), axis("neurons", true), counted),
+        panel("sorted", axis("neurons, best first", true), axis("correlation", false), sorted),
     ];
     let text = "Correlation of predicted and recorded responses of each neuron on the test images, mean over the runs \
                 of a group: how many neurons there are in each bin of 0.05, and all neurons, best first.";
@@ -358,4 +377,103 @@ fn of_mode(rows: Vec<BTreeMap<String, String>>, mode: &str) -> Vec<BTreeMap<Stri
 
 fn number(row: &BTreeMap<String, String>, key: &str) -> Option<f64> {
     row.get(key)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runs::State;
+    use crate::table::Format;
+    use std::fs;
+    use std::path::Path;
+
+    /// Runs in `root`, one for each of `metrics`.
+    fn group(root: &Path, metrics: &[Vec<Value>]) -> Group {
+        let run = |(i, metrics): (usize, &Vec<Value>)| Subject {
+            folder: format!("a-{i}"),
+            root: root.join(format!("a-{i}")),
+            name: "a".into(),
+            state: State::Done,
+            settings: BTreeMap::new(),
+            manifest: Value::Null,
+            metrics: metrics.clone(),
+            results: Vec::new(),
+        };
+        Group { name: "a".into(), runs: metrics.iter().enumerate().map(run).collect() }
+    }
+
+    fn named(plots: &[Plot], name: &str) -> Plot {
+        plots.iter().find(|plot| plot.name == name).unwrap().clone()
+    }
+
+    fn numbers(plot: &Plot) -> Vec<Value> {
+        let bytes = plot.table.bytes(Format::JsonLines).unwrap();
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+    }
+
+    fn charts(plot: &Plot) -> Vec<&Chart> {
+        let panels = plot.figure.rows.iter().flatten();
+        panels.filter_map(|p| if let Panel::Chart(chart) = p { Some(chart) } else { None }).collect()
+    }
+
+    /// What is written before training has no share of a time that was none.
+    #[test]
+    fn waiting_begins_with_the_first_epoch_of_training() {
+        let line = |epoch: u64, share: f64, accuracy: f64| {
+            json!({
+                "task": CLASSES.0, "epoch": epoch, "wait_share": share, "validation_accuracy": accuracy,
+                "samples_per_s": (epoch > 0).then_some(100.0),
+            })
+        };
+        let run = |accuracy: f64| vec![line(0, 0.0, 50.0), line(1, 0.25, accuracy), line(2, 0.5, 50.0)];
+        let group = group(Path::new("nowhere"), &[run(60.0), run(100.0)]);
+        let plots = plots(&[group], &[], &BTreeMap::new()).unwrap();
+        let rows = numbers(&named(&plots, "throughput"));
+        let waited = rows.iter().filter(|row| row["metric"] == "wait_share");
+        let waited: Vec<_> = waited.map(|row| (row["epoch"].as_u64(), row["mean"].as_f64())).collect();
+        assert_eq!(waited, [(Some(1), Some(25.0)), (Some(2), Some(50.0))]);
+        // Scores before training are scores.
+        let learning = named(&plots, "learning");
+        assert_eq!(numbers(&learning)[0]["epoch"], 0);
+        // 80 percent with a deviation of 28.3.
+        let band = charts(&learning)[0].series[0].points[1].spread.unwrap();
+        assert!((band[0] - (80.0 - 20.0 * 2f64.sqrt())).abs() < 1e-9 && band[1] == 100.0, "{band:?}");
+        for plot in &plots {
+            assert!(
+                charts(plot).iter().all(|chart| chart.x.label == "epoch" && chart.x.whole),
+                "{}",
+                plot.name
+            );
+        }
+    }
+
+    #[test]
+    fn neurons_are_counted_in_whole_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = group(dir.path(), &[Vec::new()]);
+        let tables = group.runs[0].root.join("tables");
+        fs::create_dir_all(&tables).unwrap();
+        let lines = "mode,area,session,neuron,correlation\nFinalTest,v1,s,0,0.31\nFinalTest,v1,s,1,0.32\n";
+        fs::write(tables.join("neurons.csv"), lines).unwrap();
+        let plot = named(&plots(&[group], &[], &BTreeMap::new()).unwrap(), "neurons");
+        let [histogram, sorted] = charts(&plot)[..] else { panic!("two charts") };
+        assert_eq!(
+            [histogram, sorted].map(|chart| (chart.x.whole, chart.y.whole)),
+            [(false, true), (true, false)]
+        );
+        let svg = plot.figure.svg();
+        assert!(svg.contains(">2</text>") && !svg.contains(">1.5</text>"), "{svg}");
+    }
+
+    #[test]
+    fn classes_are_called_by_words_that_no_others_have() {
+        let words = [("n1", "goldfish, Carassius auratus"), ("n2", "crane, bird"), ("n3", "crane, machine")];
+        let same = [("n4", "maillot"), ("n5", "maillot")];
+        let words: BTreeMap<String, String> =
+            words.into_iter().chain(same).map(|(name, words)| (name.into(), words.into())).collect();
+        let names: Vec<String> = (1..=6).map(|i| format!("n{i}")).collect();
+        assert_eq!(called(&names, &words), ["goldfish", "crane, bird", "crane, machine", "n4", "n5", "n6"]);
+        assert_eq!(called(&names[1..2], &words), ["crane"]);
+    }
 }

@@ -268,15 +268,23 @@ fn check(streams: &[StreamSpec], mix: &Mix) -> Result<(), ScheduleError> {
     }
     let images = streams.iter().filter(|s| s.task == Task::Classification).count();
     match mix {
-        Mix::Mtl { .. } if images != 1 => {
-            fail(format!("mix `mtl` needs exactly one image set, and there are {images}"))
-        }
+        Mix::Mtl { .. } if images != 1 => fail(format!(
+            "mix `mtl` needs exactly one image set, and there are {images}; for one task: {}",
+            only("long")
+        )),
         Mix::Mtl { .. } if streams.len() < 2 => {
-            fail("mix `mtl` needs neural data beside the images; use `long` for one task".to_owned())
+            fail(format!("mix `mtl` needs neural data beside the images; for one task: {}", only("long")))
         }
         Mix::Weighted { batches_per_step: 0, .. } | Mix::Mtl { images_per_step: 0, .. } => {
             fail("batches_per_step must be at least 1".to_owned())
         }
         _ => Ok(()),
     }
+}
+
+/// How settings get a mix of this kind without what the recipe says of another: `mix.kind` alone leaves its ratio.
+pub(crate) fn only(kind: &str) -> String {
+    format!(
+        "--set 'mix={{kind=\"{kind}\"}}', or in a recipe a [mix] with kind = \"{kind}\" alone, and without = [\"mix\"] if another is inherited"
+    )
 }

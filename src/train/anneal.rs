@@ -251,14 +251,20 @@ impl Anneal {
         reached
     }
 
+    /// An epoch was trained after which an objective, of any task, is no number: training is over.
+    pub fn fail(&mut self) -> Decision {
+        self.epoch += 1;
+        self.phase = FAILED;
+        let restore_best = self.settings.restore_best && self.best_epoch > 0;
+        Decision { lr: self.lr, is_best: false, restore_best, stop: true }
+    }
+
     /// Takes in the objectives of an epoch that was just trained.
     pub fn next(&mut self, objectives: &[f64]) -> Decision {
-        self.epoch += 1;
         if objectives.iter().any(|o| !o.is_finite()) {
-            self.phase = FAILED;
-            let restore_best = self.settings.restore_best && self.best_epoch > 0;
-            return Decision { lr: self.lr, is_best: false, restore_best, stop: true };
+            return self.fail();
         }
+        self.epoch += 1;
         self.plateau(objectives[0]);
         let manual = self.milestone();
         let threshold = self.settings.threshold;

@@ -97,9 +97,6 @@ impl Trainer<'_> {
 
     /// Notes the epoch just scored as one to keep, and forgets those that are no longer.
     pub(super) fn keep(&self, state: &mut TrainState, score: f64) {
-        if !score.is_finite() {
-            return;
-        }
         let CheckpointSettings { keep_last, keep_best, .. } = self.checkpoints;
         state.kept.push((state.anneal.epoch, score));
         let mut by_score = state.kept.clone();

@@ -306,12 +306,13 @@ impl Trainer<'_> {
         let mut scores = Vec::new();
         let restore_best = if state.anneal.evaluates_next() {
             scores = self.score()?;
-            let objectives = objectives(&state.anneal.settings, &scores)?;
-            let decision = state.anneal.next(&objectives);
+            let (decision, score) = decide(&mut state.anneal, &scores)?;
             if decision.is_best {
                 self.save_as(BEST, state)?;
             }
-            self.keep(state, objectives[0]);
+            if let Some(score) = score {
+                self.keep(state, score);
+            }
             decision.restore_best
         } else {
             state.anneal.pass();
@@ -455,6 +456,9 @@ impl Trainer<'_> {
             if let Some(s) = self.objective.log_variance(task) {
                 line["log_variance"] = json!(s.double_value(&[0]));
             }
+            if let Some(weight) = self.objective.weight(task) {
+                line["loss_weight"] = json!(weight);
+            }
             if let Some(alive) = self.modules.alive() {
                 line["weights_alive"] = json!(alive);
             }
@@ -471,15 +475,65 @@ impl Trainer<'_> {
     }
 }
 
-/// The monitored objectives: accuracy in percent and mean correlation, or losses.
+/// What follows from an epoch's scores, and the first monitored objective, if those of all tasks are numbers.
+fn decide(anneal: &mut Anneal, scores: &[TaskScores]) -> Result<(Decision, Option<f64>), TrainError> {
+    let monitored = objectives(&anneal.settings, scores)?;
+    // Of tasks that are not monitored too (spec/trainer 3.3).
+    let finite = scores.iter().filter_map(|s| objective(&anneal.settings, s)).all(f64::is_finite);
+    if !finite {
+        return Ok((anneal.fail(), None));
+    }
+    Ok((anneal.next(&monitored), Some(monitored[0])))
+}
+
+/// A task's objective: accuracy in percent or mean correlation, or the loss.
+fn objective(settings: &AnnealSettings, scores: &TaskScores) -> Option<f64> {
+    if settings.maximize { Some(scores.objective()) } else { scores.metric("loss") }
+}
+
+/// The monitored objectives.
 fn objectives(settings: &AnnealSettings, scores: &[TaskScores]) -> Result<Vec<f64>, TrainError> {
     let of = |task: &Task| {
         let found = scores.iter().find(|s| s.task == *task);
-        let value =
-            found.and_then(|s| if settings.maximize { Some(s.objective()) } else { s.metric("loss") });
-        value.ok_or_else(|| {
+        found.and_then(|s| objective(settings, s)).ok_or_else(|| {
             TrainError::Settings(format!("schedule.to_monitor names {task}, and there are no such data"))
         })
     };
     settings.to_monitor.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::Parts;
+
+    fn scores(classes: f64, v1: f64) -> Vec<TaskScores> {
+        let of = |(task, loss)| TaskScores {
+            task,
+            metrics: vec![("first", 1.0), ("loss", loss)],
+            parts: Parts::Sessions { scores: Vec::new(), responses: Vec::new() },
+        };
+        [(Task::V1, v1), (Task::Classification, classes)].map(of).to_vec()
+    }
+
+    #[test]
+    fn an_objective_of_a_task_that_is_not_monitored_ends_training_too() {
+        let settings = AnnealSettings { maximize: false, ..AnnealSettings::default() };
+        assert_eq!(settings.to_monitor, [Task::Classification]);
+        let mut anneal = Anneal::start(&settings, 0.1, &[5.0]);
+        let (decision, score) = decide(&mut anneal, &scores(4.0, 3.0)).unwrap();
+        assert_eq!((decision.is_best, decision.stop, score), (true, false, Some(4.0)));
+        for v1 in [f64::NAN, f64::INFINITY] {
+            let mut anneal = anneal.clone();
+            let (decision, score) = decide(&mut anneal, &scores(3.0, v1)).unwrap();
+            assert!(decision.stop && decision.restore_best && !decision.is_best, "{decision:?}");
+            assert_eq!((score, anneal.is_done(), anneal.epoch, anneal.best_epoch), (None, true, 2, 1));
+        }
+        let (decision, score) = decide(&mut anneal, &scores(f64::NAN, 3.0)).unwrap();
+        assert!(decision.stop && score.is_none());
+        // Monitored are accuracies and correlations, which are numbers.
+        let rising = AnnealSettings { maximize: true, ..settings };
+        let (decision, _) = decide(&mut Anneal::start(&rising, 0.1, &[0.0]), &scores(4.0, f64::NAN)).unwrap();
+        assert!(!decision.stop && decision.is_best);
+    }
 }

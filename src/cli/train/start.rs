@@ -53,6 +53,8 @@ pub(super) fn network(
         } else {
             net.params().load_fitting(&tensors, &path.display().to_string())?.to_string()
         };
+        // Theirs may be beyond the bounds, to which the reference brings them in every pass.
+        net.clamp_readouts()?;
         show.line(&format!("weights of {}: {told}", path.display()));
     }
     let freeze = &experiment.freeze;

@@ -60,7 +60,7 @@ pub(super) fn exciting(folder: &Read<'_>, about: &Value, all: &[Value]) -> Resul
             line(1, "best image of the data set", "best_response"),
             line(2, "mean over the data set", "mean_response"),
         ];
-        let x = Axis { label: "neurons, by their response".into(), ..Axis::default() };
+        let x = Axis { label: "neurons, by their response".into(), whole: true, ..Axis::default() };
         let y = Axis { label: "response".into(), ..Axis::default() };
         charts.push(vec![Panel::Chart(Chart { title: text(&model), x, y, series, size: [520.0, 180.0] })]);
     }
@@ -73,4 +73,33 @@ pub(super) fn exciting(folder: &Read<'_>, about: &Value, all: &[Value]) -> Resul
     let title = if most == "most" { "Most exciting images" } else { "Least exciting images" };
     let figure = Figure { title: title.into(), description: words.clone(), rows: grids };
     Ok(vec![Plot { name: "mei".into(), text: words, figure, table: Table::of(&NEURONS, &rows)? }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figure::Picture;
+    use std::fs;
+
+    #[test]
+    fn neurons_are_counted_in_whole_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let picture = Picture { extent: [1, 1], pixels: vec![128], value: 30.0 };
+        fs::write(dir.path().join("a.png"), picture.png(1).unwrap()).unwrap();
+        let row = |neuron: u32| {
+            json!({
+                "model": "m", "session": "s", "neuron": neuron, "seed": 1, "picture": "a.png", "response": 30.0,
+                "best_response": 20.0, "mean_response": 10.0,
+            })
+        };
+        for neurons in 1..=2 {
+            let rows: Vec<Value> = (0..neurons).map(row).collect();
+            let plots = exciting(&Read { root: dir.path() }, &Value::Null, &rows).unwrap();
+            let svg = plots[0].figure.svg();
+            assert!(svg.contains(">1</text>"), "{svg}");
+            for fraction in ["0.90", "1.00", "1.10", "1.2", "1.5"] {
+                assert!(!svg.contains(&format!(">{fraction}</text>")), "{neurons} neurons: {fraction}");
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Figures of reconstructions.
 
 use super::{Read, SHOWN, each, grid, short, text};
+use crate::analysis::representation::FEWEST;
 use crate::analysis::statistics::{interval, mean};
 use crate::figure::{Axis, Chart, Drawn, Figure, Panel, Picture, Point, Series};
 use crate::report::{Plot, ReportError};
@@ -25,7 +26,8 @@ pub(super) fn reconstruction(
     ];
     let words = format!(
         "How near reconstructions from {layer} are to the image as it is, and the share of the layer's activity that they \
-         miss, against the norm they {norm}: means over images and seeds with 95 % intervals over images."
+         miss, against the norm they {norm}: means over images and seeds with 95 % intervals over images, of {FEWEST} or \
+         more."
     );
     plots.extend(over_budgets(rows, "fidelity", "Fidelity of reconstructions", &words, &fidelity)?);
     let content = [
@@ -84,8 +86,12 @@ const ACROSS: usize = 4;
 
 /// Each network less the first, image by image; none if there is one network.
 fn comparison(folder: &Read<'_>) -> Result<Option<Plot>, ReportError> {
-    let all = folder.rows("comparison.jsonl")?;
+    let mut all = folder.rows("comparison.jsonl")?;
     let Some(baseline) = all.first().map(|row| text(&row["baseline"])) else { return Ok(None) };
+    // Earlier versions wrote intervals of fewer images too.
+    for row in all.iter_mut().filter(|row| row["images"].as_u64().is_none_or(|n| n < FEWEST as u64)) {
+        (row["low"], row["high"]) = (Value::Null, Value::Null);
+    }
     let mut rows = Vec::new();
     for row in &all {
         rows.push(
@@ -123,8 +129,8 @@ fn comparison(folder: &Read<'_>) -> Result<Option<Plot>, ReportError> {
         lines.push(vec![Panel::Chart(Chart { title: String::new(), x, y, series, size: [620.0, 130.0] })]);
     }
     let words = format!(
-        "Networks less {baseline}, image by image: means over images with 95 % intervals; each image counts as the mean over \
-         seeds and over the logarithm of the norm."
+        "Networks less {baseline}, image by image: means over images with 95 % intervals, of {FEWEST} images or more; each \
+         image counts as the mean over seeds and over the logarithm of the norm."
     );
     let figure =
         Figure { title: "Differences between networks".into(), description: words.clone(), rows: lines };
@@ -260,11 +266,11 @@ fn over_budgets(
                 }
                 let values: Vec<f64> = by_image.values().map(|values| mean(values)).collect();
                 let (Some(x), false) = (budget.as_f64(), values.is_empty()) else { continue };
-                let spread = interval(&values, 0);
-                let ends = (values.len() > 1).then_some(spread.bounds);
-                points.push(Point { x, y: spread.mean, spread: ends });
+                let y = mean(&values);
+                let ends = (values.len() >= FEWEST).then(|| interval(&values, 0).bounds);
+                points.push(Point { x, y, spread: ends });
                 rows.push(json!({
-                    "metric": metric, "model": model, "budget": budget, "images": values.len(), "mean": spread.mean,
+                    "metric": metric, "model": model, "budget": budget, "images": values.len(), "mean": y,
                     "low": ends.map(|ends| ends[0]), "high": ends.map(|ends| ends[1]),
                 }));
             }
@@ -318,7 +324,7 @@ fn trajectories(folder: &Read<'_>) -> Result<Plot, ReportError> {
                 series.push(Series::new(format!("norm {}", short(budget)), style, points));
             }
         }
-        let x = Axis { label: "step".into(), ..Axis::default() };
+        let x = Axis { label: "step".into(), whole: true, ..Axis::default() };
         let y = Axis { label: "objective".into(), ..Axis::default() };
         charts.push(vec![Panel::Chart(Chart { title: text(&model), x, y, series, size: [520.0, 180.0] })]);
     }
@@ -326,4 +332,72 @@ fn trajectories(folder: &Read<'_>) -> Result<Plot, ReportError> {
                  means over images and seeds.";
     let figure = Figure { title: "Searches".into(), description: words.into(), rows: charts };
     Ok(Plot { name: "searches".into(), text: words.into(), figure, table: Table::of(&TRAJECTORY, &rows)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Format;
+    use std::fs;
+
+    /// Rows of a figure's numbers.
+    fn numbers(plot: &Plot) -> Vec<Value> {
+        let bytes = plot.table.bytes(Format::JsonLines).unwrap();
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+    }
+
+    /// Spreads of all points that are drawn.
+    fn spreads(plot: &Plot) -> Vec<Option<[f64; 2]>> {
+        let mut found = Vec::new();
+        for panel in plot.figure.rows.iter().flatten() {
+            let Panel::Chart(chart) = panel else { panic!("a chart") };
+            found.extend(chart.series.iter().flat_map(|series| &series.points).map(|point| point.spread));
+        }
+        found
+    }
+
+    #[test]
+    fn five_images_have_no_interval_and_six_have_one() {
+        let rows = |images: usize| -> Vec<Value> {
+            let row = |i| json!({"model": "m", "budget": 10.0, "image": i, "ssim": 0.1 * i as f64});
+            (0..images).map(row).collect()
+        };
+        for (images, drawn) in [(1, false), (2, false), (5, false), (6, true)] {
+            let plot = over_budgets(&rows(images), "n", "t", "w", &[("ssim", "SSIM")]).unwrap().unwrap();
+            let row = &numbers(&plot)[0];
+            assert_eq!((row["low"].is_null(), row["high"].is_null()), (!drawn, !drawn), "{row}");
+            assert!((row["mean"].as_f64().unwrap() - 0.05 * (images as f64 - 1.0)).abs() < 1e-12, "{row}");
+            assert_eq!(spreads(&plot).iter().map(Option::is_some).collect::<Vec<_>>(), [drawn]);
+        }
+    }
+
+    #[test]
+    fn differences_of_few_images_have_no_bars() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |metric: &str, images: u32| {
+            json!({
+                "metric": metric, "model": "b", "baseline": "a", "images": images, "difference": 0.5, "low": 0.25,
+                "high": 0.75, "wilcoxon_p": 0.5,
+            })
+        };
+        let lines = [row("ssim", 2), row("correlation", 6)].map(|row| row.to_string()).join("\n");
+        fs::write(dir.path().join("comparison.jsonl"), lines).unwrap();
+        let plot = comparison(&Read { root: dir.path() }).unwrap().unwrap();
+        assert_eq!(spreads(&plot), [None, Some([0.25, 0.75])]);
+        let rows = numbers(&plot);
+        assert!(rows[0]["low"].is_null() && rows[0]["difference"] == 0.5, "{}", rows[0]);
+        assert_eq!((&rows[1]["low"], &rows[1]["high"]), (&json!(0.25), &json!(0.75)));
+    }
+
+    #[test]
+    fn steps_of_searches_are_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |step: u32| json!({"model": "m", "budget": 10.0, "step": step, "objective": -1.0});
+        let lines = [1, 2, 3].map(|step| row(step).to_string()).join("\n");
+        fs::write(dir.path().join("trajectory.jsonl"), lines).unwrap();
+        let plot = trajectories(&Read { root: dir.path() }).unwrap();
+        let svg = plot.figure.svg();
+        assert!(svg.contains(">2</text>") && !svg.contains(">1.5</text>"), "{svg}");
+    }
 }

@@ -2,6 +2,7 @@
 //! (Frankle and Carbin, "The lottery ticket hypothesis", 2019; spec/trainer 3.8).
 
 use super::super::{Anneal, TrainError};
+use crate::model::Params;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -16,7 +17,7 @@ pub struct LotterySettings {
     pub round_length: u32,
     /// How much of the weights is gone at the end, in percent; each round removes the same share of what is left.
     pub percent_to_prune: f64,
-    /// The survivors get their initial values in another order instead of their own.
+    /// The survivors are drawn anew, as those of a fresh network, instead of returning to their initial values.
     pub reinit: bool,
     /// Compare weights over all layers instead of within each.
     pub global_pruning: bool,
@@ -103,8 +104,8 @@ impl Lottery {
         Ok(Self { settings: settings.clone(), tickets })
     }
 
-    /// Removes the smallest of the living weights and returns the others to initial values.
-    pub(super) fn prune(&mut self) {
+    /// Removes the smallest of the living weights; the others return to their initial values, or get those of `fresh`.
+    pub(super) fn prune(&mut self, fresh: Option<&Params>) {
         let share = self.settings.share();
         let global = self.settings.global_pruning.then(|| {
             let living: Vec<Tensor> = self.tickets.iter().map(Ticket::living).collect();
@@ -114,9 +115,9 @@ impl Lottery {
             let bound = global.unwrap_or_else(|| threshold(&ticket.living(), share));
             let keep = ticket.weight.detach().abs().gt(bound).to_kind(ticket.mask.kind());
             ticket.mask = &ticket.mask * keep;
-            let values = if self.settings.reinit { shuffled(&ticket.initial) } else { ticket.initial.copy() };
-            let ticket_values = values * &ticket.mask;
-            tch::no_grad(|| ticket.weight.copy_(&ticket_values));
+            let drawn = fresh.and_then(|params| params.iter().find(|p| p.name == ticket.name));
+            let values = drawn.map_or(&ticket.initial, |param| &param.tensor);
+            tch::no_grad(|| ticket.weight.copy_(&(values.to_device(ticket.mask.device()) * &ticket.mask)));
         }
     }
 
@@ -180,13 +181,6 @@ fn threshold(magnitudes: &Tensor, share: f64) -> f64 {
     if n == 0 { -1.0 } else { magnitudes.kthvalue(n, 0, false).0.double_value(&[]) }
 }
 
-/// The same values in a random order, from torch's generator.
-fn shuffled(values: &Tensor) -> Tensor {
-    let order =
-        Tensor::randperm(values.numel() as i64, (Kind::Int64, tch::Device::Cpu)).to_device(values.device());
-    values.flatten(0, -1).index_select(0, &order).view_as(values)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,7 +210,7 @@ mod tests {
             let mut lottery = Lottery::new(&settings, &params).unwrap();
             set(&a, &[0.1, -0.4, 0.2, 0.3]);
             set(&b, &[1.0, -2.0, 3.0, 4.0]);
-            lottery.prune();
+            lottery.prune(None);
             let a_left = if global_pruning { [0.0; 4] } else { [0.0, 2.0, 0.0, 4.0] };
             assert_eq!((values(&a), values(&b)), (a_left.to_vec(), b_left.to_vec()));
             assert_eq!(lottery.alive(), 0.5);
@@ -230,6 +224,21 @@ mod tests {
             again.mask_weights();
             assert_eq!(values(&b)[0] == 0.0, b_left[0] == 0.0);
         }
+    }
+
+    #[test]
+    fn survivors_get_fresh_values_where_there_are_some() {
+        let weight = tensor(&[1., 2., 3., 4.]);
+        let params = [("a.weight".to_owned(), weight.shallow_clone())];
+        let settings = LotterySettings { percent_to_prune: 50.0, reinit: true, ..LotterySettings::default() };
+        let mut lottery = Lottery::new(&settings, &params).unwrap();
+        let mut fresh = Params::new(tch::Device::Cpu, Kind::Float);
+        for (name, drawn) in [("b.weight", [0f32; 4]), ("a.weight", [10.0, 20.0, 30.0, 40.0])] {
+            let _ = fresh.parameter(name.to_owned(), &Tensor::from_slice(&drawn));
+        }
+        lottery.prune(Some(&fresh));
+        assert_eq!(values(&weight), [0.0, 0.0, 30.0, 40.0]);
+        assert!(weight.requires_grad() && weight.is_leaf());
     }
 
     #[test]

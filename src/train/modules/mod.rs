@@ -265,7 +265,8 @@ impl Modules {
         }
         match (&self.settings.lottery_ticket, &mut self.lottery) {
             (Some(settings), Some(lottery)) if settings.is_due(anneal) => {
-                lottery.prune();
+                let fresh = settings.reinit.then(|| net.fresh()).transpose()?;
+                lottery.prune(fresh.as_ref());
                 Ok(true)
             }
             _ => Ok(false),
