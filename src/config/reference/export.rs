@@ -61,7 +61,7 @@ pub fn dictionaries(experiment: &Experiment, prepared: &Prepared) -> Dictionarie
     made
 }
 
-/// Settings that the dictionaries do not say, or say otherwise.
+/// Settings that the dictionaries do not say, or say otherwise; null where they say one that the experiment does not have.
 fn beyond(own: &toml::Table, made: &Dictionaries, seed: u64) -> Map<String, Value> {
     let Dictionaries { dataset, model, trainer } = made;
     let all = json!({"dataset": dataset, "model": model, "trainer": trainer, "seed": seed});
@@ -74,8 +74,13 @@ fn beyond(own: &toml::Table, made: &Dictionaries, seed: u64) -> Map<String, Valu
     let beside = |key: &str| {
         ["name", "seed"].contains(&key) || key.starts_with("loader.") || key.starts_with("checkpoint.")
     };
-    let own = flat_settings(own).into_iter().filter(|(key, value)| !beside(key) && !said(key, value));
-    own.map(|(key, value)| (key, serde_json::to_value(value).unwrap_or_default())).collect()
+    let own = flat_settings(own);
+    let lacks = |key: &str| !own.iter().any(|(k, _)| k == key);
+    let absent =
+        back.iter().filter(|(key, _)| !beside(key) && lacks(key)).map(|(key, _)| (key.clone(), Value::Null));
+    let more = own.iter().filter(|(key, value)| !beside(key) && !said(key, value));
+    let more = more.map(|(key, value)| (key.clone(), serde_json::to_value(value).unwrap_or_default()));
+    more.chain(absent).collect()
 }
 
 fn with(class: Class, values: Value) -> Value {
@@ -332,6 +337,7 @@ fn cycler(settings: &Settings, neural: bool) -> (Value, Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Recipe;
     use crate::runs::reference_hash;
     use std::path::Path;
 
@@ -494,6 +500,46 @@ mod tests {
         }
         let ratio = of("[mix]\nkind = \"mtl\"\nratio = { 1 = \"1/3\", 5 = 2 }");
         assert_eq!(ratio.trainer["train_cycler_args"]["ratio"], json!({"1": 1.0 / 3.0, "5": 2}));
+    }
+
+    /// All of it, whatever the reference has words for, also as the command prints it.
+    #[test]
+    fn what_is_exported_can_be_imported() {
+        let files = std::fs::read_dir("configs").unwrap().map(|entry| entry.unwrap().path());
+        let recipes = files.filter_map(|path| Recipe::read(&path).ok()?.points(&[]).ok());
+        let recipes = recipes.flatten().map(|point| point.experiment);
+        let others = [
+            "[mix]\nkind = \"weighted\"\nsteps_per_epoch = 3",
+            "[mix]\nkind = \"mtl\"\nratio = { 1 = \"1/3\", 5 = 2 }",
+            "[optimizer]\nkind = \"adamw\"\nlr = 0.001\nbetas = [0.8, 0.9]",
+            "[data]\nneural = \"mtl_monkey_dataset\"\nmean = []\n[data.augment]\nflip = true\ncrop_padding = 2",
+            "[data]\nimages = \"\"\n[mix]\nkind = \"long\"\n[schedule]\nto_monitor = [\"v1\"]\nscheduler = \"cosine\"",
+            "[model]\nhidden = 7\ndropout = 0.25\n[numerics]\nprecision = \"bf16\"",
+        ];
+        let others = others.map(|text| Experiment::parse(text, "x", &[]).unwrap());
+        let mut n = 0;
+        for experiment in recipes.chain(others) {
+            let text = experiment.to_toml();
+            let Dictionaries { dataset, model, trainer } = dictionaries(&experiment, &Prepared::new());
+            let told = |part: &Value| json!({"hash": reference_hash(part), "config": part});
+            let all = json!({"dataset": told(&dataset), "model": told(&model), "trainer": told(&trainer), "seed": experiment.seed});
+            let imported =
+                import(&all.to_string(), &experiment.name, "x").unwrap_or_else(|e| panic!("{e}\n{text}"));
+            let found = Experiment::parse(&imported.recipe, "x", &[]).unwrap();
+            let expected = Experiment {
+                loader: found.loader.clone(),
+                checkpoint: found.checkpoint.clone(),
+                ..experiment
+            };
+            assert_eq!(found.to_toml(), expected.to_toml(), "{text}");
+            assert!(
+                !imported.notes.iter().any(|note| note.contains("does not know")),
+                "{:?}",
+                imported.notes
+            );
+            n += 1;
+        }
+        assert!(n > 12, "{n}");
     }
 
     #[test]

@@ -33,7 +33,8 @@ struct Part {
 const WRITTEN: [&str; 4] = ["fn", "img_dataset_config", "v1_dataset_config", "v4_dataset_config"];
 
 /// Reads what the reference's `Experiment` writes: `dataset`, `model` and `trainer`, each as `{"Class": {...}}` or as a
-/// dictionary with `fn`, and `seed`. What is left out has the reference's defaults.
+/// dictionary with `fn`, and `seed`; or what [`super::dictionaries`] gives, also with the hash beside each. What is left
+/// out has the reference's defaults.
 pub fn import(text: &str, name: &str, origin: &str) -> Result<Imported, ConfigError> {
     let wrong = |what: String| ConfigError::new(origin, what);
     let all: Value = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
@@ -50,6 +51,7 @@ pub fn import(text: &str, name: &str, origin: &str) -> Result<Imported, ConfigEr
         recipe.data(&mut data)?;
         recipe.model(&mut model, data.class)?;
         recipe.trainer(&mut trainer, data.class)?;
+        recipe.beyond(&mut trainer);
         for part in [data, model, trainer] {
             recipe.leave(&part);
         }
@@ -72,6 +74,12 @@ impl Part {
                 "{name}: expected a dictionary; an experiment has dataset, model and trainer"
             ));
         };
+        // As `nct config reference` prints it.
+        let part = part
+            .get("config")
+            .filter(|_| part.contains_key("hash"))
+            .and_then(Value::as_object)
+            .unwrap_or(part);
         if let (1, Some((class, Value::Object(given)))) = (part.len(), part.iter().next())
             && let Some(class) = Class::by_name(class)
         {
@@ -120,6 +128,19 @@ impl Part {
     }
 }
 
+/// Takes a key out, and sections that are empty then.
+fn removed(table: &mut Table, path: &str) {
+    let Some((section, rest)) = path.split_once('.') else {
+        table.remove(path);
+        return;
+    };
+    let Some(toml::Value::Table(inner)) = table.get_mut(section) else { return };
+    removed(inner, rest);
+    if inner.is_empty() {
+        table.remove(section);
+    }
+}
+
 struct Writer {
     table: Table,
     notes: Vec<String>,
@@ -139,6 +160,20 @@ impl Writer {
                     "{key} = {value}: recipes hold no empty values, and whole numbers up to 2^63 - 1"
                 );
                 self.refused.get_or_insert(what);
+            }
+        }
+    }
+
+    /// What the trainer has in `nct`: our settings that the reference has no words for; null are those that its words say
+    /// and the experiment does not have.
+    fn beyond(&mut self, trainer: &mut Part) {
+        trainer.seen.insert("nct");
+        let Some(Value::Object(settings)) = trainer.given.get("nct") else { return };
+        for (key, value) in settings {
+            if value.is_null() {
+                removed(&mut self.table, key);
+            } else {
+                self.set(key, value);
             }
         }
     }
