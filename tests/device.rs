@@ -338,12 +338,15 @@ fn apart(a: &Tensor, b: &Tensor) -> f64 {
     ((a - &b).abs().max() / b.abs().max().clamp_min(1e-30)).double_value(&[])
 }
 
-/// Gradients that kernels add to those that are there have the bits of those that autograd adds, and the memory.
-fn assert_adds_up_alike(weights: &[&Tensor], pass: impl Fn(bool), what: &str) {
+/// Gradients that kernels add to those that are there have the bits of those that autograd adds, which is not told of them.
+fn assert_adds_up_alike(weights: &[&Tensor], pass: impl Fn(bool) -> Tensor, what: &str) {
     let start: Vec<Tensor> = weights.iter().map(|w| w.grad().copy()).collect();
     let [by_autograd, by_kernels] = [false, true].map(|adds| {
+        let loss = pass(adds);
+        let told = Tensor::f_run_backward(&[&loss], weights, true, false).unwrap();
+        assert!(told.iter().all(|gradient| gradient.defined() != adds), "{what}");
         weights.iter().zip(&start).for_each(|(w, start)| w.grad().copy_(start));
-        pass(adds);
+        loss.backward();
         weights.iter().map(|w| w.grad().copy()).collect::<Vec<_>>()
     });
     for ((a, b), start) in by_autograd.iter().zip(&by_kernels).zip(&start) {
@@ -390,7 +393,7 @@ fn compare([n, channels, height, width]: [i64; 4], pooled: bool, level: f64) {
     let again = |adds| {
         let running = [&mean.copy(), &variance.copy(), &batches.copy()];
         let y = norm_relu(&x, [&weight, &bias], running, NormRelu { adds, ..how }, None).unwrap().unwrap();
-        (&y * there(&dy)).sum(Kind::Float).backward();
+        (&y * there(&dy)).sum(Kind::Float)
     };
     assert_adds_up_alike(&[&weight, &bias], again, &what);
     // 32 bits beside a deviation of 1.
@@ -447,7 +450,7 @@ fn compare_first([n, height, width]: [i64; 3], channels: i64, level: f64) {
         let running = [&mean.copy(), &variance.copy(), &batches.copy()];
         let y =
             norm_relu(&images, [&weight, &bias], running, NormRelu { adds, ..how }, None).unwrap().unwrap();
-        (&y * dy.to_device(Device::Cuda(0))).sum(Kind::Float).backward();
+        (&y * dy.to_device(Device::Cuda(0))).sum(Kind::Float)
     };
     assert_adds_up_alike(&[&weight, &bias], again, &what);
     for (found, expected) in [&mean, &variance].into_iter().zip(&expected_running) {

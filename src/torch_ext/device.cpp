@@ -26,7 +26,7 @@ std::terminate_handler before;
     if (const auto thrown = std::current_exception()) std::rethrow_exception(thrown);
   } catch (const c10::AcceleratorError& e) {
     const std::string said = e.what_without_backtrace();
-    std::fprintf(stderr, "error: the GPU has failed: %s [N801]\n", said.substr(0, said.find('\n')).c_str());
+    std::fprintf(stderr, "nct: the GPU has failed: %s [N801]\n", said.substr(0, said.find('\n')).c_str());
     _exit(1);
   } catch (...) {
   }
